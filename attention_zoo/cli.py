@@ -1,0 +1,117 @@
+"""What every entry point shares: flags, and errors a user can put right told in one line with exit code 2."""
+
+import difflib
+import json
+import logging
+import os
+import re
+import sys
+
+from absl import app, flags
+from etils import epath
+from ml_collections import config_flags
+
+from attention_zoo.errors import UserError
+
+FLAGS = flags.FLAGS
+
+
+def define_config():
+  """--config=FILE and --config.GROUP.FIELD=VALUE."""
+  return config_flags.DEFINE_config_file("config", None, "The run's config file; --config.GROUP.FIELD=VALUE overrides.")
+
+
+def define_workdir():
+  return flags.DEFINE_string("workdir", None, "The run's directory (local or gs://): checkpoints, logs, vocabulary.")
+
+
+def run(main, required=("workdir",)):
+  """Runs main() after parsing the flags. A wrong flag, config or input: message, exit code 2."""
+
+  def parse(argv):
+    try:
+      rest = FLAGS(argv)
+    except (flags.Error, KeyError, AttributeError, TypeError, OSError) as error:
+      raise SystemExit(_complain(_explain(error))) from error
+    missing = [name for name in required if FLAGS[name].value is None]
+    if missing:
+      raise SystemExit(_complain(f"--{missing[0]} is missing (see --help)"))
+    if len(rest) > 1:
+      raise SystemExit(_complain(f"cannot use the argument {rest[1]!r}: every option is written --name=value"))
+    return rest
+
+  def guarded(_):
+    try:
+      return main()
+    except (UserError, ValueError) as error:
+      if not isinstance(error, UserError) and os.environ.get("ZOO_TRACEBACK"):
+        raise
+      return _complain(error)
+
+  logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr, force=True)
+  app.run(guarded, flags_parser=parse)
+
+
+def _explain(error) -> str:
+  """absl's and ConfigDict's messages in one line, with the nearest name."""
+  text = str(error.args[0] if error.args else error).replace("\\n", " ").replace("\n", " ").strip("\"' ")
+  config = FLAGS["config"].value if "config" in FLAGS else None
+  if isinstance(error, (KeyError, AttributeError)):
+    wanted = re.findall(r"[\w.]+", text)[0]
+    names = [name for group in [config or {}] for name in _names(group)]
+    near = difflib.get_close_matches(wanted, names, n=1)
+    return f"config has no field {wanted!r}" + (f" (did you mean {near[0]!r}?)" if near else "")
+  return text
+
+
+def _names(group):
+  for name, value in group.items():
+    yield name
+    if hasattr(value, "items"):
+      yield from _names(value)
+
+
+def _complain(error) -> int:
+  print(f"error: {error}", file=sys.stderr)
+  return 2
+
+
+def read_lines(name=None) -> list[str]:
+  """Lines of a file, or of standard input, without their ends; UserError for a missing file or invalid UTF-8."""
+  try:
+    content = epath.Path(name).read_bytes() if name else sys.stdin.buffer.read()
+  except OSError as error:
+    raise UserError(f"cannot read {name}: {error.strerror or error}") from error
+  lines = content.split(b"\n")
+  if lines[-1] == b"":
+    lines.pop()
+  text = []
+  for number, line in enumerate(lines, 1):
+    try:
+      text.append(line.decode().removesuffix("\r"))
+    except UnicodeDecodeError as error:
+      raise UserError(f"{name or 'standard input'}, line {number}: not valid UTF-8 ({error.reason})") from error
+  return text
+
+
+def whole(text, flag) -> int:
+  try:
+    return int(text)
+  except ValueError as error:
+    raise UserError(f"--{flag}: {text!r} is not a whole number") from error
+
+
+def write_text(path, text) -> None:
+  """Writes under a temporary name and renames, so that a reader never sees half a file."""
+  path = epath.Path(path)
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.name}.tmp"
+    temporary.write_text(text)
+    temporary.replace(path)
+  except OSError as error:
+    raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def write_json(path, value) -> None:
+  write_text(path, json.dumps(value, indent=1, ensure_ascii=False))

@@ -1,0 +1,272 @@
+"""Batches of fixed shape, each a pure function of (seed, step): packed rows, or sentences bucketed by length.
+
+A batch is a dict of int32 arrays: `source, source_segments, source_positions` [B, S] and `inputs, targets,
+target_segments, target_positions` [B, T]. A row holds one or more sentence pairs; segment 1, 2, ... tells them
+apart, on both sides alike, and 0 is padding (where everything else is 0 too). Positions count from 0 in each
+sentence. `inputs` are the targets shifted right in their sentence, beginning with BOS.
+
+`batches[step]` is the global batch and `batches.local(step, process_index, process_count)` the rows of it that
+one process feeds. Epochs roll over without end, each in another random order.
+"""
+
+import functools
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+
+from attention_zoo.data.corpus import Corpus
+from attention_zoo.data.packing import Packing, check_fit, pack, row_shape
+from attention_zoo.data.tokenizer import BOS
+from attention_zoo.errors import UserError
+
+Batch = dict[str, np.ndarray]
+Shapes = dict[str, tuple[int, int]]
+
+
+class PackedBatches:
+  """Rows into which as many sentences as fit have been packed, so that (nearly) no token is padding.
+
+  batch_tokens: tokens a global batch has room for on the longer side. row_length: tokens a row has room for on
+  the side of which the corpus has more; the other side is shorter in proportion. The packing is made once;
+  each epoch permutes the rows. Rows a batch: what the budget allows, rounded down to a multiple of
+  `row_multiple` where there are as many.
+
+  Raises UserError when a sentence is longer than a row, or the budget smaller than one row.
+  """
+
+  def __init__(self, corpus: Corpus, *, batch_tokens: int, row_length: int, seed: int, row_multiple: int = 8):
+    self._corpus, self._seed = corpus, seed
+    self._rows = batch_rows(batch_tokens, row_length, row_multiple)
+    self._shape, self._packing = _packed(corpus, row_length, seed)
+    # A cache of its own for each object; NumPy's arrays are shared by the reading threads.
+    self._epoch = functools.lru_cache(maxsize=4)(self._epoch)
+
+  @property
+  def shapes(self) -> tuple[Shapes, ...]:
+    """The shapes of the global batches; packed ones have one."""
+    return (_shapes(self._rows, *self._shape),)
+
+  @property
+  def rows_per_epoch(self) -> int:
+    return len(self._packing)
+
+  def fill(self) -> tuple[float, float]:
+    """The fraction of tokens, over an epoch, that is not padding: (source, target)."""
+    return _fill(self._corpus, *(len(self._packing) * length for length in self._shape))
+
+  def __getitem__(self, step: int) -> Batch:
+    return self.local(step, 0, 1)
+
+  def local(self, step: int, process_index: int, process_count: int) -> Batch:
+    """The rows of batch `step` that process `process_index` of `process_count` feeds, in order."""
+    rows = _share(self._rows, process_index, process_count)
+    epochs, rows = np.divmod(step * self._rows + np.arange(rows.start, rows.stop), len(self._packing))
+    for epoch in np.unique(epochs):
+      here = epochs == epoch
+      rows[here] = self._epoch(int(epoch))[rows[here]]
+    return _build(self._corpus, *_sentences(self._packing, rows), len(rows), *self._shape)
+
+  def _epoch(self, epoch: int) -> np.ndarray:
+    return _rng(self._seed, epoch).permutation(len(self._packing))
+
+
+class BucketedBatches:
+  """One sentence pair a row, with others of about its length: buckets grow geometrically up to `row_length`.
+
+  The same interface as PackedBatches, with several shapes. A batch has as many rows of its length as the
+  budget allows. What is left in a bucket at the end of an epoch goes to the next longer one, so that only the
+  last batch of the longest has empty rows.
+  """
+
+  GROWTH = 1.15
+
+  def __init__(self, corpus: Corpus, *, batch_tokens: int, row_length: int, seed: int, row_multiple: int = 8):
+    self._corpus, self._seed = corpus, seed
+    lengths = np.maximum(corpus.source_lengths, corpus.target_lengths)
+    check_fit(corpus.source_lengths, corpus.target_lengths, (row_length, row_length), row_length)
+    bounds = [min(8, row_length)]
+    while bounds[-1] < row_length:
+      bounds.append(min(max(bounds[-1] + 4, int(bounds[-1] * self.GROWTH) // 4 * 4), row_length))
+    longest = np.searchsorted(bounds, lengths.max())
+    self._lengths = bounds[: longest + 1]
+    self._rows = [batch_rows(batch_tokens, length, row_multiple) for length in self._lengths]
+    bucket_of = np.searchsorted(self._lengths, lengths)
+    self._members = [np.flatnonzero(bucket_of == bucket) for bucket in range(len(self._lengths))]
+    # A cache of its own for each object; the plans are shared by the reading threads.
+    self._plan = functools.lru_cache(maxsize=2)(self._plan)
+
+  @property
+  def shapes(self) -> tuple[Shapes, ...]:
+    """The shapes of the global batches, one for each bucket that makes any."""
+    return tuple(
+      _shapes(self._rows[b], *[self._lengths[b]] * 2) for b in sorted({b for b, _ in self._plan(0)})
+    )
+
+  @property
+  def batches_per_epoch(self) -> int:
+    return len(self._plan(0))
+
+  def fill(self) -> tuple[float, float]:
+    """The fraction of tokens, over an epoch, that is not padding: (source, target)."""
+    room = sum(self._rows[bucket] * self._lengths[bucket] for bucket, _ in self._plan(0))
+    return _fill(self._corpus, room, room)
+
+  def __getitem__(self, step: int) -> Batch:
+    return self.local(step, 0, 1)
+
+  def local(self, step: int, process_index: int, process_count: int) -> Batch:
+    """The rows of batch `step` that process `process_index` of `process_count` feeds, in order."""
+    epoch, i = divmod(step, self.batches_per_epoch)
+    bucket, sentences = self._plan(epoch)[i]
+    length, share = self._lengths[bucket], _share(self._rows[bucket], process_index, process_count)
+    sentences = sentences[share.start : share.stop]
+    ones = np.ones(len(sentences), np.int64)
+    return _build(self._corpus, sentences, np.arange(len(sentences)), ones, len(share), length, length)
+
+  def _plan(self, epoch: int) -> list[tuple[int, np.ndarray]]:
+    """The batches of an epoch, in order, as (bucket, sentences): as many in every epoch."""
+    rng = _rng(self._seed, epoch)
+    batches, rest = [], np.zeros(0, np.int64)
+    for bucket, (rows, members) in enumerate(zip(self._rows, self._members, strict=True)):
+      sentences = np.concatenate([rest, rng.permutation(members)])
+      last = bucket == len(self._rows) - 1
+      whole = len(sentences) if last else len(sentences) // rows * rows
+      batches += [(bucket, sentences[i : i + rows]) for i in range(0, whole, rows)]
+      rest = sentences[whole:]
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def eval_batches(corpus: Corpus, *, rows: int, row_length: int) -> Iterator[Batch]:
+  """Every sentence pair exactly once, packed, in batches of one shape; the last one is filled up with empty rows.
+
+  Where a sentence is longer than its side of a row, that side is as long as the sentence, up to `row_length`.
+  """
+  shape, packing = _packed(corpus, row_length, seed=0, stretch=True)
+  for start in range(0, len(packing), rows):
+    which = np.arange(start, min(start + rows, len(packing)))
+    yield _build(corpus, *_sentences(packing, which), rows, *shape)
+
+
+def prefetch(batches, start_step: int = 0, process_index: int = 0, process_count: int = 1) -> Iterator[Batch]:
+  """The local batches from `start_step` on, without end, built ahead by Grain's threads.
+
+  Nothing before `start_step` is computed. The iterator's `close()` stops the threads; what goes wrong in one
+  of them is raised by `next()`.
+  """
+  import grain
+
+  source = grain.MapDataset.source(_LocalBatches(batches, process_index, process_count))
+  options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=16)
+  iterator = iter(source.slice(slice(start_step, None)).to_iter_dataset(options))
+  iterator.start_prefetch()
+  return iterator
+
+
+class _LocalBatches:
+  """Grain's view of the batches of one process: a sequence that is endless in practice."""
+
+  def __init__(self, batches, process_index: int, process_count: int):
+    self._batches, self._process = batches, (process_index, process_count)
+
+  def __len__(self) -> int:
+    return sys.maxsize
+
+  def __getitem__(self, step: int) -> Batch:
+    return self._batches.local(int(step), *self._process)
+
+
+def _rng(seed: int, epoch: int) -> np.random.Generator:
+  return np.random.Generator(np.random.Philox(key=[seed % 2**64, epoch]))
+
+
+def batch_rows(batch_tokens: int, length: int, multiple: int = 8) -> int:
+  rows = batch_tokens // length
+  if not rows:
+    raise UserError(f"data.batch_tokens={batch_tokens} is less than one row of {length} tokens.")
+  return rows // multiple * multiple or rows
+
+
+def _share(rows: int, process_index: int, process_count: int) -> range:
+  if rows % process_count:
+    raise UserError(
+      f"A batch of {rows} rows cannot be divided among {process_count} processes: change data.batch_tokens."
+    )
+  share = rows // process_count
+  return range(process_index * share, (process_index + 1) * share)
+
+
+def _shapes(rows: int, source_length: int, target_length: int) -> Shapes:
+  source = ("source", "source_segments", "source_positions")
+  target = ("inputs", "targets", "target_segments", "target_positions")
+  return {name: (rows, source_length) for name in source} | {name: (rows, target_length) for name in target}
+
+
+def _fill(corpus: Corpus, source_room: int, target_room: int) -> tuple[float, float]:
+  return int(corpus.source_offsets[-1]) / source_room, int(corpus.target_offsets[-1]) / target_room
+
+
+def _packed(
+  corpus: Corpus, row_length: int, seed: int, stretch: bool = False
+) -> tuple[tuple[int, int], Packing]:
+  lengths = corpus.source_lengths, corpus.target_lengths
+  shape = row_shape(*lengths, row_length)
+  if stretch:
+    shape = tuple(
+      max(room, min(-(-int(side.max()) // 8) * 8, row_length))
+      for room, side in zip(shape, lengths, strict=True)
+    )
+  check_fit(*lengths, shape, row_length)
+  return shape, pack(*lengths, shape, seed)
+
+
+def _sentences(packing: Packing, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """The sentences in these rows of the packing, the index into `rows` of each, and its segment (1, 2, ...)."""
+  counts = packing.offsets[rows + 1] - packing.offsets[rows]
+  segments = _counted(counts)
+  where = np.repeat(packing.offsets[rows], counts) + segments
+  return packing.sentences[where], np.repeat(np.arange(len(rows)), counts), segments + 1
+
+
+def _counted(counts: np.ndarray) -> np.ndarray:
+  """0, 1, ..., counts[0] - 1, 0, 1, ..., counts[1] - 1, ..."""
+  ends = np.cumsum(counts)
+  return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts, counts)
+
+
+def _build(
+  corpus: Corpus, sentences, rows, segments, n_rows: int, source_length: int, target_length: int
+) -> Batch:
+  """The batch with sentence sentences[i] in row rows[i] (ascending) as segment segments[i] (ascending in a row)."""
+  where, positions, source, source_segments = _place(
+    corpus.source_tokens, corpus.source_offsets, sentences, rows, segments, source_length
+  )
+  to, target_positions, targets, target_segments = _place(
+    corpus.target_tokens, corpus.target_offsets, sentences, rows, segments, target_length
+  )
+  inputs = np.concatenate([[BOS], targets[:-1]])
+  inputs[target_positions == 0] = BOS
+  batch = {
+    name: np.zeros(shape, np.int32) for name, shape in _shapes(n_rows, source_length, target_length).items()
+  }
+  for name, values in dict(
+    source=source, source_segments=source_segments, source_positions=positions
+  ).items():
+    batch[name].ravel()[where] = values
+  for name, values in dict(
+    inputs=inputs, targets=targets, target_segments=target_segments, target_positions=target_positions
+  ).items():
+    batch[name].ravel()[to] = values
+  return batch
+
+
+def _place(tokens, offsets, sentences, rows, segments, row_length: int):
+  """For each token of the sentences: its place in the flat batch, position in its sentence, id and segment."""
+  lengths = offsets[sentences + 1] - offsets[sentences]
+  positions = _counted(lengths)
+  before = np.cumsum(lengths) - lengths
+  # Tokens before a sentence in its own row: all before it, less all before the row's first sentence.
+  starts = before - before[np.searchsorted(rows, rows)] + rows * row_length
+  where = np.repeat(starts, lengths) + positions
+  ids = tokens[np.repeat(offsets[sentences], lengths) + positions]
+  return where, positions, ids, np.repeat(segments, lengths)

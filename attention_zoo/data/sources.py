@@ -1,0 +1,210 @@
+"""Where sentence pairs come from: the phrasebook, parallel text files, or TensorFlow Datasets.
+
+A source streams the pairs of a split. A split is asked for by its role ("train", "dev", "test"; which split
+plays it is in the config) or by its own name.
+"""
+
+import contextlib
+import gzip
+import hashlib
+from collections.abc import Iterator
+from typing import BinaryIO, Protocol
+
+from etils import epath
+
+from attention_zoo.errors import UserError
+
+ROLES = ("train", "dev", "test")
+
+
+class Source(Protocol):
+  languages: tuple[str, str]  # (source, target)
+  splits: tuple[str, ...]  # the names that exist
+
+  def pairs(self, split: str) -> Iterator[tuple[str, str]]:
+    """Streams the (source, target) sentences of the split of this role or name. UserError on bad input."""
+
+  def fingerprint(self, split: str) -> str:
+    """A hexadecimal digest that changes when the content of the split does."""
+
+
+def make_source(data) -> Source:
+  """The source that the config group `data` asks for by its field `source`."""
+  languages = tuple(data.languages)
+  if len(languages) != 2 or languages[0] == languages[1]:
+    raise UserError(f'data.languages={languages} must be two different languages, for example ("en", "de").')
+  roles = {role: data[f"{role}_split"] for role in ROLES}
+  if data.source == "phrasebook":
+    from attention_zoo.data.phrasebook import Phrasebook
+
+    return Phrasebook(languages, roles)
+  if data.source == "text":
+    return TextFiles(data.dir, languages, roles)
+  if data.source == "tfds":
+    return TensorFlowDatasets(data.name, data.dir, languages, roles)
+  raise UserError(f'data.source="{data.source}" is unknown: use "phrasebook", "text" or "tfds".')
+
+
+def resolve(split: str, roles: dict[str, str]) -> str:
+  """The name of the split that plays the role `split`; any other name stands for itself."""
+  name = roles.get(split, split)
+  if not name:
+    raise UserError(f"There is no {split} split: set data.{split}_split.")
+  return name
+
+
+class TextFiles:
+  """One sentence a line, two parallel files a split: DIR/SPLIT.LANGUAGE, plain or gzipped (.gz).
+
+  Lines end at "\\n" or "\\r\\n" and nowhere else, and nothing but the line end is taken off.
+  """
+
+  def __init__(self, directory: str, languages: tuple[str, str], roles: dict[str, str]):
+    if not directory:
+      raise UserError("data.dir must name the directory of the text files.")
+    self._directory = epath.Path(directory)
+    if not self._directory.is_dir():
+      raise UserError(f"data.dir={directory} is not a directory.")
+    self.languages = tuple(languages)
+    self._roles = roles
+
+  @property
+  def splits(self) -> tuple[str, ...]:
+    names = [path.name.removesuffix(".gz") for path in self._directory.iterdir()]
+    stems = [{n.removesuffix(f".{l}") for n in names if n.endswith(f".{l}")} for l in self.languages]
+    return tuple(sorted(stems[0] & stems[1]))
+
+  def pairs(self, split: str) -> Iterator[tuple[str, str]]:
+    paths = self._paths(split)
+    counts = [_count_lines(path) for path in paths]
+    for path, count in zip(paths, counts, strict=True):
+      if not count:
+        raise UserError(f"{path} is empty.")
+    if counts[0] != counts[1]:
+      raise UserError(
+        f"The files of a split must have one line a sentence, in the same order, but {paths[0]} has "
+        f"{counts[0]} lines and {paths[1]} has {counts[1]}."
+      )
+    return zip(_lines(paths[0]), _lines(paths[1]), strict=True)
+
+  def fingerprint(self, split: str) -> str:
+    digest = hashlib.sha256()
+    for path in self._paths(split):
+      with _open(path) as file:
+        digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+  def _paths(self, split: str) -> list[epath.Path]:
+    name = resolve(split, self._roles)
+    return [self._path(f"{name}.{language}") for language in self.languages]
+
+  def _path(self, name: str) -> epath.Path:
+    for path in (self._directory / name, self._directory / f"{name}.gz"):
+      if path.is_file():
+        return path
+    found = ", ".join(self.splits) or "none"
+    raise UserError(
+      f"There is neither {self._directory / name} nor {name}.gz. "
+      f"Splits with files for both {self.languages[0]} and {self.languages[1]} there: {found}."
+    )
+
+
+@contextlib.contextmanager
+def _open(path: epath.Path) -> Iterator[BinaryIO]:
+  with path.open("rb") as file:
+    if path.name.endswith(".gz"):
+      with gzip.open(file) as unzipped:
+        yield unzipped
+    else:
+      yield file
+
+
+def _count_lines(path: epath.Path) -> int:
+  lines, last = 0, b"\n"
+  try:
+    with _open(path) as file:
+      while chunk := file.read(1 << 20):
+        lines += chunk.count(b"\n")
+        last = chunk[-1:]
+  except (EOFError, gzip.BadGzipFile) as error:
+    raise UserError(f"{path} is not a whole gzip file: {error}") from error
+  return lines + (last != b"\n")
+
+
+def _lines(path: epath.Path) -> Iterator[str]:
+  with _open(path) as file:
+    for number, line in enumerate(file, 1):
+      try:
+        yield line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8")
+      except UnicodeDecodeError as error:
+        raise UserError(
+          f"{path}, line {number}: invalid UTF-8 ({error.reason} at byte {error.start})"
+        ) from error
+
+
+class TensorFlowDatasets:
+  """A translation dataset of TensorFlow Datasets, prepared as array_record and read without TensorFlow.
+
+  name: for example "wmt14_translate/de-en". directory: TFDS's data_dir ("" = its default). Splits may be any
+  of TFDS's split expressions, such as "train[:10%]".
+  """
+
+  _READ = 1024  # records a read
+
+  def __init__(self, name: str, directory: str, languages: tuple[str, str], roles: dict[str, str]):
+    if not name:
+      raise UserError('data.name must name a dataset of TFDS, for example "wmt14_translate/de-en".')
+    import tensorflow_datasets as tfds
+    import tensorflow_datasets.translate  # registers the datasets
+
+    self.languages = tuple(languages)
+    self._name, self._directory, self._roles = name, directory, roles
+    try:
+      self._builder = tfds.builder(name, data_dir=directory or None, file_format="array_record")
+    except ValueError as error:
+      reason = str(error).partition("\n")[0]  # further lines list all datasets there are
+      hint = f" {self._how_to_prepare()}" if "format" in reason else ""
+      raise UserError(f'TFDS cannot open the dataset data.name="{name}": {reason}{hint}') from error
+    missing = [l for l in self.languages if l not in (self._builder.info.features or {})]
+    if missing:
+      raise UserError(
+        f"{name} has no text in {', '.join(missing)}; its features are "
+        f"{', '.join(self._builder.info.features)}. Set data.languages or data.name."
+      )
+
+  @property
+  def splits(self) -> tuple[str, ...]:
+    return tuple(self._builder.info.splits)
+
+  def pairs(self, split: str) -> Iterator[tuple[str, str]]:
+    return self._read(self._checked(split))
+
+  def _read(self, split: str) -> Iterator[tuple[str, str]]:
+    records = self._builder.as_data_source(split=split)
+    for start in range(0, len(records), self._READ):
+      for record in records.__getitems__(range(start, min(start + self._READ, len(records)))):
+        yield tuple(record[language].decode("utf-8") for language in self.languages)
+
+  def fingerprint(self, split: str) -> str:
+    name = self._checked(split)
+    split_info = self._builder.info.splits[name]
+    parts = (self._builder.info.full_name, name, split_info.num_examples, split_info.num_bytes)
+    return hashlib.sha256(repr((parts, self.languages)).encode()).hexdigest()
+
+  def _checked(self, split: str) -> str:
+    name = resolve(split, self._roles)
+    if not self.splits:
+      where = self._builder.data_dir
+      raise UserError(f"{self._name} is not prepared as array_record in {where}. {self._how_to_prepare()}")
+    try:
+      self._builder.info.splits[name]
+    except (KeyError, ValueError) as error:
+      raise UserError(f'{self._name} has no split "{name}"; it has {", ".join(self.splits)}.') from error
+    return name
+
+  def _how_to_prepare(self) -> str:
+    option = f" --data_dir={self._directory}" if self._directory else ""
+    return (
+      "Prepare it once, on a machine that has TensorFlow (pip install tensorflow), with\n"
+      f"  tfds build {self._name} --file_format=array_record{option}"
+    )

@@ -1,0 +1,58 @@
+"""Batches for decoding: sentences of like length together, in few static shapes."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+_SHORTEST = 16
+
+
+class LengthBatch(NamedTuple):
+  """indices: of the sentences, longest first; at most `rows`, the rest of the array [rows, padded_length] is padding."""
+
+  indices: np.ndarray
+  padded_length: int
+  rows: int
+
+
+def padded_length(length):
+  """The smallest of 16, 24, 32, 48, 64, 96, 128, ... that holds `length`: two shapes for every doubling."""
+  padded = _SHORTEST
+  while padded < length:
+    padded = padded * 3 // 2 if padded & (padded - 1) == 0 else padded * 4 // 3
+  return padded
+
+
+def length_batches(lengths, *, batch_tokens, row_multiple=1):
+  """Cuts sentences into batches, longest first; every sentence is in exactly one.
+
+  Every batch but the last is full, and all batches of one padded length have the same rows, so that one executable
+  serves a padded length. `rows` follows from the budget; it is less where there are only few sentences.
+  Results go back to input order by `output[index] = result` over each batch's indices.
+
+  Args:
+    lengths: tokens of each sentence, at least 1 (what is empty is not to be decoded).
+    batch_tokens: budget of rows times padded length. A single sentence may exceed it.
+    row_multiple: rows are a multiple of it (the number of devices that share a batch).
+
+  Returns:
+    list of LengthBatch.
+
+  Raises:
+    ValueError: a length, the budget or the multiple below 1.
+  """
+  lengths = np.asarray(lengths, np.int64)
+  if min(batch_tokens, row_multiple, *lengths) < 1:
+    raise ValueError("lengths, batch_tokens and row_multiple must be at least 1")
+  order = np.argsort(-lengths, kind="stable")
+  batches, start = [], 0
+  while start < len(order):
+    padded = padded_length(lengths[order[start]])
+    rows = max(batch_tokens // padded // row_multiple, 1) * row_multiple
+    left = len(order) - start
+    if left < rows and not (batches and batches[-1].padded_length == padded):
+      # A power of two, so that a service asked for one sentence now and five then meets few shapes.
+      rows = min(rows, -(-(1 << (left - 1).bit_length()) // row_multiple) * row_multiple)
+    batches.append(LengthBatch(order[start : start + rows], padded, rows))
+    start += rows
+  return batches

@@ -1,0 +1,42 @@
+"""Perplexity and BLEU of a run on a split, printed as a table and kept in WORKDIR/eval/.
+
+  python -m attention_zoo.evaluate --workdir=runs/quickstart --checkpoint=average --split=test
+
+BLEU is given in three dialects, each with its signature: they differ by a point or more on the same translations.
+"""
+
+from absl import flags
+
+from attention_zoo import cli
+
+WORKDIR = cli.define_workdir()
+CHECKPOINT = flags.DEFINE_string("checkpoint", None, "average, latest or a step; default: average if there is one.")
+SPLIT = flags.DEFINE_string("split", "test", "train, dev, test, or the name of a split of the data.")
+BEAM_SIZE = flags.DEFINE_integer("beam_size", None, "The config's by default; 1 is greedy.", lower_bound=1)
+ALPHA = flags.DEFINE_float("alpha", None, "Exponent of the length penalty; the config's by default.")
+REPORT = flags.DEFINE_boolean("report", False, "Also write WORKDIR/report.html: curve, scores, samples, attention maps.")
+
+
+def main():
+  from attention_zoo import api, progress
+  from attention_zoo.tasks.report import translation_report
+
+  run = api.load(WORKDIR.value, CHECKPOINT.value)
+  with progress.bar("decoding") as report:
+    result = run.evaluate(SPLIT.value, beam_size=BEAM_SIZE.value, alpha=ALPHA.value, report=report)
+  path = f"{WORKDIR.value}/eval/{SPLIT.value}-{run.checkpoint}.json"
+  cli.write_json(path, result | {"checkpoint": run.checkpoint, "split": SPLIT.value})
+  progress.table(
+    f"{SPLIT.value}, checkpoint {run.checkpoint}",
+    [(name, f"{value:.4f}", "") for name, value in result["perplexity"].items()]
+    + [(row["name"], f"{row['score']:.2f}", row["signature"]) for row in result["bleu"]],
+  )
+  print(f"written to {path}")
+  if REPORT.value:
+    command = f"python -m attention_zoo.evaluate --workdir={WORKDIR.value} --split={SPLIT.value}"
+    cli.write_text(f"{WORKDIR.value}/report.html", translation_report(run, result, command=command))
+    print(f"report: {WORKDIR.value}/report.html")
+
+
+if __name__ == "__main__":
+  cli.run(main)

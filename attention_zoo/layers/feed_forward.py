@@ -1,0 +1,23 @@
+"""Position-wise feed-forward network (Vaswani et al. 2017, eq. 2)."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from attention_zoo.layers.linear import Linear
+
+
+class FeedForward(nn.Module):
+  """max(0, x W_i + b_i) W_o + b_o at every position alike."""
+
+  d_ff: int
+  matmul_dtype: jnp.dtype | None = None
+
+  @nn.compact
+  def __call__(self, x_BTD):
+    D = x_BTD.shape[-1]
+    linear = functools.partial(Linear, use_bias=True, matmul_dtype=self.matmul_dtype)
+    hidden_BTF = jax.nn.relu(linear("BTD,DF->BTF", (D, self.d_ff), name="wi")(x_BTD))
+    return linear("BTF,FD->BTD", (self.d_ff, D), name="wo")(hidden_BTF)

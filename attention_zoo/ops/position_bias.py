@@ -1,0 +1,89 @@
+"""Relative positions as something added to the logits, or turned into queries and keys: T5, ALiBi, rotary.
+
+`t5_bias` and `alibi_bias` go to the bias argument of `dot_product_attention`; `rotate` is applied to queries and keys
+before it. All take positions rather than lengths (int32, may be traced): for a step of incremental decoding the query
+positions are `index[None]`; with `rotate` the cache holds keys already rotated.
+"""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+
+
+def t5_buckets(distance_TS, *, num_buckets=32, max_distance=128, bidirectional=True):
+  """T5's bucket of each distance s - t (Raffel et al. 2020, section 2.1; the published code).
+
+  One half of the buckets (of those of each sign, if bidirectional) hold one distance each, the other half ever longer
+  ranges, growing geometrically up to max_distance; all further ones share the last. If not bidirectional the future
+  falls in bucket 0. Edges are computed in exact arithmetic. Returns int32 of the same shape. Cost: O(T S log buckets).
+  """
+  one_sided = num_buckets // 2 if bidirectional else num_buckets
+  exact = one_sided // 2
+  if exact < 1 or max_distance <= exact:
+    raise ValueError(
+      f"num_buckets is {num_buckets} and max_distance {max_distance}, wanted at least {4 if bidirectional else 2} "
+      f"buckets and a max_distance > {exact}"
+    )
+  ratio = max_distance / exact
+  # The guard keeps an edge that is a whole number from being pushed over it by rounding.
+  geometric = [
+    math.ceil(exact * ratio ** (i / (one_sided - exact)) - 1e-6) for i in range(1, one_sided - exact)
+  ]
+  edges = np.array([*range(1, exact + 1), *geometric], np.int32)
+  past_TS = jnp.abs(distance_TS) if bidirectional else jnp.maximum(-distance_TS, 0)
+  bucket_TS = jnp.searchsorted(edges, past_TS, side="right").astype(jnp.int32)
+  return bucket_TS + jnp.where(distance_TS > 0, one_sided, 0) if bidirectional else bucket_TS
+
+
+def t5_bias(table_RN, query_positions_T, key_positions_S, *, max_distance=128, bidirectional=True):
+  """T5's position bias: table_RN[bucket(s - t)], one row a bucket. Returns [1, N, T, S].
+
+  T5 itself does not divide the logits by sqrt(d_k): multiply the queries by it to have T5's own.
+  Cost: time and memory O(T S N).
+  """
+  if table_RN.ndim != 2:
+    raise ValueError(f"table_RN has shape {table_RN.shape}, wanted R=num_buckets, N=heads")
+  distance_TS = key_positions_S[None, :] - query_positions_T[:, None]
+  bucket_TS = t5_buckets(
+    distance_TS, num_buckets=len(table_RN), max_distance=max_distance, bidirectional=bidirectional
+  )
+  return jnp.moveaxis(table_RN[bucket_TS], -1, 0)[None]
+
+
+def alibi_slopes(num_heads):
+  """Slopes 2^(-8 i / N), i = 1 .. N; between powers of two, every second slope of twice as many (Press et al. 2022).
+
+  Returns a NumPy array, N.
+  """
+  powers = 2 ** math.floor(math.log2(num_heads))
+  slopes = 2.0 ** (-8 / powers * np.arange(1, powers + 1))
+  more = 2.0 ** (-4 / powers * np.arange(1, 2 * powers + 1, 2))
+  return np.concatenate([slopes, more])[:num_heads].astype(np.float32)
+
+
+def alibi_bias(num_heads, query_positions_T, key_positions_S):
+  """-slope_n |t - s|, to be used with a causal mask in the paper (Press et al. 2022, section 3). Returns [1, N, T, S].
+
+  Cost: time and memory O(T S N).
+  """
+  distance_TS = jnp.abs(key_positions_S[None, :] - query_positions_T[:, None])
+  return -alibi_slopes(num_heads)[None, :, None, None] * distance_TS[None, None]
+
+
+def rotate(x_BTNK, positions_BT, *, base=10000.0):
+  """Rotary position embedding: turns each pair (x_2i, x_2i+1) by position * base^(-2 i / d_k) (Su et al. 2021, eq. 34).
+
+  q . k of rotated queries and keys depends on positions by their distance alone. Lengths are kept; position 0 is the
+  identity. positions_BT: [B or 1, T]. Computed in float32, returned in x's type. Cost: time and memory O(T N K).
+  """
+  if x_BTNK.ndim != 4 or x_BTNK.shape[-1] % 2:
+    raise ValueError(f"x_BTNK has shape {x_BTNK.shape}, wanted rank 4 and an even K")
+  B, T, N, K = x_BTNK.shape
+  if positions_BT.ndim != 2 or positions_BT.shape[0] not in (1, B) or positions_BT.shape[1] != T:
+    raise ValueError(f"positions_BT has shape {positions_BT.shape}, wanted (1 or {B}, {T})")
+  angles = positions_BT[:, :, None, None] * base ** (-np.arange(0, K, 2, np.float32) / K)[None, None, None]
+  cos, sin = jnp.cos(angles), jnp.sin(angles)
+  even, odd = x_BTNK[..., ::2].astype(jnp.float32), x_BTNK[..., 1::2].astype(jnp.float32)
+  turned = jnp.stack([even * cos - odd * sin, even * sin + odd * cos], -1)
+  return turned.reshape(x_BTNK.shape).astype(x_BTNK.dtype)

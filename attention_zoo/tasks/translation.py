@@ -1,0 +1,119 @@
+"""Translation: where parallel text, an encoder-decoder, the smoothed loss and beam search meet.
+
+`Translation` is what the training loop sees; `tasks/translator.py` holds what a user does with trained parameters.
+"""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+from etils import epath
+
+from attention_zoo.data import tokenizer as tokenizers
+from attention_zoo.data.batches import BucketedBatches, PackedBatches, batch_rows, eval_batches, prefetch
+from attention_zoo.data.corpus import Corpus, build_corpus
+from attention_zoo.data.sources import make_source
+from attention_zoo.errors import UserError
+from attention_zoo.models import MODELS
+from attention_zoo.tasks.translator import Translator
+from attention_zoo.training.loss import linear_cross_entropy
+
+
+class Translation:
+  """The task object of `training/loop.py`, made from a config and a work directory."""
+
+  Runner = Translator
+
+  def __init__(self, config, workdir):
+    self.config = config
+    self.workdir = epath.Path(workdir)
+    fields = dict(config.model)
+    if (name := fields.pop("name")) not in MODELS:
+      raise UserError(f"config.model.name = {name!r} is not one of {', '.join(MODELS)}")
+    module = MODELS[name]
+    self.model_config = module.Config(vocab_size=config.data.vocab_size, **fields)
+    self.model = module.Transformer(self.model_config)
+    self.reorder = module.reorder
+
+  # Data
+
+  @functools.cached_property
+  def source(self):
+    return make_source(self.config.data)
+
+  @functools.cached_property
+  def tokenizer(self):
+    """The run's vocabulary; learnt from the training split when the work directory has none."""
+    path = self.workdir / "tokenizer.model"
+    data = self.config.data
+    if not path.exists():
+      sentences = itertools.chain.from_iterable(self.source.pairs("train"))
+      tokenizers.train(
+        sentences,
+        path,
+        vocab_size=data.vocab_size,
+        model_type=data.tokenizer,
+        normalization=data.normalization,
+        split_digits=data.split_digits,
+      )
+    return tokenizers.Tokenizer(path)
+
+  def corpus(self, split: str) -> Corpus:
+    """The tokenised sentences of a split, kept on disk."""
+    data = self.config.data
+    cache_dir = data.cache_dir or self.workdir / "data"
+    return build_corpus(
+      self.source, split, self.tokenizer, max_length=data.max_length, too_long=data.too_long, cache_dir=cache_dir
+    )
+
+  @functools.cached_property
+  def batches(self):
+    """The endless training batches, random access by step."""
+    data = self.config.data
+    kind = {"packed": PackedBatches, "bucketed": BucketedBatches}[data.batching]
+    return kind(
+      self.corpus("train"), batch_tokens=data.batch_tokens, row_length=data.row_length, seed=data.seed
+    )  # fmt: skip
+
+  @property
+  def _rows(self):
+    return batch_rows(self.config.data.batch_tokens, self.config.data.row_length)
+
+  # What the training loop asks for
+
+  def train_batches(self, start_step, process_index, process_count):
+    return prefetch(self.batches, start_step, process_index, process_count)
+
+  def eval_batches(self, split):
+    """Each sentence of the split once; the rows are as many as a training batch has."""
+    return eval_batches(self.corpus(split), rows=self._rows, row_length=self.config.data.row_length)
+
+  def batch_shapes(self):
+    """Shapes of a global batch from the config alone, both sides `row_length` long: for compiling without data."""
+    shape = jax.ShapeDtypeStruct((self._rows, self.config.data.row_length), jnp.int32)
+    keys = "source source_segments source_positions inputs targets target_segments target_positions"
+    return {key: shape for key in keys.split()}
+
+  def init(self, rng):
+    tiny = {key: jnp.zeros((1, 2), jnp.int32) for key in self.batch_shapes()}
+    return self.model.init(rng, tiny)["params"]
+
+  def loss(self, params, batch, rng):
+    """(sum of the smoothed loss over target tokens, sums to report); rng None means no dropout."""
+    hidden_BTD = self.model.apply(
+      {"params": params},
+      batch,
+      train=rng is not None,
+      rngs=None if rng is None else {"dropout": rng},
+      method="hidden",
+    )
+    weights_BT = (batch["target_segments"] > 0).astype(jnp.float32)
+    loss, nll, correct = linear_cross_entropy(
+      hidden_BTD.astype(self.model_config.matmul_dtype),
+      params["embedding"]["table"],
+      batch["targets"],
+      weights_BT,
+      self.config.train.label_smoothing,
+    )
+    return loss, {"loss": loss, "nll": nll, "correct": correct, "weight": weights_BT.sum()}

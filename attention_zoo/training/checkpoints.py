@@ -1,0 +1,304 @@
+"""Checkpoints by Orbax: asynchronous, atomic, keep-last-n, opened on any number of devices.
+
+WORKDIR/checkpoints/STEP/ holds the items `params` and `rest` (all else of the training state), and on a local disk
+`checksums.json` with size and CRC-32 of every file, written before the directory gets its final name. A checkpoint
+that is truncated, changed or incomplete is therefore found out before it is used. WORKDIR/average/ holds `params`.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import pathlib
+import re
+import shutil
+import zlib
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging as absl_logging
+from etils import epath
+from jax.experimental import multihost_utils
+
+from attention_zoo.errors import UserError
+
+logger = logging.getLogger(__name__)
+# Orbax reports every file operation at level INFO, expected conditions at WARNING, and at ERROR what it raises anyway.
+absl_logging.get_absl_logger().addFilter(lambda record: "/orbax/" not in record.pathname)
+
+CHECKSUMS = "checksums.json"
+
+
+class Checkpoints:
+  """The checkpoints of one run. Every process must make the same calls in the same order.
+
+  workdir: local or gs:// path. keep: how many of the newest stay. metadata: a JSON value stored with each checkpoint.
+  """
+
+  def __init__(self, workdir, keep=5, metadata=None):
+    self.directory = epath.Path(workdir) / "checkpoints"
+    self._metadata = metadata
+    self._saving = None
+    options = ocp.CheckpointManagerOptions(
+      preservation_policy=ocp.checkpoint_managers.LatestN(keep),
+      cleanup_tmp_directories=True,
+      async_options=ocp.AsyncOptions(timeout_secs=1800, post_finalization_callback=self._seal),
+    )
+    try:
+      self._manager = ocp.CheckpointManager(_absolute(self.directory), options=options, item_names=("params", "rest"))
+    except OSError as error:
+      raise UserError(f"cannot use {self.directory}: {error}") from error
+
+  def save(self, step: int, state) -> None:
+    """Copies the state off the devices and writes it in the background. state: a NamedTuple with a field params.
+
+    Raises UserError when there is no room for this save or the one before could not be written; older checkpoints
+    stay as they are.
+    """
+    rest = {name: getattr(state, name) for name in state._fields if name != "params"}
+    items = ocp.args.Composite(params=ocp.args.PyTreeSave(state.params), rest=ocp.args.PyTreeSave(rest))
+    self.wait()
+    self._saving = step
+    self._check_room(state)
+    with self._writing():
+      self._manager.save(step, args=items, force=True, custom_metadata=self._metadata)
+
+  def _check_room(self, state):
+    """Writers in many threads fail in many ways on a full disk: better not to begin."""
+    if _is_local(self.directory):
+      needed = sum(shard.data.nbytes for x in jax.tree.leaves(state) for shard in x.addressable_shards if not shard.replica_id)
+      free = shutil.disk_usage(self.directory).free
+      if free < needed:
+        self._cannot_write(f"it takes {needed:,} bytes and {free:,} are free")
+
+  def _cannot_write(self, reason, cause=None):
+    raise UserError(
+      f"the checkpoint of step {self._saving} could not be written to {self.directory}: {reason}. Checkpoints on disk: "
+      f"{self.steps() or 'none'}. Make room or choose another workdir, and run the same command again: it resumes from "
+      "the newest"
+    ) from cause
+
+  @contextlib.contextmanager
+  def _writing(self):
+    """Turns the many forms of 'cannot write' into one UserError that says what is still there."""
+    try:
+      yield
+    except UserError:
+      raise
+    except (OSError, ValueError, RuntimeError) as error:
+      if jax.process_index() == 0:
+        for remains in self.directory.glob(f"{self._saving}.orbax-checkpoint-tmp"):
+          remains.rmtree(missing_ok=True)
+      # TensorStore puts the system's error number into its text.
+      number = error.errno if isinstance(error, OSError) else re.search(r"os_error_code='(\d+)'", str(error))
+      number = int(number[1]) if isinstance(number, re.Match) else number
+      reason = os.strerror(number) if number else str(error).strip().splitlines()[0][:300]
+      self._cannot_write(reason, error)
+
+  def wait(self) -> None:
+    """Returns when the last save is on disk under its final name."""
+    with self._writing():
+      self._manager.wait_until_finished()
+
+  def close(self) -> None:
+    self.wait()
+    self._manager.close()
+
+  def steps(self) -> list[int]:
+    """The steps of all complete checkpoints, ascending."""
+    return steps(self.directory.parent)
+
+  def restore(self, abstract_state, step=None):
+    """(state, step) of the newest checkpoint that is whole (or of the step asked for), or None where there is none.
+
+    abstract_state: the state's tree of ShapeDtypeStruct, with the shardings it shall have: these alone decide where
+    it goes. A damaged checkpoint is reported, moved to WORKDIR/damaged/ and the one before is taken; UserError when
+    the step asked for, or every checkpoint, is damaged.
+    """
+    found = self.steps() if step is None else [step]
+    for candidate in reversed(found):
+      problem = self._agree(damage(self.directory / str(candidate)))
+      if not problem:
+        try:
+          return self._restore(abstract_state, candidate), candidate
+        except Exception as error:  # Orbax and TensorStore raise many types for damaged files.
+          problem = f"{type(error).__name__}: {str(error).splitlines()[0][:300]}"
+      if step is not None:
+        raise UserError(f"the checkpoint {self.directory / str(step)} is damaged: {problem}")
+      logger.warning("the checkpoint of step %d is damaged (%s): trying the one before", candidate, problem)
+      self._set_aside(candidate)
+    if found:
+      raise UserError(f"every checkpoint in {self.directory} is damaged; they are now in {self._damaged()}")
+    return None
+
+  def _restore(self, abstract_state, step):
+    rest = {name: getattr(abstract_state, name) for name in abstract_state._fields if name != "params"}
+
+    def restore_args(tree):
+      as_asked = ocp.checkpoint_utils.construct_restore_args(tree)
+      return ocp.args.PyTreeRestore(tree, restore_args=as_asked)
+
+    items = self._manager.restore(
+      step, args=ocp.args.Composite(params=restore_args(abstract_state.params), rest=restore_args(rest))
+    )
+    return type(abstract_state)(params=items["params"], **items["rest"])
+
+  def _agree(self, problem: str) -> str:
+    """Process 0 reads the files; the others take its word, so that all choose the same step."""
+    if jax.process_count() == 1:
+      return problem
+    return "" if multihost_utils.broadcast_one_to_all(np.int32(not problem)) else problem or "seen by process 0"
+
+  def _damaged(self):
+    return self.directory.parent / "damaged"
+
+  def _set_aside(self, step):
+    """Nothing is deleted, but the step can be saved anew."""
+    if jax.process_index() == 0:
+      target = self._damaged() / str(step)
+      if target.exists():
+        target.rmtree()
+      self._damaged().mkdir(parents=True, exist_ok=True)
+      (self.directory / str(step)).rename(target)
+    if jax.process_count() > 1:
+      multihost_utils.sync_global_devices(f"set aside {step}")
+    self._manager.reload()
+
+  def _seal(self):
+    """Called on process 0 when all files are written and before the directory gets its final name."""
+    if _is_local(self.directory):
+      (directory,) = self.directory.glob(f"{self._saving}.orbax-checkpoint-tmp")
+      _write_checksums(directory)
+
+
+def _absolute(path) -> epath.Path:
+  return epath.Path(path) if "://" in str(path) else epath.Path(pathlib.Path(path).absolute())
+
+
+def _is_local(path) -> bool:
+  return "://" not in str(path)
+
+
+def _files(directory):
+  """All files but those that are still to change when the checksums are taken."""
+  files = (path for path in pathlib.Path(directory).rglob("*") if path.is_file())
+  return sorted(path for path in files if path.name not in (CHECKSUMS, "_CHECKPOINT_METADATA"))
+
+
+def _checksum(path) -> list[int]:
+  """[bytes, CRC-32]."""
+  size = total = 0
+  with open(path, "rb") as file:
+    while block := file.read(1 << 20):
+      size += len(block)
+      total = zlib.crc32(block, total)
+  return [size, total]
+
+
+def _write_checksums(directory) -> None:
+  sums = {str(path.relative_to(directory)): _checksum(path) for path in _files(directory)}
+  (pathlib.Path(directory) / CHECKSUMS).write_text(json.dumps(sums))
+
+
+def damage(directory) -> str:
+  """What is wrong with the files of a checkpoint, or ''. On remote storage, which checks itself, always ''."""
+  if not _is_local(directory):
+    return ""
+  directory = pathlib.Path(directory)
+  try:
+    sums = json.loads((directory / CHECKSUMS).read_text())
+    for name, expected in sums.items():
+      if _checksum(directory / name) != expected:
+        return f"{name} is not as it was written"
+  except (OSError, ValueError) as error:
+    return str(error)
+  return ""
+
+
+def steps(workdir) -> list[int]:
+  """The steps of all complete checkpoints of a run, ascending."""
+  directory = epath.Path(workdir) / "checkpoints"
+  return sorted(ocp.utils.checkpoint_steps(directory)) if directory.exists() else []
+
+
+def read_metadata(workdir, step: int):
+  """The JSON value that was stored with a checkpoint."""
+  path = epath.Path(workdir) / "checkpoints" / str(step) / "_CHECKPOINT_METADATA"
+  return json.loads(path.read_text())["custom_metadata"]
+
+
+def params_directory(workdir, checkpoint="average") -> epath.Path:
+  """The directory of the parameters that 'average', 'latest' or a step means; UserError where there is none."""
+  workdir = epath.Path(workdir)
+  found = steps(workdir)
+  if checkpoint == "average":
+    directory = workdir / "average"
+    if not (directory / "params").exists():
+      raise UserError(f"{workdir} has no averaged checkpoint; it has the steps {found}: average first, or name one")
+  elif checkpoint == "latest":
+    if not found:
+      raise UserError(f"{workdir} has no checkpoints")
+    for step in reversed(found):
+      directory = workdir / "checkpoints" / str(step)
+      if not (problem := damage(directory)):
+        break
+      logger.warning("the checkpoint of step %d is damaged (%s): trying the one before", step, problem)
+    else:
+      raise UserError(f"every checkpoint in {workdir} is damaged: {problem}")
+    return directory / "params"
+  elif str(checkpoint).isdigit():
+    if int(checkpoint) not in found:
+      raise UserError(f"{workdir} has no checkpoint of step {checkpoint}; it has {found}")
+    directory = workdir / "checkpoints" / str(checkpoint)
+  else:
+    raise UserError(f"checkpoint must be 'average', 'latest' or a step, not {checkpoint!r}")
+  if problem := damage(directory):
+    raise UserError(f"the checkpoint {directory} is damaged: {problem}")
+  return directory / "params"
+
+
+def load_params(workdir, checkpoint="average") -> dict:
+  """The parameters, as nested dicts of numpy arrays: no mesh, no optimizer state, no devices of the past.
+
+  workdir: local or gs:// path. checkpoint: 'average', 'latest' or a step. UserError where it is missing or damaged.
+  """
+  return read_params(params_directory(workdir, checkpoint))
+
+
+def abstract_params(directory) -> dict:
+  """The nested dict of a params directory with an object for each array that has `.shape` and `.dtype`."""
+  with ocp.PyTreeCheckpointer() as checkpointer:
+    return checkpointer.metadata(_absolute(directory)).item_metadata.tree
+
+
+def read_params(directory, part=None) -> dict:
+  """Nested dict of numpy arrays from a params directory. part: what to read of `abstract_params`; default all."""
+  part = abstract_params(directory) if part is None else part
+  as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), part)
+  with ocp.PyTreeCheckpointer() as checkpointer:
+    return checkpointer.restore(
+      _absolute(directory), args=ocp.args.PyTreeRestore(part, restore_args=as_numpy, partial_restore=True)
+    )
+
+
+def write_params(directory, params, files: dict[str, str]) -> None:
+  """Replaces `directory` with one that holds `params` and text files, with checksums; atomic on a local disk."""
+  directory = _absolute(directory)
+  temporary = directory.parent / (directory.name + ".tmp")
+  try:
+    if temporary.exists():
+      temporary.rmtree()
+    temporary.mkdir(parents=True)
+    with ocp.PyTreeCheckpointer() as checkpointer:
+      checkpointer.save(temporary / "params", args=ocp.args.PyTreeSave(params))
+    for name, text in files.items():
+      (temporary / name).write_text(text)
+    if _is_local(directory):
+      _write_checksums(temporary)
+    if directory.exists():
+      directory.rmtree()
+    temporary.rename(directory)
+  except OSError as error:
+    shutil.rmtree(temporary, ignore_errors=True)
+    raise UserError(f"cannot write {directory}: {error}") from error

@@ -1,0 +1,87 @@
+"""Several processes, one training run: JAX's multi-controller runtime, started from the environment or by hand.
+
+A process that dies ends the others: JAX notices when its heartbeat stays away, says which one it was, and aborts (exit
+code 134, SIGABRT). All started again, they resume from the newest checkpoint.
+"""
+
+import contextlib
+import glob
+import importlib.util
+import os
+import sys
+import threading
+
+import jax
+
+from attention_zoo.errors import UserError
+
+
+def launcher() -> str:
+  """What started several processes together, as the environment shows it: 'slurm', 'ompi', 'tpu' or ''."""
+  env = os.environ
+  if "SLURM_STEP_NODELIST" in env and int(env.get("SLURM_NTASKS", 1)) > 1:
+    return "slurm"
+  if int(env.get("OMPI_COMM_WORLD_SIZE", 1)) > 1:
+    return "ompi"
+  hosts = env.get("TPU_PROCESS_ADDRESSES", env.get("TPU_WORKER_HOSTNAMES", ""))
+  chips = glob.glob("/dev/accel*") + glob.glob("/dev/vfio/[0-9]*")
+  on_tpu_vm = bool(chips) and importlib.util.find_spec("libtpu") is not None
+  if "tpu" in env.get("JAX_PLATFORMS", "tpu") and ("," in hosts or on_tpu_vm):
+    return "tpu"
+  return ""
+
+
+def initialize(coordinator=None, num_processes=None, process_id=None, *, timeout=300, heartbeat=60) -> None:
+  """Joins this process to the others; does nothing where it is the only one. Call it before anything asks for devices.
+
+  With no arguments: Cloud TPU, Slurm and Open MPI say who the others are. Otherwise all three are needed: the
+  coordinator's host:port (process 0 listens there), the number of processes, and which of them this is.
+
+  timeout: seconds until the others must have come; then the process says so and exits with code 2. heartbeat: seconds
+  after which a silent process counts as lost. Raises UserError for arguments that are incomplete or do not fit.
+  """
+  given = (coordinator, num_processes, process_id)
+  explicit = any(value is not None for value in given)
+  if explicit and any(value is None for value in given):
+    raise UserError("coordinator, num_processes and process_id belong together: give all three, or none of them")
+  if explicit and not 0 <= process_id < num_processes:
+    raise UserError(f"process_id must be from 0 to {num_processes - 1}, not {process_id}")
+  method = "" if explicit else launcher()
+  if not explicit and not method:
+    return
+  if method == "ompi":
+    # Open MPI 5 no longer says what JAX looks for; the coordinator then comes from JAX_COORDINATOR_ADDRESS.
+    num_processes, process_id = (int(os.environ[f"OMPI_COMM_WORLD_{name}"]) for name in ("SIZE", "RANK"))
+  try:
+    with _deadline(timeout, f"the other processes ({method or coordinator}) did not come within {timeout} seconds"):
+      jax.distributed.initialize(
+        coordinator,
+        num_processes,
+        process_id,
+        cluster_detection_method="deactivate" if explicit else None,
+        initialization_timeout=timeout + 60,
+        heartbeat_timeout_seconds=heartbeat,
+      )
+  except ValueError as error:
+    if "coordinator_address" not in str(error):
+      raise
+    if method == "tpu":
+      return  # A TPU machine on its own, with nobody to ask.
+    raise UserError("set JAX_COORDINATOR_ADDRESS=HOST:PORT of process 0: the launcher does not say it") from error
+
+
+@contextlib.contextmanager
+def _deadline(seconds, message):
+  """Ends the process with a message and exit code 2 where JAX would abort it with a stack trace, or wait."""
+
+  def end():
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    os._exit(2)
+
+  timer = threading.Timer(seconds, end)
+  timer.daemon = True
+  timer.start()
+  try:
+    yield
+  finally:
+    timer.cancel()

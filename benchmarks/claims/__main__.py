@@ -1,0 +1,33 @@
+"""The claims of the lectures as commands: python -m benchmarks.claims NAME ... | all
+
+Each prints claimed | analytic | measured, and writes NAME.json, NAME.png and the table of all claims, RESULTS.md,
+under benchmarks/claims/results (or --out).
+"""
+
+import argparse
+import importlib
+import pathlib
+
+from benchmarks.claims import report
+
+NAMES = ("flops", "relative_memory", "path_length", "one_head", "saturation", "residuals", "scaling")
+# The three training runs take longer than the rest together, so that `all` leaves them out.
+SLOW = ("residuals",)
+
+
+def main():
+  parser = argparse.ArgumentParser(prog="python -m benchmarks.claims", description=__doc__.split("\n")[0])
+  parser.add_argument(
+    "names", nargs="+", metavar="NAME", choices=[*NAMES, "all"], help=", ".join([*NAMES, "all"])
+  )
+  parser.add_argument("--quick", action="store_true", help="the smallest sizes, to see that it works")
+  parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path(__file__).parent / "results")
+  arguments = parser.parse_args()
+  names = [name for name in NAMES if name not in SLOW] if "all" in arguments.names else arguments.names
+  for name in names:
+    report.run(name, importlib.import_module(f"benchmarks.claims.{name}"), arguments.out, arguments.quick)
+  report.write_table([name for name in NAMES if (arguments.out / f"{name}.json").exists()], arguments.out)
+
+
+if __name__ == "__main__":
+  main()

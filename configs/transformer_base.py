@@ -1,0 +1,90 @@
+"""Transformer base, WMT14 English-German ("Attention Is All You Need", Table 2 and Table 3).
+
+  python -m attention_zoo.train    --config=configs/transformer_base.py --workdir=DIR
+  python -m attention_zoo.average  --workdir=DIR --last=5
+  python -m attention_zoo.evaluate --workdir=DIR --checkpoint=average --split=test
+
+Hardware: 8 P100 for 12 hours in the paper. Paper: 27.3 BLEU on newstest2014 (5 checkpoints averaged, beam 4, alpha 0.6).
+Ours: not run.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config():
+  config = ConfigDict()
+  config.task = "translation"
+  config.model = ConfigDict(
+    dict(
+      name="transformer",
+      d_model=512,
+      d_ff=2048,
+      num_heads=8,
+      d_k=64,
+      d_v=64,
+      num_encoder_layers=6,
+      num_decoder_layers=6,
+      dropout=0.1,
+      attention_dropout=0.0,
+      norm="post",  # or "pre"
+      positions="sinusoidal",  # or "learned", up to max_length
+      max_length=1024,
+      dtype="bfloat16",  # of activations; parameters are float32
+      matmul_dtype="bfloat16",  # what the operands of linear maps are rounded to; sums are float32
+    )
+  )
+  config.data = ConfigDict(
+    dict(
+      source="tfds",  # or "text" (files in `dir`), or "phrasebook" (embedded)
+      name="wmt14_translate/de-en",
+      dir="",  # of the text files, or of the prepared TFDS data sets ("" = TFDS' own default)
+      languages=("en", "de"),
+      train_split="train",
+      dev_split="validation",
+      test_split="test",
+      tokenized=False,  # True: the text is pre-tokenised, and BLEU is computed on it as it is
+      vocab_size=37000,
+      tokenizer="bpe",  # or "unigram"
+      normalization="nmt_nfkc",
+      split_digits=False,  # True: each digit is a piece of its own
+      batching="packed",  # or "bucketed"
+      batch_tokens=24576,  # of each side, over all devices
+      row_length=256,
+      max_length=128,  # at most about half a row, so that rows can be filled
+      too_long="truncate",  # or "skip"
+      seed=0,
+      cache_dir="",  # of the tokenised text ("" = WORKDIR/data)
+    )
+  )
+  config.optimizer = ConfigDict(
+    dict(
+      name="adam",
+      b1=0.9,
+      b2=0.98,
+      eps=1e-9,
+      schedule="inverse_sqrt",  # the paper's; or "exponential", "cosine"
+      learning_rate=1.0,  # factor; the paper's schedule multiplies it by d_model^-0.5
+      warmup_steps=4000,
+      decay_steps=100_000,  # of exponential and cosine
+      decay_rate=0.5,  # of exponential
+      end_factor=0.0,  # of cosine
+      clip_norm=0.0,  # 0 = no clipping
+    )
+  )
+  config.train = ConfigDict(
+    dict(
+      steps=100_000,
+      label_smoothing=0.1,
+      accumulate=1,
+      seed=0,
+      log_every=100,
+      eval_every=2000,
+      checkpoint_every=1500,
+      keep=5,
+      max_nonfinite=10,
+    )
+  )
+  config.decode = ConfigDict(dict(beam_size=4, alpha=0.6, extra_length=50, batch_tokens=4096))
+  config.eval = ConfigDict()
+  config.mesh = ConfigDict(dict(rules="data_parallel", replica=1, data=-1, fsdp=1, tensor=1))
+  return config.lock()

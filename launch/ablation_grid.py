@@ -1,0 +1,242 @@
+"""The directory of a grid: its settings, its lock, and how far each row is.
+
+WORKDIR/grid.json                  settings, which every row shares; another start with others is refused
+WORKDIR/lock                       held by the runner and by what it started, for as long as any of them lives
+WORKDIR/tokenizer.model, data/     the vocabulary and the tokenised text, made once
+WORKDIR/rows/ROW/seed_N/           a work directory of attention_zoo.train, and besides log.txt and row.json
+"""
+
+import dataclasses
+import fcntl
+import json
+import os
+import pathlib
+import platform
+import shlex
+import signal
+import time
+
+from launch import restart
+from launch.restart import UserError
+
+RUNNING = ("training", "evaluating")
+
+
+def write_json(path, value):
+  """Whole or not at all."""
+  temporary = path.with_name(f".{path.name}.tmp")
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary.write_text(json.dumps(value, indent=1) + "\n")
+  os.replace(temporary, path)
+
+
+def read_json(path):
+  """None where there is no such file, or where it is cut short."""
+  try:
+    return json.loads(path.read_text())
+  except (FileNotFoundError, NotADirectoryError, ValueError):
+    return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+  """settings: {"scale", "data", "fields": of `ablation_rows.base_fields`, "hardware", "commands"}."""
+
+  workdir: pathlib.Path
+  settings: dict
+
+  @property
+  def fields(self):
+    # JSON has no tuples.
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in self.settings["fields"].items()}
+
+  @property
+  def tokenizer(self):
+    return self.workdir / "tokenizer.model"
+
+  @property
+  def cache(self):
+    return self.workdir / "data"
+
+  def directory(self, row, seed):
+    return self.workdir / "rows" / row / f"seed_{seed}"
+
+  def seeds(self, row):
+    """The seeds that were begun, in order."""
+    found = [path.name.removeprefix("seed_") for path in self.directory(row, 0).parent.glob("seed_*")]
+    return sorted(int(seed) for seed in found if seed.isdecimal())
+
+
+def open_grid(workdir):
+  """The grid of a directory. Raises UserError where there is none."""
+  workdir = pathlib.Path(workdir).absolute()
+  settings = read_json(workdir / "grid.json")
+  if settings is None:
+    raise UserError(f"{workdir} holds no grid: `python -m launch.ablation run` makes one")
+  return Grid(workdir, settings)
+
+
+def make_grid(workdir, scale, data, fields, hardware, command):
+  """Begins a grid, or goes on with it. Raises UserError where it was begun with other settings."""
+  workdir = pathlib.Path(workdir).absolute()
+  old = read_json(workdir / "grid.json") or {}
+  new = {"scale": scale, "data": data, "fields": json.loads(json.dumps(fields))}
+  if old:
+    pairs = [(key, old[key], new[key]) for key in ("scale", "data")]
+    both = old["fields"] | new["fields"]
+    pairs += [(f"config.{key}", old["fields"].get(key), new["fields"].get(key)) for key in both]
+    if different := [f"  {name}: {was} -> {now}" for name, was, now in pairs if was != now]:
+      raise UserError(
+        "\n".join([f"{workdir} holds a grid with other settings (there -> here):", *different])
+        + "\nRows are compared with each other: go on with the old settings, or choose another --workdir"
+      )
+  commands = [*(line for line in old.get("commands", []) if line != command), command]
+  write_json(workdir / "grid.json", new | {"hardware": hardware, "commands": commands})
+  return open_grid(workdir)
+
+
+# Lock
+
+
+def _alive(pid):
+  try:
+    os.kill(pid, 0)
+  except ProcessLookupError:
+    return False
+  except PermissionError:
+    pass
+  return True
+
+
+def _left_behind(workdir):
+  """{pid: row directory} of trainings and evaluations whose runner is gone. Certain only where there is /proc."""
+  found = {}
+  for path in workdir.glob("rows/*/seed_*/row.json"):
+    pid = (read_json(path) or {}).get("pid")
+    try:
+      words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+      continue
+    if f"--workdir={path.parent}".encode() in words:
+      found[pid] = path.parent
+  return found
+
+
+def take_lock(workdir, command, say, patience=60.0):
+  """Returns the held lock, an open file; what is started with its descriptor holds it too.
+
+  Of a runner that was killed, its trainings may live on and hold the lock: they are told to save and to stop. Raises
+  UserError, which names the process, where another runner is at work.
+  """
+  lock = open(workdir / "lock", "a+")
+  deadline, told = time.monotonic() + patience, False
+  while True:
+    try:
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      break
+    except BlockingIOError:
+      pass
+    lock.seek(0)
+    holder = lock.read().strip()
+    pid, _, rest = holder.partition(" ")
+    host = rest.partition(" ")[0]
+    if not pid.isdecimal() or host != platform.node() or _alive(int(pid)):
+      raise UserError(f"{workdir} is being run already, by process {holder or '(unknown)'}")
+    orphans = _left_behind(workdir)
+    if not orphans or time.monotonic() > deadline:
+      names = ", ".join(map(str, orphans)) or "(unknown)"
+      raise UserError(
+        f"{workdir}: runner {pid} is gone, but processes that it started go on: {names}; end them first"
+      )
+    if not told:
+      for orphan, directory in orphans.items():
+        say(f"process {orphan}, left behind by runner {pid}, is told to save and stop: {directory}")
+        os.kill(orphan, signal.SIGTERM)
+      told = True
+    time.sleep(0.2)
+  lock.truncate(0)
+  lock.write(f"{os.getpid()} {platform.node()} since {time.strftime('%Y-%m-%d %H:%M:%S')}: {command}\n")
+  lock.flush()
+  return lock
+
+
+def locked(workdir):
+  """The line that names the process at work, or ""."""
+  try:
+    with open(workdir / "lock") as lock:
+      try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+      except BlockingIOError:
+        return lock.read().strip()
+  except FileNotFoundError:
+    pass
+  return ""
+
+
+# How far a row is
+
+
+def result(directory):
+  """What `attention_zoo.evaluate` found on the dev set, or None."""
+  return read_json(directory / "eval" / "dev-latest.json")
+
+
+def records(directory, tail=1 << 16):
+  """The last records of metrics.jsonl, at most `tail` bytes of them (0: all)."""
+  try:
+    with open(directory / "metrics.jsonl", "rb") as file:
+      size = file.seek(0, os.SEEK_END)
+      start = max(0, size - tail) if tail else 0
+      file.seek(start)
+      lines = file.read().split(b"\n")
+  except FileNotFoundError:
+    return []
+  found = []
+  for line in lines[1 if start else 0 : -1]:  # whole lines only
+    try:
+      found.append(json.loads(line))
+    except ValueError:
+      continue
+  return found
+
+
+@dataclasses.dataclass
+class Progress:
+  """status: done, training, evaluating, failed, stopped, not run. seconds_left: None where nothing tells."""
+
+  status: str
+  message: str = ""
+  step: int = 0
+  loss: float | None = None
+  seconds_left: float | None = None
+  perplexity: float | None = None
+  bleu: float | None = None
+
+
+def bleu_of(found):
+  """The paper's dialect: of tokens, compounds split."""
+  return next(row["score"] for row in found["bleu"] if "compounds split" in row["name"])
+
+
+def progress(directory, steps, at_work):
+  """How far a row is. steps: of its training. at_work: whether a runner holds the lock."""
+  note = read_json(directory / "row.json") or {}
+  train = [record for record in records(directory) if record.get("split") == "train"]
+  step = max(train[-1]["step"] if train else 0, restart.newest_checkpoint(str(directory)) or 0)
+  loss = train[-1].get("loss") if train else None
+  status, message, left = note.get("status", "not run"), note.get("message", ""), None
+  if found := result(directory):
+    return Progress("done", "", steps, loss, None, found["perplexity"]["per_subword"], bleu_of(found))
+  if status in RUNNING and not at_work:
+    status = "stopped"
+  if status == "training":
+    now = [record for record in train if record["time"] >= note["since"]]
+    if len(now) > 1 and now[-1]["step"] > now[0]["step"]:
+      left = (steps - step) * (now[-1]["time"] - now[0]["time"]) / (now[-1]["step"] - now[0]["step"])
+  if status == "stopped":
+    message = message or f"at step {step} of {steps}; run again to go on"
+  return Progress(status, message, step, loss if isinstance(loss, float) else None, left)
+
+
+def command_line(argv):
+  return shlex.join(["python", "-m", "launch.ablation", *argv])

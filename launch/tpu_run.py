@@ -1,0 +1,131 @@
+"""Training on a Cloud TPU from start to end: start, follow, judge, recover."""
+
+import sys
+import time
+
+from launch import restart
+from launch.gcloud import GcloudError
+from launch.restart import BAD_INPUT, DONE, NON_FINITE, PREEMPTED, UserError
+from launch.tpu import Lost, run_id
+
+
+def outcome(workers):
+  """One exit code for all workers that have ended, or None if none has."""
+  codes = {worker.code for worker in workers if worker.state == "exit"}
+  # A process that vanished without an exit code went down with its machine: that is not training's fault.
+  if any(worker.state == "absent" for worker in workers):
+    return PREEMPTED
+  if len(codes) < 2:
+    return next(iter(codes), None)
+  for code in (NON_FINITE, PREEMPTED):
+    if code in codes:
+      return code
+  return max(codes - {DONE, BAD_INPUT}, default=1)  # bad input only if all say so
+
+
+def watch(tpu, *, grace=120, patience=3):
+  """Follows the logs until training has ended everywhere. Returns its exit code; raises Lost or GcloudError.
+
+  grace: seconds that the other workers get once one has ended (they notice by themselves that it is gone).
+  patience: failures in a row to reach the workers before that counts as a failure.
+  """
+  ended, failures, logs = None, 0, tpu.follow()
+  try:
+    while True:
+      if not tpu.gcloud.dry_run:
+        time.sleep(tpu.poll)
+      try:
+        condition, detail = tpu.condition()
+        if condition in ("lost", "missing", "failed"):
+          raise Lost(f"{tpu.name} was taken away: {detail or 'it does not exist any more'}")
+        workers = tpu.ask()
+        failures = 0
+      except GcloudError as error:
+        failures += 1
+        if failures >= patience:
+          raise
+        tpu.gcloud.say(f"cannot reach {tpu.name} ({failures} of {patience}): {error}")
+        continue
+      code = outcome(workers)
+      running = [worker.name for worker in workers if worker.state == "running"]
+      if workers and not running:
+        return code
+      if not logs.running():
+        logs.stop()
+        logs = tpu.follow(lines=0)
+      if len(running) < len(workers):
+        ended = ended or time.monotonic()
+        if time.monotonic() - ended > grace:
+          tpu.gcloud.say(f"still running after the others have ended: {', '.join(running)}")
+          return PREEMPTED if code == DONE else code
+  finally:
+    if not tpu.gcloud.dry_run:
+      time.sleep(min(2, tpu.poll))  # the last lines
+    logs.stop()
+
+
+def begin(tpu, train_args):
+  """Starts training unless this very training runs already; refuses to disturb another one."""
+  here = [] if tpu.gcloud.dry_run else tpu.ask()
+  active = [worker for worker in here if worker.state == "running"]
+  if active and any(worker.run_id != run_id(train_args) for worker in active):
+    raise UserError(
+      f"another training runs on {tpu.name}; look with `logs {tpu.name}`, end it with "
+      f"`delete {tpu.name}`, or use another name"
+    )
+  if len(active) == len(here) and active:
+    tpu.gcloud.say(f"this training runs already on {tpu.name}: following it")
+    return
+  tpu.start(train_args)
+  tpu.gcloud.say(f"training is started on {tpu.name}; it goes on without this connection")
+
+
+def run_once(tpu, train_args, *, detach):
+  """Runs on what exists and is set up. Returns training's exit code."""
+  tpu.wait()
+  begin(tpu, train_args)
+  if detach:
+    return DONE
+  return watch(tpu)
+
+
+def run_until_done(tpu, train_args, workdir, *, create, install, max_failures):
+  """Creates, installs, runs; again after preemption or failure, until done or given up. Returns an exit code."""
+  attempts = restart.Attempts(max_failures, newest(tpu, workdir))
+  installed = False
+  while True:
+    try:
+      condition, detail = tpu.condition()
+      if condition in ("lost", "failed"):
+        tpu.gcloud.say(f"{tpu.name}: {detail}")
+        tpu.delete()
+      if condition in ("lost", "failed", "missing"):
+        installed = False
+        create()
+      tpu.wait()
+      running = not tpu.gcloud.dry_run and any(worker.state == "running" for worker in tpu.ask())
+      if not installed and not running:
+        install()
+      installed = True
+      begin(tpu, train_args)
+      code = watch(tpu)
+    except Lost as error:
+      print(f"{error}", file=sys.stderr)
+      code = PREEMPTED
+    except GcloudError as error:
+      print(f"error: {error}", file=sys.stderr)
+      code = 1
+    verdict, why = attempts.after(code, newest(tpu, workdir))
+    tpu.gcloud.say(why)
+    if verdict is not None:
+      return verdict
+    time.sleep(tpu.poll)
+
+
+def newest(tpu, workdir):
+  """The newest checkpoint, or None where there is none to be seen from here."""
+  if not tpu.gcloud.dry_run:
+    return restart.newest_checkpoint(workdir)
+  if workdir.startswith("gs://"):
+    tpu.gcloud.show(restart.list_checkpoints(workdir))
+  return None

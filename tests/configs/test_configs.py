@@ -1,0 +1,201 @@
+"""Every config builds, says what it is, and takes a step at toy size; the paper's are the paper's."""
+
+import functools
+import json
+import re
+
+import config_files
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from config_files import NAMES, get_config
+
+from attention_zoo.training.config import diff, from_json, to_json, validate
+from attention_zoo.training.optimizer import make_optimizer
+from attention_zoo.training.schedule import make_schedule
+
+TOY = dict(
+  d_model=8, d_ff=12, num_heads=2, d_k=4, d_v=4, num_encoder_layers=1, num_decoder_layers=1, max_length=8,
+  vocab_size=16, row_length=8, batch_tokens=16,
+)  # fmt: skip
+PUBLISHED = ("Attention Is All You Need", "et al.", "Table")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_builds_locked_and_valid(name):
+  config = get_config(name)
+  assert config.is_locked and config.model.is_locked
+  validate(config)
+  assert diff(config, from_json(to_json(config))) == ""
+  with config.unlocked():
+    config.train.steps += 1
+  assert get_config(name).train.steps == config.train.steps - 1, "get_config must make a new config each time"
+
+
+def header(name, seen=()):
+  """A config's docstring, with those of the configs that it refers to ("commands as in transformer_base.py")."""
+  text = config_files.load(name).__doc__ or ""
+  for other in re.findall(r"(?<!=)\b([\w/]+)\.py\b", text):
+    for path in (f"{name.rpartition('/')[0]}/{other}".lstrip("/"), other.removeprefix("configs/")):
+      if path in NAMES and path not in (name, *seen):
+        text += "\n" + header(path, (name, *seen))
+        break
+  return text
+
+
+def header_complaints(name, own, whole):
+  """own: the docstring; whole: with what it refers to."""
+  first = own.split("\n")[0]
+  if len(first.split()) < 4:
+    yield "the first line must say what this is"
+  commands = re.findall(r"python -m (?:attention_zoo|launch)\.\w+.*", own)
+  if "python -m" not in whole:
+    yield "no command, nor a config that has it"
+  configs = [path for command in commands for path in re.findall(r"--config=(\S+)", command)]
+  if configs and set(configs) != {f"configs/{name}.py"}:
+    yield f"the command runs {configs[0]}"
+  if any(word in whole for word in PUBLISHED):
+    for wanted, what in (
+      (r"[Hh]ardware", "the hardware"),
+      (r"[Oo]urs\b", "our number, or 'not run'"),
+    ):
+      if not re.search(wanted, whole):
+        yield f"does not name {what}"
+    paper = getattr(config_files.load(name), "PAPER", None) if name in NAMES else None
+    if not paper and not re.search(r"\d+\.\d+ [^.]*\b(BLEU|perplexity)\b", own):
+      yield "does not give the paper's number"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_header_says_what_it_is(name):
+  assert not list(header_complaints(name, config_files.load(name).__doc__ or "", header(name)))
+
+
+@pytest.mark.parametrize(
+  ("text", "complaint"),
+  [
+    ("", "first line"),
+    ("A small model on dates.", "no command"),
+    ("A small model on dates.\n\n python -m attention_zoo.train --config=configs/other.py --workdir=DIR", "runs configs/o"),
+    ("Transformer of Vaswani et al. 2017: 27.3 BLEU. Ours: not run.\n python -m attention_zoo.train", "hardware"),
+    ("Transformer of Vaswani et al. 2017: 27.3 BLEU. Hardware: 1.\n python -m attention_zoo.train", "our number"),
+    ("Transformer of Vaswani et al. 2017. Hardware: 1. Ours: 1.\n python -m attention_zoo.train", "paper's number"),
+  ],
+)
+def test_the_header_rule_catches(text, complaint):
+  assert any(complaint in found for found in header_complaints("mine", text, text))
+
+
+# One step at toy size
+
+
+def shrunk(config):
+  config = from_json(to_json(config))
+  with config.unlocked():
+    for group in (config.model, config.data):
+      for field, size in TOY.items():
+        if field in group:
+          group[field] = min(group[field], size)
+  return config
+
+
+def random_batch(task):
+  """Rows of two segments and padding."""
+  rng = np.random.default_rng(0)
+  batch = {}
+  for key, shape in task.batch_shapes().items():
+    at = np.arange(shape.shape[1])
+    if key.endswith("segments"):
+      value = np.digitize(at, [4, 7]) + 1
+      value = np.where(value == 3, 0, value)
+    elif key.endswith("positions"):
+      value = at % 4
+    else:
+      value = rng.integers(0, TOY["vocab_size"], shape.shape)
+    batch[key] = jnp.asarray(np.broadcast_to(value, shape.shape), shape.dtype)
+  return batch
+
+
+@functools.cache
+def losses(text):
+  """The loss before and after one step of the optimizer, and whether all gradients are finite and some are not 0."""
+  config = from_json(text)
+  task = config_files.make_task(config)
+  rng = np.random.default_rng(0)
+  draw = lambda leaf: jnp.asarray(rng.normal(0, 0.3, leaf.shape), leaf.dtype)
+  params = jax.tree.map(draw, jax.eval_shape(task.init, jax.random.key(0)))
+  batch = random_batch(task)
+  optimizer = make_optimizer(config.optimizer, config.model.d_model)
+
+  @jax.jit
+  def step(params, key):
+    (loss, sums), gradients = jax.value_and_grad(task.loss, has_aux=True)(params, batch, key)
+    gradients = jax.tree.map(lambda leaf: leaf / sums["weight"], gradients)
+    updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+    return loss, sums, gradients, optax.apply_updates(params, updates)
+
+  loss, sums, gradients, new = jax.device_get(step(params, jax.random.key(1)))
+  return loss, sums, gradients, jax.tree.map(lambda a, b: np.abs(a - b).max(), new, params)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_takes_a_tiny_step(name):
+  config = shrunk(get_config(name))
+  with config.unlocked():  # what does not bear on the step, so that equal steps are taken once
+    config.train = config.train.to_dict() | dict(steps=1, keep=1, checkpoint_every=1, eval_every=1, log_every=1)
+    base = shrunk(get_config("transformer_base")).data.to_dict()
+    config.data = base | {"vocab_size": config.data.vocab_size}
+  loss, sums, gradients, moved = losses(to_json(config))
+  assert np.isfinite(loss) and loss > 0
+  assert sums["weight"] == 2 * 7 and np.isclose(sums["loss"], loss) and 0 <= sums["correct"] <= sums["weight"]
+  assert all(np.isfinite(leaf).all() and leaf.any() for leaf in jax.tree.leaves(gradients))
+  assert all(np.isfinite(leaf) and leaf > 0 for leaf in jax.tree.leaves(moved))
+
+
+# The paper's own settings
+
+
+def test_base_is_the_papers():
+  """Table 3 (base), sections 5.1 to 5.4 and 6.1."""
+  config = get_config("transformer_base")
+  paper = {
+    "model": dict(
+      name="transformer", num_encoder_layers=6, num_decoder_layers=6, d_model=512, d_ff=2048, num_heads=8, d_k=64, d_v=64,
+      dropout=0.1, attention_dropout=0.0, norm="post", positions="sinusoidal",
+    ),
+    "data": dict(name="wmt14_translate/de-en", languages=("en", "de"), vocab_size=37000, tokenizer="bpe", tokenized=False),
+    "optimizer": dict(
+      name="adam", b1=0.9, b2=0.98, eps=1e-9, schedule="inverse_sqrt", learning_rate=1.0, warmup_steps=4000, clip_norm=0.0
+    ),
+    "train": dict(steps=100_000, label_smoothing=0.1, accumulate=1),
+    "decode": dict(beam_size=4, alpha=0.6, extra_length=50),
+  }  # fmt: skip
+  for group, fields in paper.items():
+    assert {field: config[group][field] for field in fields} == fields
+  assert config.data.batch_tokens == pytest.approx(25_000, rel=0.03)
+  rate = make_schedule(config.optimizer, config.model.d_model)(4000)
+  assert float(rate) == pytest.approx(512**-0.5 * 4000**-0.5)
+
+
+def changed(old, new):
+  lines = diff(get_config(old), get_config(new)).splitlines()
+  return {line.split(":")[0].strip(): json.loads(line.split(" -> ")[1]) for line in lines}
+
+
+def test_big_differs_where_table_3_says_so():
+  assert changed("transformer_base", "transformer_big") == {
+    "model.d_model": 1024,
+    "model.d_ff": 4096,
+    "model.num_heads": 16,
+    "model.dropout": 0.3,
+    "train.steps": 300_000,
+    "train.keep": 20,  # section 6.1 averages as many
+  }
+
+
+def test_french_differs_in_the_data_and_the_big_models_dropout():
+  data = {"data.name": "wmt14_translate/fr-en", "data.languages": ["en", "fr"], "data.vocab_size": 32000}
+  assert changed("transformer_base", "transformer_base_enfr") == data
+  assert changed("transformer_big", "transformer_big_enfr") == data | {"model.dropout": 0.1}

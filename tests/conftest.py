@@ -1,0 +1,60 @@
+"""Eight simulated devices, quick compiles, strict broadcasting: set before JAX is first imported."""
+
+import os
+import pathlib
+import tempfile
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(tempfile.gettempdir()) / "attention_zoo_jax_cache"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import pytest  # noqa: E402
+
+SMALL = {
+  "model": dict(d_model=32, d_ff=64, num_heads=2, d_k=16, d_v=16, num_encoder_layers=1, num_decoder_layers=1),
+  "data": dict(source="text", vocab_size=200, batch_tokens=1024, row_length=32, max_length=32),
+  "optimizer": dict(warmup_steps=30),
+  "train": dict(steps=40, eval_every=20, checkpoint_every=10, keep=3, log_every=10),
+  "decode": dict(beam_size=3, extra_length=12, batch_tokens=256),
+}
+
+
+@pytest.fixture(scope="session")
+def number_files(tmp_path_factory):
+  """A directory of parallel text: numbers in English and German words, one a line."""
+  from num2words import num2words
+
+  directory = tmp_path_factory.mktemp("numbers")
+  for split, numbers in (("train", range(0, 1200)), ("dev", range(1200, 1220)), ("test", range(1220, 1240))):
+    for language in ("en", "de"):
+      lines = "".join(num2words(i * 7, lang=language) + "\n" for i in numbers)
+      (directory / f"{split}.{language}").write_text(lines)
+  return directory
+
+
+def small_config(number_files):
+  """The quickstart, shrunk to seconds, on `number_files`."""
+  from configs import quickstart
+
+  config = quickstart.get_config()
+  for group, fields in SMALL.items():
+    config[group].update(fields)
+  config.data.update(dir=str(number_files), train_split="train", dev_split="dev", test_split="test")
+  return config
+
+
+@pytest.fixture(scope="session")
+def tiny_run(number_files, tmp_path_factory):
+  """The work directory of a finished run with an average."""
+  from attention_zoo import tasks
+  from attention_zoo.training import average, loop
+
+  workdir = tmp_path_factory.mktemp("runs") / "tiny"
+  config = small_config(number_files)
+  loop.train(tasks.make(config, workdir), config, workdir, quiet=True)
+  average.average(workdir, last=3)
+  return workdir

@@ -1,0 +1,129 @@
+import multiprocessing
+import pathlib
+
+import numpy as np
+import pytest
+from data.texts import Pairs, sentences
+
+from attention_zoo.data import corpus as corpus_module
+from attention_zoo.data.corpus import build_corpus
+from attention_zoo.data.tokenizer import EOS, Tokenizer, train
+from attention_zoo.errors import UserError
+
+PAIRS = list(zip(sentences(300, seed=1), sentences(300, seed=2), strict=True))
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+  path = tmp_path_factory.mktemp("tokenizer") / "m"
+  train((sentence for pair in PAIRS for sentence in pair), path, vocab_size=200)
+  return Tokenizer(path)
+
+
+def unpack(tokens, offsets):
+  return [tokens[a:b].tolist() for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+
+
+def test_the_corpus_is_the_tokenised_text(tokenizer, tmp_path, monkeypatch):
+  monkeypatch.setattr(corpus_module, "_CHUNK", 7)
+  corpus = build_corpus(Pairs(PAIRS), "train", tokenizer, max_length=100, cache_dir=tmp_path)
+  source, target = (tokenizer.encode(list(side)) for side in zip(*PAIRS, strict=True))
+  assert unpack(corpus.source_tokens, corpus.source_offsets) == [s + [EOS] for s in source]
+  assert unpack(corpus.target_tokens, corpus.target_offsets) == [t + [EOS] for t in target]
+  assert len(corpus) == 300 and corpus.too_long == 0
+  assert corpus.source_lengths.tolist() == [len(s) + 1 for s in source]
+  assert isinstance(corpus.source_tokens, np.memmap) and corpus.source_tokens.dtype == np.int32
+
+
+@pytest.mark.parametrize("too_long", ["truncate", "skip"])
+def test_sentences_over_the_limit_are_counted(tokenizer, tmp_path, too_long):
+  corpus = build_corpus(
+    Pairs(PAIRS), "train", tokenizer, max_length=20, too_long=too_long, cache_dir=tmp_path
+  )
+  full = [[ids + [EOS] for ids in tokenizer.encode(list(side))] for side in zip(*PAIRS, strict=True)]
+  long = [max(len(s), len(t)) > 20 for s, t in zip(*full, strict=True)]
+  assert corpus.too_long == sum(long) and 0 < sum(long) < len(long)
+  for side, tokens, offsets in zip(
+    full,
+    (corpus.source_tokens, corpus.target_tokens),
+    (corpus.source_offsets, corpus.target_offsets),
+    strict=True,
+  ):
+    if too_long == "skip":
+      expected = [s for s, over in zip(side, long, strict=True) if not over]
+    else:
+      expected = [s if len(s) <= 20 else s[:19] + [EOS] for s in side]
+    assert unpack(tokens, offsets) == expected
+
+
+def test_the_cache_is_used_and_keyed_by_all_that_matters(tokenizer, tmp_path):
+  class Once(Pairs):
+    read = 0
+
+    def pairs(self, split):
+      type(self).read += 1
+      return super().pairs(split)
+
+  source = Once(PAIRS)
+  settings = dict(max_length=50, too_long="skip", cache_dir=tmp_path / "new" / "folder")
+  build_corpus(source, "train", tokenizer, **settings)
+  again = build_corpus(source, "train", tokenizer, **settings)
+  assert Once.read == 1 and len(again) == 300
+  build_corpus(source, "train", tokenizer, **settings | dict(max_length=40))
+  build_corpus(source, "train", tokenizer, **settings | dict(too_long="truncate"))
+  build_corpus(Once(PAIRS[:-1]), "train", tokenizer, **settings)
+  build_corpus(Once(PAIRS, languages=("en", "fr")), "train", tokenizer, **settings)
+  train(PAIRS[0] * 2, tmp_path / "m", vocab_size=30)
+  build_corpus(source, "train", Tokenizer(tmp_path / "m"), **settings)
+  assert Once.read == 6
+
+
+def _build(model, directory, barrier):
+  barrier.wait()
+  corpus = build_corpus(Pairs(PAIRS), "train", Tokenizer(model), max_length=50, cache_dir=directory)
+  assert int(corpus.source_offsets[-1]) == len(corpus.source_tokens) > 300
+
+
+def test_processes_that_build_at_the_same_time_do_not_disturb_each_other(tmp_path):
+  train((sentence for pair in PAIRS for sentence in pair), tmp_path / "m", vocab_size=200)
+  context = multiprocessing.get_context("spawn")
+  barrier = context.Barrier(4)
+  workers = [
+    context.Process(target=_build, args=(tmp_path / "m", tmp_path / "cache", barrier)) for _ in range(4)
+  ]
+  for worker in workers:
+    worker.start()
+  for worker in workers:
+    worker.join()
+  assert [worker.exitcode for worker in workers] == [0] * 4
+  assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_a_build_that_fails_leaves_nothing(tokenizer, tmp_path):
+  class Broken(Pairs):
+    def pairs(self, split):
+      yield from PAIRS
+      raise UserError("line 301 is broken")
+
+  with pytest.raises(UserError, match="line 301"):
+    build_corpus(Broken(PAIRS), "train", tokenizer, max_length=50, cache_dir=tmp_path)
+  assert not list(tmp_path.iterdir())
+
+
+def test_wrong_settings_are_told(tokenizer, tmp_path):
+  def build(**change):
+    settings = dict(max_length=50, too_long="skip", cache_dir=tmp_path) | change
+    build_corpus(Pairs(PAIRS), "train", tokenizer, **settings)
+
+  with pytest.raises(UserError, match='data.too_long="drop" is unknown'):
+    build(too_long="drop")
+  with pytest.raises(UserError, match="data.max_length=1 leaves no room"):
+    build(max_length=1)
+  with pytest.raises(UserError, match="train split holds no sentence pair of at most 2 tokens"):
+    build(max_length=2)
+
+
+def test_a_cache_on_cloud_storage_becomes_a_local_one(tokenizer, tmp_path, monkeypatch):
+  monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+  corpus = build_corpus(Pairs(PAIRS), "train", tokenizer, max_length=50, cache_dir="gs://bucket/run/data")
+  assert tmp_path in pathlib.Path(corpus.source_tokens.filename).parents

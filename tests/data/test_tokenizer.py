@@ -1,0 +1,104 @@
+import re
+
+import pytest
+from data.texts import sentences
+
+from attention_zoo.data.tokenizer import BOS, EOS, PAD, UNK, Tokenizer, train
+from attention_zoo.errors import UserError
+
+TEXT = sentences(2000)
+
+
+@pytest.fixture(scope="module", params=["bpe", "unigram"])
+def tokenizer(request, tmp_path_factory):
+  path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.model"
+  train(TEXT, path, vocab_size=300, model_type=request.param)
+  return Tokenizer(path)
+
+
+def test_encodes_and_decodes(tokenizer):
+  assert tokenizer.vocab_size == 300
+  ids = tokenizer.encode(TEXT[:50] + [""])
+  assert tokenizer.decode(ids) == TEXT[:50] + [""]
+  assert not {PAD, BOS, EOS, UNK} & {i for sentence in ids for i in sentence}
+  assert "".join(tokenizer.pieces(ids[0])).replace("\u2581", " ").strip() == TEXT[0]
+  assert tokenizer.encode([]) == [] and tokenizer.decode([]) == []
+
+
+def test_special_ids_vanish_from_the_text_and_unknown_ones_do_not(tokenizer):
+  (ids,) = tokenizer.encode([TEXT[0]])
+  assert tokenizer.decode([[BOS, *ids, EOS, PAD, PAD]]) == [TEXT[0]]
+  assert tokenizer.encode(["ж"])[0][-1] == UNK
+  assert tokenizer.pieces([PAD, BOS, EOS, UNK]) == ["<pad>", "<s>", "</s>", "<unk>"]
+
+
+@pytest.mark.parametrize("model_type", ["bpe", "unigram"])
+def test_training_twice_gives_the_same_bytes(tmp_path, model_type, monkeypatch):
+  monkeypatch.setattr("attention_zoo.data.tokenizer.MAX_TRAINING_SENTENCES", 500)  # a random sample
+  for name in ("a", "b"):
+    train(iter(TEXT), tmp_path / name, vocab_size=300, model_type=model_type)
+  assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+  assert Tokenizer(tmp_path / "a").fingerprint == Tokenizer(tmp_path / "b").fingerprint
+  assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"], "a temporary file was left"
+
+
+def test_byte_fallback_spells_what_the_training_text_has_not(tmp_path):
+  train(TEXT, tmp_path / "m", vocab_size=600, byte_fallback=True)
+  tokenizer = Tokenizer(tmp_path / "m")
+  ids = tokenizer.encode(["жük 漢"])
+  assert UNK not in ids[0] and tokenizer.decode(ids) == ["жük 漢"]
+
+
+def test_normalization_is_a_choice(tmp_path):
+  for rule in ("identity", "nmt_nfkc"):
+    train([*TEXT, "ﬁ  x"], tmp_path / rule, vocab_size=300, normalization=rule)
+  decoded = {
+    rule: Tokenizer(tmp_path / rule).decode(Tokenizer(tmp_path / rule).encode([" ﬁ  x "]))[0]
+    for rule in ("identity", "nmt_nfkc")
+  }
+  assert decoded == {"identity": " ﬁ  x ", "nmt_nfkc": "fi x"}
+
+
+def test_digits_can_be_split(tmp_path):
+  text = [f"{word} 2021" for word in TEXT]
+  for split in (False, True):
+    train(text, tmp_path / str(split), vocab_size=300, split_digits=split)
+  counts = [len(Tokenizer(tmp_path / str(s)).encode(["2021"])[0]) for s in (False, True)]
+  assert counts[0] == 1 and counts[1] >= 4
+
+
+def test_a_vocabulary_too_large_tells_the_largest_possible(tmp_path):
+  with pytest.raises(UserError, match=r"data.vocab_size=50000 is too large") as error:
+    train(TEXT, tmp_path / "m", vocab_size=50000, byte_fallback=False)
+  largest = int(re.search(r"at most (\d+)", str(error.value))[1])
+  train(TEXT, tmp_path / "m", vocab_size=largest)
+  assert Tokenizer(tmp_path / "m").vocab_size == largest
+
+
+def test_a_vocabulary_too_small_tells_what_is_needed(tmp_path):
+  with pytest.raises(UserError, match=r"data.vocab_size=10 is too small .* more than (\d+)") as error:
+    train(TEXT, tmp_path / "m", vocab_size=10)
+  needed = int(re.search(r"more than (\d+)", str(error.value))[1])
+  train(TEXT, tmp_path / "m", vocab_size=needed + 1)
+  assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize(
+  "change, message",
+  [
+    (dict(model_type="words"), 'data.tokenizer="words" is unknown'),
+    (dict(normalization="lower"), 'data.normalization="lower" is unknown'),
+    (dict(sentences=["", ""]), "no text"),
+  ],
+)
+def test_wrong_settings_are_told(tmp_path, change, message):
+  with pytest.raises(UserError, match=message):
+    train(**dict(sentences=TEXT, path=tmp_path / "m", vocab_size=300) | change)
+
+
+def test_what_is_no_tokenizer_is_told(tmp_path):
+  with pytest.raises(UserError, match="no tokenizer at"):
+    Tokenizer(tmp_path / "m")
+  (tmp_path / "m").write_bytes(b"hello")
+  with pytest.raises(UserError, match="m is not a SentencePiece model"):
+    Tokenizer(tmp_path / "m")

@@ -1,0 +1,469 @@
+"""Cloud TPU against a stand-in gcloud that keeps state: life cycle, recovery, nothing forgotten."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+
+import pytest
+from launch_helpers import ROOT, launch, wait_for
+
+from launch import cloud_tpu, tpu_run
+from launch.tpu import Worker
+
+ZONE = "--zone=us-west4-a"
+FAST = ["--poll=0.1"]
+CREATE = ["--accelerator_type=v5litepod-16"]
+TRAIN = ["--", "--config=configs/quickstart.py", "--workdir=gs://bucket/run"]
+
+
+@pytest.fixture
+def wheel(tmp_path):
+  path = tmp_path / "attention_zoo-0.1.0-py3-none-any.whl"
+  path.touch()
+  return f"--wheel={path}"
+
+
+def tpu(command, *flags, cwd="/", timeout=60, name="zoo"):
+  return launch("cloud_tpu", command, name, ZONE, *FAST, *flags, cwd=cwd, timeout=timeout)
+
+
+def begin(*flags, cwd="/"):
+  """Starts a launcher that the test will interrupt."""
+  command = [sys.executable, "-m", "launch.cloud_tpu", *flags]
+  return subprocess.Popen(
+    command,
+    cwd=cwd,
+    env=dict(os.environ, PYTHONPATH=str(ROOT)),
+    text=True,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    stdin=subprocess.DEVNULL,
+  )
+
+
+def check_nothing_forgotten(cloud, output):
+  """The last words name everything that exists, with what it costs; and no local process is left behind."""
+  last = output[output.rindex(" exist") :]
+  state = cloud.state()
+  for name in state["resources"]:
+    assert f"queued resource {name}:" in last
+    assert "delete with: python -m launch.cloud_tpu delete zoo --zone=us-west4-a" in last
+  for name in state["nodes"]:
+    assert f"slice {name} " in last
+  if any(node["state"] != "PREEMPTED" for node in state["nodes"].values()):
+    assert "COSTS MONEY" in last
+  if not cloud.exists() and "MAY STILL APPEAR" not in last:
+    assert "nothing exists in us-west4-a: no TPU costs money there" in output
+  left = subprocess.run(["pgrep", "-af", f"{cloud.folder}/bin/gcloud"], capture_output=True, text=True).stdout
+  assert not left, left
+
+
+def test_life_cycle(cloud, wheel):
+  created = tpu("create", *CREATE, "--spot", "--valid_until=6h", "--create_flag=--network=mine")
+  assert created.returncode == 0, created.stderr
+  assert "waiting for zoo: WAITING_FOR_RESOURCES" in created.stdout and "zoo is ready: zoo" in created.stdout
+  check_nothing_forgotten(cloud, created.stdout)
+  spec = cloud.state()["resources"]["zoo"]["spec"]
+  assert spec == {
+    "nodes": ["zoo"],
+    "type": "v5litepod-16",
+    "runtime": "v2-alpha-tpuv5-lite",
+    "spot": True,
+    "network": "mine",
+    "valid_until": "6h",
+    "fails": False,
+  }
+  again = tpu("create", *CREATE)
+  assert again.returncode == 0 and "zoo exists already" in again.stdout
+
+  installed = tpu("setup", wheel)
+  assert installed.returncode == 0, installed.stderr
+  assert installed.stdout.count("installed, with jax 0.0") == 2
+  for home in cloud.homes():
+    assert (home / "zoo/configs/quickstart.py").is_file()
+    assert "--python venv/bin/python" in (home / "python3.log").read_text()
+
+  idle = tpu("status", "--workdir=gs://bucket/run")
+  assert (
+    idle.stdout.count("training does not run") == 2
+    and "newest checkpoint in gs://bucket/run: None" in idle.stdout
+  )
+
+  ran = tpu("run", *TRAIN)
+  assert ran.returncode == 0, ran.stderr
+  for worker in ("w-0", "w-1"):
+    assert (
+      f"zoo {worker} | starting at step 0" in ran.stdout and f"zoo {worker} | ending at step 8" in ran.stdout
+    )
+  check_nothing_forgotten(cloud, ran.stdout)
+
+  done = tpu("status", "--workdir=gs://bucket/run")
+  assert done.stdout.count("training ended with exit code 0") == 2
+  assert "newest checkpoint in gs://bucket/run: 8" in done.stdout
+  logs = tpu("logs")
+  assert logs.returncode == 0 and "zoo w-1 | ending at step 8" in logs.stdout
+
+  deleted = tpu("delete")
+  assert deleted.returncode == 0 and "zoo is deleted" in deleted.stdout and not cloud.exists()
+  check_nothing_forgotten(cloud, deleted.stdout)
+  assert "zoo does not exist" in tpu("delete").stdout
+
+
+def test_until_done_recovers_from_preemption(cloud, wheel):
+  """Two slices, taken away twice: recreated, installed again, resumed from the newest checkpoint, deleted."""
+  cloud.change(preempt_at=[5, 12])
+  (cloud.folder / "gs/bucket/data").mkdir(parents=True)
+  (cloud.folder / "gs/bucket/data/train.en").write_text("one\n")
+  hostile = '--config.data.dir=it\'s; $(touch pwned) "x" \\ *\n`y`'
+  ran = tpu(
+    "run",
+    *CREATE,
+    "--spot",
+    "--node_count=2",
+    "--until_done",
+    wheel,
+    "--delete_after",
+    "--data=gs://bucket/data",
+    *TRAIN,
+    hostile,
+    "--config.end=0@40",
+  )
+  assert ran.returncode == 0, ran.stdout + ran.stderr
+  assert ran.stdout.count("asking for zoo: 2 x v5litepod-16, spot") == 3
+  assert ran.stdout.count("training was preempted; newest checkpoint:") == 2, ran.stdout + ran.stderr
+  steps = [int(step) for step in re.findall(r"\| starting at step (\d+)", ran.stdout)]
+  assert len(steps) == 12 and min(steps[4:8]) >= 5 and min(steps[8:]) >= 12, ran.stdout
+  for slice_ in ("zoo-0", "zoo-1"):
+    assert f"{slice_} w-1 | ending at step 40" in ran.stdout
+  assert cloud.checkpoints() == list(range(1, 41))
+  assert not cloud.exists()
+  check_nothing_forgotten(cloud, ran.stdout)
+  [(call, *_)] = [cloud.calls("create")]
+  assert "--node-count=2" in call and "--node-prefix=zoo" in call and "--spot" in call
+
+
+def test_training_arguments_arrive_unchanged(cloud, wheel):
+  hostile = [
+    "--config.a=it's; $(touch pwned)",
+    '--config.b="x" \\ *\n`touch pwned`',
+    "--config.c=",
+    "ü {} %s $HOME",
+  ]
+  ran = tpu("run", *CREATE, "--until_done", wheel, *TRAIN, *hostile)
+  assert ran.returncode == 0, ran.stdout + ran.stderr
+  for home in cloud.homes():
+    assert json.loads((home / "args.json").read_text()) == [*TRAIN[1:], *hostile]
+  assert not list(cloud.folder.rglob("pwned"))
+
+
+def test_reboot_restarts_without_a_new_tpu(cloud, wheel):
+  cloud.change(reboot_at=[5])
+  ran = tpu("run", *CREATE, "--until_done", wheel, *TRAIN, "--config.end=0@40")
+  assert ran.returncode == 0, ran.stdout + ran.stderr
+  assert (
+    "training was preempted" in ran.stdout
+    and len(cloud.calls("create")) == 1
+    and len(cloud.calls("scp")) == 1
+  )
+  check_nothing_forgotten(cloud, ran.stdout)
+
+
+# Every way a run can end. (faults, knobs, flags, training, exit code, words)
+ENDINGS = {
+  "done": ([], {}, [], [], 0, "training is done"),
+  "bad input": ([], {}, [], ["--config.end=2@3"], 2, "training refused its input"),
+  "not finite": ([], {}, [], ["--config.end=3@3"], 3, "loss is not finite"),
+  "crashes without progress": ([], {}, [], ["--config.end=9@2", "--config.no_checkpoints=1"], 9, "giving up"),
+  "creation refused": (
+    [("queued-resources create", 9, {"text": "RESOURCE_EXHAUSTED: quota"})],
+    {},
+    [],
+    [],
+    1,
+    "RESOURCE_EXHAUSTED: quota",
+  ),
+  "creation fails once": ([("queued-resources create", 1, {})], {}, [], [], 0, "training is done"),
+  "creation fails but happens": (
+    [("queued-resources create", 1, {"after": True})],
+    {},
+    [],
+    [],
+    0,
+    "training is done",
+  ),
+  "request fails in the queue": ([], {"fails": True}, ["--max_failures=2"], [], 1, "giving up"),
+  "installation fails": ([("--reinstall-package", 9, {"text": "no space"})], {}, [], [], 1, "no space"),
+  "copying fails once": ([("tpu-vm scp", 1, {})], {}, [], [], 0, "training is done"),
+  "start fails": ([("setsid", 9, {})], {}, [], [], 1, "giving up"),
+  "workers out of reach": ([("zoo-worker", 999, {"text": "no route"})], {}, [], [], 1, "no route"),
+  "workers out of reach for a moment": ([("zoo-worker", 2, {})], {}, [], [], 0, "training is done"),
+  "listing fails for a moment": ([("queued-resources list", 1, {})], {}, [], [], 0, "training is done"),
+  "deletion fails once": (
+    [("queued-resources delete", 1, {})],
+    {},
+    ["--delete_after"],
+    [],
+    0,
+    "zoo is deleted",
+  ),
+  "deletion fails": (
+    [("queued-resources delete", 99, {"text": "INTERNAL"})],
+    {},
+    ["--delete_after"],
+    [],
+    1,
+    "zoo may still exist after 5 attempts to delete it",
+  ),
+  "bad input, deleted": ([], {}, ["--delete_after"], ["--config.end=2@3"], 2, "training refused its input"),
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_no_resource_is_forgotten(cloud, wheel, ending):
+  faults, knobs, flags, training, code, words = ENDINGS[ending]
+  cloud.change(faults=[{"match": match, "times": times, **how} for match, times, how in faults], **knobs)
+  ran = tpu("run", *CREATE, "--until_done", wheel, *flags, *TRAIN, *training)
+  assert ran.returncode == code, ran.stdout + ran.stderr
+  assert words in ran.stdout + ran.stderr and "Traceback" not in ran.stderr
+  check_nothing_forgotten(cloud, ran.stdout)
+  assert bool(cloud.exists()) == (
+    "--delete_after" not in flags or ending == "deletion fails"
+  ) or words.startswith("RES")
+
+
+def test_exit_code_75_is_no_failure(cloud, wheel):
+  ran = tpu("run", *CREATE, "--until_done", "--max_failures=1", wheel, *TRAIN, "--config.end=75@4,0@8")
+  assert ran.returncode == 0, ran.stdout + ran.stderr
+  assert "training was preempted" in ran.stdout and len(cloud.calls("create")) == 1
+
+
+def worker(code):
+  state = code if isinstance(code, str) else "exit"
+  return Worker("zoo w-0", state, None if isinstance(code, str) else code, "")
+
+
+@pytest.mark.parametrize(
+  ("codes", "one"),
+  [
+    ([0, 0], 0),
+    ([2, 2], 2),
+    ([3, 1], 3),
+    ([75, 75], 75),
+    ([75, 1], 75),
+    ([1, 137], 137),
+    ([0, 9], 9),
+    (["running", "running"], None),
+    (["running", 1], 1),
+    ([1, "absent"], 75),
+    ([2, "absent"], 75),
+    (["absent", 0], 75),
+    ([2, 1], 1),
+    ([2, 0], 1),
+    ([137, 2, 2], 137),
+  ],
+)
+def test_one_outcome_of_many_workers(codes, one):
+  assert tpu_run.outcome([worker(code) for code in codes]) == one
+
+
+def test_listing_fails_for_good(cloud):
+  cloud.change(faults=[{"match": "queued-resources list", "times": 999, "text": "PERMISSION_DENIED"}])
+  ran = tpu("status")
+  assert ran.returncode == 1 and "PERMISSION_DENIED" in ran.stderr
+  assert "COULD NOT FIND OUT" in ran.stdout and "Take it that zoo exists and costs money" in ran.stdout
+  assert "delete: python -m launch.cloud_tpu delete zoo --zone=us-west4-a" in ran.stdout
+
+
+@pytest.mark.parametrize(
+  ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+@pytest.mark.parametrize("moment", ["queued", "installing", "training"])
+def test_signals_at_any_moment(cloud, wheel, number, code, moment):
+  if moment == "queued":
+    cloud.change(pending=10**6)
+  if moment == "installing":
+    cloud.change(faults=[{"match": "--reinstall-package", "times": 9, "hang": 60}])
+  process = begin(
+    "run", "zoo", ZONE, *FAST, *CREATE, "--until_done", "--delete_after", wheel, *TRAIN, "--config.end=0@9999"
+  )
+  started = {
+    "queued": lambda: cloud.state()["resources"],
+    "training": lambda: len(cloud.checkpoints()) > 3,
+    "installing": lambda: any(
+      "--reinstall-package" in word for call in cloud.state()["calls"] for word in call
+    ),
+  }
+  wait_for(moment, started[moment], 30)
+  process.send_signal(number)
+  out, err = process.communicate(timeout=30)
+  assert process.returncode == code, out + err
+  assert "Traceback" not in err
+  assert cloud.exists()  # what was asked for by --delete_after is for the end of training, not of watching
+  check_nothing_forgotten(cloud, out)
+
+
+def test_interrupted_creation_is_not_forgotten(cloud, wheel):
+  """gcloud hangs in create; the request may have reached the service or not."""
+  cloud.change(faults=[{"match": "queued-resources create", "times": 1, "hang": 60}])
+  process = begin("create", "zoo", ZONE, *FAST, *CREATE)
+  wait_for("create", lambda: cloud.calls("create"), 30)
+  process.send_signal(signal.SIGINT)
+  out, err = process.communicate(timeout=30)
+  assert process.returncode == 130 and not cloud.exists()
+  assert "zoo: asked for, not listed; it MAY STILL APPEAR AND COST MONEY" in out
+  assert "delete with: python -m launch.cloud_tpu delete zoo" in out
+
+
+def test_ctrl_c_leaves_training_alone_and_run_finds_it_again(cloud, wheel):
+  process = begin("run", "zoo", ZONE, *FAST, *CREATE, "--until_done", wheel, *TRAIN, "--config.end=0@60")
+  wait_for("training", lambda: len(cloud.checkpoints()) > 3, 30)
+  process.send_signal(signal.SIGINT)
+  process.communicate(timeout=30)
+  seen = len(cloud.checkpoints())
+  wait_for("training to go on", lambda: len(cloud.checkpoints()) > seen, 10)
+  other = tpu("run", *TRAIN, "--config.end=0@70")
+  assert other.returncode == 2 and "another training runs on zoo" in other.stderr
+  check_nothing_forgotten(cloud, other.stdout)
+  again = tpu("run", *CREATE, "--until_done", wheel, *TRAIN, "--config.end=0@60")
+  assert again.returncode == 0 and "this training runs already on zoo: following it" in again.stdout
+  assert again.stdout.count("starting at step 0") <= 2 and len(cloud.calls("create")) == 1
+  assert cloud.checkpoints() == list(range(1, 61))
+
+
+def test_detach(cloud, wheel):
+  assert tpu("create", *CREATE).returncode == 0 and tpu("setup", wheel).returncode == 0
+  ran = tpu("run", "--detach", *TRAIN)
+  assert ran.returncode == 0 and "goes on without this connection" in ran.stdout
+  check_nothing_forgotten(cloud, ran.stdout)
+  wait_for("training", lambda: 8 in cloud.checkpoints(), 20)
+
+
+def test_create_no_wait_and_others_resources(cloud):
+  cloud.change(pending=10**6)
+  assert tpu("create", "--no_wait", *CREATE).returncode == 0
+  other = tpu("create", "--no_wait", *CREATE, name="zoo-1")
+  assert "queued resource zoo-1: WAITING_FOR_RESOURCES, WILL COST MONEY once granted\n" in other.stdout
+  assert (
+    "queued resource zoo: WAITING_FOR_RESOURCES, WILL COST MONEY once granted (not of this command)"
+    in other.stdout
+  )
+  assert tpu("delete", name="zoo-1").returncode == 0 and cloud.exists() == {"zoo"}
+
+
+def test_orphaned_slices_are_deleted(cloud):
+  assert tpu("create", *CREATE, "--node_count=2").returncode == 0
+  cloud.change(resources={})
+  deleted = tpu("delete")
+  assert deleted.returncode == 0 and not cloud.exists(), deleted.stdout
+
+
+def parts(text):
+  """The commands in a dry run's output, as lists."""
+  lines = [line for line in text.splitlines() if not line.startswith("# ")]
+  commands, current = [], ""
+  for line in lines:
+    current += line + "\n"
+    try:
+      commands.append(shlex.split(current))
+      current = ""
+    except ValueError:  # within quotes: the command goes on
+      pass
+  assert not current
+  return commands
+
+
+def test_dry_run_prints_and_runs_nothing(cloud, wheel):
+  hostile = "--config.x=a b; it's $HOME\nnext"
+  cloud.change(resources="untouched")
+  ran = tpu(
+    "run",
+    *CREATE,
+    "--spot",
+    "--node_count=2",
+    "--until_done",
+    "--delete_after",
+    "--dry_run",
+    "--project=mine",
+    "--data=gs://bucket/my data",
+    *TRAIN,
+    hostile,
+  )
+  assert ran.returncode == 0 and ran.stderr == ""
+  assert cloud.state()["resources"] == "untouched" and cloud.state()["calls"] == []
+  commands = parts(ran.stdout)
+  assert commands[0][1:4] == ["-m", "pip", "wheel"]
+  assert all(
+    command[:3] == ["gcloud", "compute", "tpus"] and command[-2:] == [ZONE, "--project=mine"]
+    for command in commands[1:]
+    if command[1] == "compute"
+  )
+  verbs = [command[4] for command in commands if command[1] == "compute" and command[4] != "list"]
+  assert verbs == ["create", *["ssh"] * 2, *["scp"] * 2, *["ssh"] * 8, "delete"]
+  [remote] = {word for command in commands for word in command if "setsid" in word}
+  assert shlex.quote(hostile) in remote
+  [install] = {word for command in commands for word in command if "--reinstall-package" in word}
+  assert "gcloud storage rsync --recursive 'gs://bucket/my data' data" in install
+
+
+@pytest.mark.parametrize("command", ["create", "setup", "run", "logs", "status", "delete"])
+def test_dry_run_of_every_command(cloud, wheel, command):
+  flags = {"create": CREATE, "run": TRAIN}.get(command, [])
+  ran = tpu(command, "--dry_run", *flags)
+  assert ran.returncode == 0 and parts(ran.stdout) and cloud.state()["calls"] == [], ran.stderr
+
+
+BAD = {
+  "no zone": (["create", "zoo", *CREATE], "--zone"),
+  "no type": (["create", "zoo", ZONE], "--accelerator_type=TYPE is needed"),
+  "strange type": (["create", "zoo", ZONE, "--accelerator_type=v5e"], "does not look like v5litepod-16"),
+  "unknown family": (["create", "zoo", ZONE, "--accelerator_type=v9x-8"], "no runtime version known for v9x"),
+  "name": (["delete", "Zoo; rm -rf /", ZONE], "small letters, digits and dashes"),
+  "zone": (["delete", "zoo", "--zone=$(reboot)"], "does not look like a zone"),
+  "no training": (["run", "zoo", ZONE], "behind `--`"),
+  "no workdir": (["run", "zoo", ZONE, "--", "--config=configs/quickstart.py"], "--workdir=DIR"),
+  "local workdir": (["run", "zoo", ZONE, "--", "--config=c.py", "--workdir=runs/a"], "must be a bucket"),
+  "wheel": (["setup", "zoo", ZONE, "--wheel=none.whl"], "--wheel=none.whl is not a file"),
+  "configs": (["setup", "zoo", ZONE, "--configs=nowhere"], "--configs=nowhere is not a directory"),
+  "data": (["setup", "zoo", ZONE, "--data=here"], "must be gs://"),
+  "detach": (
+    ["run", "zoo", ZONE, *CREATE, "--detach", "--until_done", *TRAIN],
+    "--detach leaves training alone",
+  ),
+  "create flag": (["create", "zoo", ZONE, *CREATE, "--create_flag=network"], "--create_flag='network'"),
+  "unknown": (["create", "zoo", ZONE, "--acelerator=v5"], "unrecognized arguments: --acelerator=v5"),
+  "missing": (["logs", "zoo", ZONE], "zoo does not exist in us-west4-a: `create` it first"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input(cloud, case):
+  flags, words = BAD[case]
+  ran = launch("cloud_tpu", *flags, cwd="/")
+  assert ran.returncode == 2 and words in ran.stderr and "Traceback" not in ran.stderr, ran.stderr
+  assert not cloud.exists() and not cloud.calls("create")
+
+
+def test_without_gcloud_it_says_so(monkeypatch, capsys):
+  monkeypatch.setenv("PATH", "/nonexistent")
+  assert cloud_tpu.main(["status", "zoo", ZONE]) == 2
+  assert "gcloud is not on the PATH" in capsys.readouterr().err
+
+
+def test_help_teaches(capsys):
+  for flags, words in (
+    (["--help"], "nothing is deleted unless you say so"),
+    (["run", "--help"], "--until_done"),
+  ):
+    with pytest.raises(SystemExit) as stopped:
+      cloud_tpu.main(flags)
+    assert stopped.value.code == 0
+    assert words in " ".join(capsys.readouterr().out.split()).replace("Nothing", "nothing")
+
+
+def test_needs_the_standard_library_only():
+  code = "from launch import cloud_tpu, restart, slurm"
+  subprocess.run([sys.executable, "-S", "-c", code], cwd=ROOT, check=True)  # -S: no site-packages

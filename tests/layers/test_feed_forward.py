@@ -1,0 +1,47 @@
+"""The feed-forward network against eq. 2, and that it looks at one position only."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from attention_zoo.layers.feed_forward import FeedForward
+
+B, T, D, F = 2, 5, 4, 7
+
+
+def setup():
+  rng = np.random.default_rng(0)
+  draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
+  params = {"wi": {"kernel": draw(D, F), "bias": draw(F)}, "wo": {"kernel": draw(F, D), "bias": draw(D)}}
+  return params, draw(B, T, D)
+
+
+def run(params, x):
+  return FeedForward(F).apply({"params": params}, x)
+
+
+def test_equation_2():
+  params, x = setup()
+  wi, wo = (jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params[name]) for name in ("wi", "wo"))
+  for b in range(B):
+    for t in range(T):
+      hidden = np.maximum(0, np.asarray(x, np.float64)[b, t] @ wi["kernel"] + wi["bias"])
+      np.testing.assert_allclose(run(params, x)[b, t], hidden @ wo["kernel"] + wo["bias"], rtol=1e-5, atol=1e-5)
+
+
+def test_positions_are_treated_alike_and_alone():
+  params, x = setup()
+  order = np.array([3, 0, 4, 1, 2])
+  np.testing.assert_allclose(run(params, x[:, order]), run(params, x)[:, order], rtol=1e-6, atol=1e-6)
+  slopes = jax.jacrev(lambda x: run(params, x).sum((0, 2)))(x)  # [T, B, T, D]
+  assert (np.asarray(slopes).any((1, 3)) == np.eye(T, dtype=bool)).all()
+
+
+def test_parameters_stay_float32_and_activations_keep_their_type():
+  params, x = setup()
+  x = x.astype(jnp.bfloat16)
+  shapes = jax.eval_shape(FeedForward(F).init, jax.random.key(0), x)["params"]
+  assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), shapes) == jax.tree.map(
+    lambda leaf: (leaf.shape, leaf.dtype), params
+  )
+  assert run(params, x).dtype == jnp.bfloat16

@@ -1,0 +1,410 @@
+"""The Transformer against the paper's equations, and what must hold of every variant of it.
+
+Eight sentence pairs of different lengths stand one in a row, or two in a row (packed). Parameters are random in every
+leaf, biases and scales too, so that nothing hides behind an initial zero.
+"""
+
+import dataclasses
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference_transformer as reference
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from attention_zoo.layers.attention import MultiHeadAttention
+from attention_zoo.layers.dropout import Dropout
+from attention_zoo.models import transformer
+
+# No two dimensions are alike, so that none can be taken for another.
+POST = transformer.Config(
+  vocab_size=11, d_model=8, d_ff=14, num_heads=2, d_k=4, d_v=4, num_encoder_layers=1, num_decoder_layers=2, dropout=0.0
+)
+SHALLOW = dataclasses.replace(POST, num_decoder_layers=1)
+MODELS = {
+  "post": POST,
+  "pre": dataclasses.replace(SHALLOW, norm="pre"),
+  "learned": dataclasses.replace(SHALLOW, positions="learned", max_length=15),
+  "d_k != d_v": dataclasses.replace(POST, num_heads=3, d_k=2, d_v=5),
+  "bfloat16": dataclasses.replace(SHALLOW, dtype="bfloat16", matmul_dtype="bfloat16"),
+  "bfloat16 products": dataclasses.replace(SHALLOW, matmul_dtype="bfloat16"),
+}
+BOS = 1
+SOURCE_LENGTHS = (6, 1, 3, 5, 2, 4, 6, 5)
+TARGET_LENGTHS = (7, 4, 1, 7, 3, 6, 2, 5)
+KEYS = "source source_segments source_positions inputs targets target_segments target_positions".split()
+
+
+def sentences():
+  rng = np.random.default_rng(0)
+  draw = lambda length: rng.integers(2, POST.vocab_size, length)
+  return [(draw(s), np.append(BOS, draw(t - 1))) for s, t in zip(SOURCE_LENGTHS, TARGET_LENGTHS, strict=True)]
+
+
+def lay_out(rows, S, T, garbage=0):
+  """A batch with the sentence pairs of each row one behind the other. Padding has random content where garbage."""
+  rng = np.random.default_rng(garbage)
+  noise = lambda length, high: rng.integers(0, high, (len(rows), length)) if garbage else np.zeros((len(rows), length))
+  lengths = {"source": S, "inputs": T, "targets": T}
+  batch = {key: noise(lengths[key], POST.vocab_size) for key in ("source", "inputs", "targets")}
+  for side, length in (("source", S), ("target", T)):
+    batch[f"{side}_segments"] = np.zeros((len(rows), length))
+    batch[f"{side}_positions"] = noise(length, length)
+  for r, pairs in enumerate(rows):
+    starts = {"source": 0, "target": 0}
+    for number, (source, inputs) in enumerate(pairs, 1):
+      for side, key, ids in (("source", "source", source), ("target", "inputs", inputs)):
+        at = slice(starts[side], starts[side] + len(ids))
+        batch[key][r, at] = ids
+        batch[f"{side}_segments"][r, at] = number
+        batch[f"{side}_positions"][r, at] = np.arange(len(ids))
+        starts[side] += len(ids)
+  return {key: jnp.asarray(batch[key], jnp.int32) for key in KEYS}
+
+
+def alone(order=range(8), garbage=0):
+  pairs = sentences()
+  return lay_out([[pairs[i]] for i in order], 6, 7, garbage)
+
+
+def packed(garbage=0):
+  pairs = sentences()
+  return lay_out([pairs[i : i + 2] for i in range(0, 8, 2)], 12, 14, garbage)
+
+
+def random_parameters(model, scale=0.3):
+  shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), alone()))["params"]
+  rng = np.random.default_rng(1)
+
+  def draw(path, leaf):
+    return jnp.asarray(rng.normal(path[-1].key == "scale", scale, leaf.shape), leaf.dtype)
+
+  return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+@functools.cache
+class Case:
+  """One variant, its parameters, and the functions that its tests share, each compiled once for each shape."""
+
+  def __init__(self, config):
+    self.config = config
+    self.model = transformer.Transformer(config)
+    self.params = random_parameters(self.model)
+    self.exact = config.dtype == config.matmul_dtype == "float32"
+    self.tolerance = 1e-5 if self.exact else 5e-2
+
+  def apply(self, params, batch):
+    return self.model.apply({"params": params}, batch)
+
+  @functools.cached_property
+  def logits_and_gradient(self):
+    """(logits_BTV, gradient of a fixed function of the logits of real tokens)."""
+
+    @jax.jit
+    def run(params, batch):
+      def score(params):
+        logits_BTV = self.apply(params, batch)
+        weights_BTV = jnp.cos(jnp.arange(logits_BTV.size).reshape(logits_BTV.shape))
+        real_BT1 = (batch["target_segments"] > 0)[..., None]
+        return jnp.where(real_BT1, logits_BTV * weights_BTV, 0).sum(), logits_BTV
+
+      gradient, logits_BTV = jax.grad(score, has_aux=True)(params)
+      return logits_BTV, gradient
+
+    return run
+
+  @functools.cached_property
+  def logits_and_jacobians(self):
+    """(logits_BTV, slopes): slopes[side][t, b, s] is how output t of row b hangs on the embedding of token s."""
+
+    @jax.jit
+    def run(params, batch):
+      def score(deltas):
+        def add(next_function, args, kwargs, context):
+          out = next_function(*args, **kwargs)
+          if isinstance(context.module, transformer.Embedding) and context.method_name == "__call__":
+            out += next(delta for delta in deltas.values() if delta.shape == out.shape)
+          return out
+
+        with nn.intercept_methods(add):
+          logits_BTV = self.apply(params, batch)
+        weights_V = jnp.cos(jnp.arange(logits_BTV.shape[-1]))
+        return jnp.einsum("BTV,V->T", logits_BTV, weights_V), logits_BTV
+
+      lengths = {"source": batch["source"].shape, "target": batch["inputs"].shape}
+      deltas = {side: jnp.zeros((*shape, self.config.d_model), self.config.dtype) for side, shape in lengths.items()}
+      slopes, logits_BTV = jax.jacrev(score, has_aux=True)(deltas)
+      return logits_BTV, {side: jnp.abs(slope).max(-1) for side, slope in slopes.items()}
+
+    return run
+
+  @functools.cached_property
+  def logits(self):
+    return np.asarray(self.logits_and_gradient(self.params, alone())[0])
+
+  @functools.cached_property
+  def unjitted(self):
+    """(logits_BTV, sown intermediates, {path: (memory, output)} of every multi-head attention), without jit."""
+    seen = {}
+
+    def listen(next_function, args, kwargs, context):
+      out = next_function(*args, **kwargs)
+      if isinstance(context.module, MultiHeadAttention) and context.method_name == "__call__":
+        seen[context.module.path] = (args[1], out)
+      return out
+
+    with nn.intercept_methods(listen):
+      logits_BTV, state = self.model.apply({"params": self.params}, alone(), mutable=["intermediates"])
+    return logits_BTV, state["intermediates"], seen
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def case(request):
+  return Case(MODELS[request.param])
+
+
+def assert_close(actual, wanted, tolerance):
+  np.testing.assert_allclose(np.asarray(actual, np.float64), np.asarray(wanted, np.float64), tolerance, tolerance)
+
+
+def test_finite(case):
+  logits_BTV, gradient = case.logits_and_gradient(case.params, alone())
+  assert logits_BTV.shape == (8, 7, 11) and logits_BTV.dtype == jnp.float32
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((logits_BTV, gradient)))
+  assert all(leaf.dtype == jnp.float32 and np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient))
+
+
+def test_parameters_are_counted(case):
+  assert sum(leaf.size for leaf in jax.tree.leaves(case.params)) == transformer.parameter_count(case.config)
+
+
+def test_outputs_hang_on_the_past_of_their_own_sentence_and_on_nothing_else(case):
+  batch = packed(garbage=3)
+  _, slopes = case.logits_and_jacobians(case.params, batch)
+  segments_BT = np.asarray(batch["target_segments"])
+  T = segments_BT.shape[1]
+  real_BT1 = segments_BT[:, :, None] > 0
+  sees_BTS = real_BT1 & (segments_BT[:, :, None] == np.asarray(batch["source_segments"])[:, None, :])
+  past_BTT = real_BT1 & (segments_BT[:, :, None] == segments_BT[:, None, :]) & np.tri(T, dtype=bool)[None]
+  past_BTT |= np.eye(T, dtype=bool)[None]  # padding hangs on itself: the residual connection
+  np.testing.assert_array_equal(np.asarray(slopes["source"]).swapaxes(0, 1) != 0, sees_BTS)
+  np.testing.assert_array_equal(np.asarray(slopes["target"]).swapaxes(0, 1) != 0, past_BTT)
+
+
+def test_padding_and_companions_change_nothing(case):
+  """Neither what stands in the padding, nor the other rows of the batch and their order."""
+  order = [7, 2, 2, 0, 5, 4, 1, 3]
+  shuffled = np.asarray(case.logits_and_gradient(case.params, alone(order, garbage=5))[0])
+  for row, i in enumerate(order):
+    real = slice(TARGET_LENGTHS[i])
+    assert_close(shuffled[row, real], case.logits[i, real], case.tolerance)
+
+
+def test_batch_size_and_length_change_nothing(case):
+  pairs = sentences()
+  longer = lay_out([[pair] for pair in pairs[:4]], 12, 14)
+  logits_BTV = np.asarray(case.logits_and_jacobians(case.params, longer)[0])
+  for i in range(4):
+    real = slice(TARGET_LENGTHS[i])
+    assert_close(logits_BTV[i, real], case.logits[i, real], case.tolerance)
+
+
+def test_packing_changes_nothing(case):
+  logits_BTV = np.asarray(case.logits_and_jacobians(case.params, packed(garbage=4))[0])
+  for i in range(8):
+    start = TARGET_LENGTHS[i - 1] if i % 2 else 0
+    own = logits_BTV[i // 2, start : start + TARGET_LENGTHS[i]]
+    assert_close(own, case.logits[i, : TARGET_LENGTHS[i]], case.tolerance)
+
+
+def test_cached_decoding_equals_teacher_forcing(case):
+  """Two sentences, four beams that die and multiply at every step; every hypothesis there ever was is compared."""
+  B, J, T = 2, 4, 7
+  rng = np.random.default_rng(2)
+  batch = alone((3, 4))
+  start = functools.partial(case.model.apply, method="start", num_beams=J, max_length=T)
+  source = [batch[key] for key in ("source", "source_segments", "source_positions")]
+  cross, cache = jax.jit(start)({"params": case.params}, *source)
+  step = jax.jit(functools.partial(case.model.apply, method="step"))
+  inputs_BJT = np.zeros((B, J, T), np.int32)
+  forced = {key: jnp.repeat(batch[key], J, axis=0) for key in KEYS}
+  forced["target_segments"] = jnp.ones((B * J, T), jnp.int32)
+  forced["target_positions"] = jnp.broadcast_to(jnp.arange(T), (B * J, T))
+  for t in range(T):
+    inputs_BJT[:, :, t] = rng.integers(2, 11, (B, J)) if t else BOS
+    logits_BJV, cache = step({"params": case.params}, inputs_BJT[:, :, t], jnp.int32(t), cross, cache)
+    forced["inputs"] = jnp.asarray(inputs_BJT.reshape(-1, T))
+    wanted = case.logits_and_gradient(case.params, forced)[0][:, t].reshape(B, J, -1)
+    assert logits_BJV.dtype == jnp.float32
+    assert_close(logits_BJV, wanted, case.tolerance)
+    parents_BJ = rng.integers(0, J, (B, J))
+    cache = transformer.reorder(cache, parents_BJ)
+    inputs_BJT = np.take_along_axis(inputs_BJT, parents_BJ[..., None], 1)
+
+
+def test_jit_equals_no_jit(case):
+  assert_close(case.unjitted[0], case.logits, case.tolerance)
+
+
+def test_one_device_equals_eight(case):
+  mesh = jax.make_mesh((8,), ("data",), (AxisType.Auto,))
+  params = jax.device_put(case.params, NamedSharding(mesh, PartitionSpec()))
+  batch = jax.device_put(alone(), NamedSharding(mesh, PartitionSpec("data")))
+  if case.config == POST:
+    many, one = (case.logits_and_gradient(*place) for place in ((params, batch), (case.params, alone())))
+  else:
+    many, one = (jax.jit(case.apply)(params, batch),), (case.logits,)
+  assert len(many[0].sharding.device_set) == 8
+  jax.tree.map(functools.partial(assert_close, tolerance=case.tolerance), many, one)
+
+
+# Against the paper's equations
+
+
+def in_float64(params):
+  return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
+
+
+def test_equals_the_papers_equations(case):
+  if case.config.norm != "post" or not case.exact:
+    pytest.skip("the reference has post-LN and float64")
+  for i, (source, inputs) in enumerate(sentences()):
+    wanted = reference.transformer(in_float64(case.params), source, inputs)
+    assert_close(case.logits[i, : len(inputs)], wanted, 1e-5)
+
+
+@pytest.mark.parametrize("attention_dropout", [0.0, 0.4])
+def test_dropout_stands_where_the_paper_has_it(attention_dropout):
+  """The same masks in both, taken in the order of computation: a missing, moved or extra one shows in the logits."""
+  case = Case(dataclasses.replace(POST, dropout=0.3, attention_dropout=attention_dropout))
+  rng = np.random.default_rng(3)
+  masks = []
+
+  def mask(next_function, args, kwargs, context):
+    if not isinstance(context.module, Dropout):
+      return next_function(*args, **kwargs)
+    x, train = args
+    assert train is True
+    assert context.module.rate == (0.3 if x.ndim == 3 else 0.4)
+    masks.append(rng.choice([0.0, 0.5, 2.0], x.shape))
+    return x * jnp.asarray(masks[-1], x.dtype)
+
+  source, inputs = sentences()[3]
+  with nn.intercept_methods(mask):
+    logits_BTV = jax.jit(functools.partial(case.model.apply, train=True))(
+      {"params": case.params}, lay_out([[(source, inputs)]], 5, 7)
+    )
+  unused = iter(masks)
+
+  def drop(x):
+    factors = next(unused)[0]
+    assert factors.shape == x.shape
+    return x * factors
+
+  options = {"drop_weights": drop} if attention_dropout else {}
+  wanted = reference.transformer(in_float64(case.params), source, inputs, drop=drop, **options)
+  assert next(unused, None) is None
+  assert_close(logits_BTV[0], wanted, 1e-5)
+
+
+def test_dropout_is_off_without_train_and_a_function_of_its_key():
+  case = Case(POST)
+  model = transformer.Transformer(dataclasses.replace(POST, dropout=0.3))
+  np.testing.assert_array_equal(jax.jit(model.apply)({"params": case.params}, alone()), case.logits)
+  train = jax.jit(lambda key: model.apply({"params": case.params}, alone(), train=True, rngs={"dropout": key}))
+  first, again, other = (np.asarray(train(jax.random.key(i))) for i in (0, 0, 1))
+  np.testing.assert_array_equal(first, again)
+  assert np.abs(first - other).max() > 0.1 and np.abs(first - case.logits).max() > 0.1
+
+
+def test_weights_that_are_sown_made_the_output(case):
+  """They are a distribution over exactly the keys that may be seen, and value and output kernels make the rest of it."""
+  if not case.exact:
+    pytest.skip("what is rounded in between is not the sum of its parts")
+  batch = alone()
+  _, intermediates, seen = case.unjitted
+  assert len(seen) == case.config.num_encoder_layers + 2 * case.config.num_decoder_layers
+  sides = {key: np.asarray(batch[f"{key}_segments"]) for key in ("source", "target")}
+  for path, (memory, out) in seen.items():
+    stack, _, kind = path
+    queries = sides["source" if stack == "encoder" else "target"]
+    keys = sides["target" if (stack, kind) == ("decoder", "self_attention") else "source"]
+    allowed_BTS = (queries[:, :, None] > 0) & (queries[:, :, None] == keys[:, None, :])
+    if (stack, kind) == ("decoder", "self_attention"):
+      allowed_BTS &= np.tri(7, dtype=bool)[None]
+    params, sown = case.params, intermediates
+    for name in path:
+      params, sown = params[name], sown[name]
+    (weights_BNTS,) = sown["weights"]
+    np.testing.assert_array_equal(np.asarray(weights_BNTS) > 0, np.broadcast_to(allowed_BTS[:, None], weights_BNTS.shape))
+    assert_close(weights_BNTS.sum(-1), np.broadcast_to(allowed_BTS.any(-1)[:, None], weights_BNTS.shape[:3]), 1e-6)
+    value, output = params["value"]["kernel"], params["output"]["kernel"]
+    assert_close(out, np.einsum("BNTS,BSD,DNH,NHE->BTE", weights_BNTS, memory, value, output), 1e-5)
+
+
+# Positions, scales and first values
+
+
+def test_learned_positions_end_with_a_clear_message():
+  model = transformer.Transformer(dataclasses.replace(POST, positions="learned", max_length=8))
+  run = lambda S, T: jax.eval_shape(lambda: model.init(jax.random.key(0), lay_out([], S, T)))
+  run(8, 8)
+  for S, T in ((9, 8), (8, 9)):
+    with pytest.raises(ValueError, match=r"end at model\.max_length = 8, but the sequence may be 9 long.*raise|shorten"):
+      run(S, T)
+
+  def decode(max_length):
+    params = random_parameters(model)
+    batch = alone()
+    source = [batch[key] for key in ("source", "source_segments", "source_positions")]
+    cross, cache = model.apply({"params": params}, *source, num_beams=2, max_length=max_length, method="start")
+    return model.apply({"params": params}, jnp.ones((8, 2), jnp.int32), 0, cross, cache, method="step")
+
+  jax.eval_shape(lambda: decode(8))
+  with pytest.raises(ValueError, match=r"model\.max_length = 8.*9 long"):
+    jax.eval_shape(lambda: decode(9))
+
+
+@pytest.mark.parametrize("field", ["norm", "positions", "dtype", "matmul_dtype"])
+def test_unknown_choices_are_named(field):
+  with pytest.raises(ValueError, match=rf"model\.{field} must be one of .*, got 'other'"):
+    dataclasses.replace(POST, **{field: "other"})
+
+
+def test_embeddings_are_scaled_by_the_root_of_d_model(case):
+  tokens, zeros = jnp.arange(11)[None], jnp.zeros((1, 11), jnp.int32)
+  out = case.model.apply({"params": case.params}, tokens, zeros, "target", 11, method="embed")
+  if case.config.positions == "learned":
+    first = case.params["target_positions"]["table"][0]
+  else:
+    first = np.tile([0.0, 1.0], 4)  # the sine and the cosine of 0
+  assert out.dtype == case.config.dtype
+  wanted = np.asarray(case.params["embedding"]["table"]) * np.sqrt(8) + np.asarray(first)[None]
+  assert_close(out[0], wanted, 1e-6 if out.dtype == jnp.float32 else 2e-2)
+
+
+def test_first_values():
+  """Embeddings: deviation d_model^-0.5. Kernels: uniform within sqrt(6 / (fan_in + fan_out)) of the flat matrix."""
+  config = transformer.Config(
+    500, d_model=32, d_ff=48, num_heads=4, d_k=6, d_v=20, num_encoder_layers=1, num_decoder_layers=1, norm="pre",
+    positions="learned", max_length=400,
+  )  # fmt: skip
+  params = jax.jit(transformer.Transformer(config).init)(jax.random.key(0), alone())["params"]
+  fans = {"query": 32 + 4 * 6, "key": 32 + 4 * 6, "value": 32 + 4 * 20, "output": 4 * 20 + 32, "wi": 80, "wo": 80}
+  checked = []
+  for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+    name = jax.tree_util.keystr(path, simple=True, separator="/")
+    owner, kind = name.split("/")[-2:]
+    checked.append(kind)
+    if kind == "table":
+      assert abs(leaf.std() * 32**0.5 - 1) < 0.03 and abs(leaf.mean()) < 0.01, name
+    elif kind == "kernel":
+      bound = np.sqrt(6 / fans[owner])
+      assert 0.97 * bound < np.abs(leaf).max() <= bound * (1 + 1e-6), name
+      assert abs(leaf.std() / (bound / np.sqrt(3)) - 1) < 0.06, name
+    else:
+      assert (leaf == (kind == "scale")).all(), name
+  assert {kind: checked.count(kind) for kind in checked} == {"table": 3, "kernel": 16, "bias": 11, "scale": 7}

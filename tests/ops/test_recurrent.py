@@ -1,0 +1,151 @@
+"""Recurrent layers against loops over batch, time and gates."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from against import (
+  as_float32,
+  assert_bfloat16,
+  assert_close,
+  assert_matches,
+  assert_same_on_eight_devices,
+  normal,
+)
+
+from attention_zoo.ops import recurrent
+
+B, T, D, F = 2, 5, 3, 4
+GATES = {"rnn": 1, "gru": 3, "lstm": 4}
+LAYERS = {name: getattr(recurrent, name) for name in GATES}
+CELLS = pytest.mark.parametrize("name", GATES)
+
+
+def sigmoid(x):
+  return 1 / (1 + np.exp(-x))
+
+
+def arguments(name, batch=B, length=T):
+  A = GATES[name] * F
+  return normal(1, (batch, length, D), (D, A), (F, A), (A,))
+
+
+def oracle(name, x, w, u, b, mask=None, reverse=False):
+  batch, length, _ = x.shape
+  out = np.zeros((batch, length, F))
+  for n in range(batch):
+    h, c = np.zeros(F), np.zeros(F)
+    for t in reversed(range(length)) if reverse else range(length):
+      if mask is not None and not mask[n, t]:
+        continue
+      gate = lambda i, state: (
+        x[n, t] @ w[:, i * F : (i + 1) * F] + state @ u[:, i * F : (i + 1) * F] + b[i * F : (i + 1) * F]
+      )
+      if name == "rnn":
+        h = np.tanh(gate(0, h))
+      elif name == "gru":
+        r, z = sigmoid(gate(0, h)), sigmoid(gate(1, h))
+        h = z * h + (1 - z) * np.tanh(gate(2, r * h))
+      else:
+        c = sigmoid(gate(1, h)) * c + sigmoid(gate(0, h)) * np.tanh(gate(2, h))
+        h = sigmoid(gate(3, h)) * np.tanh(c)
+      out[n, t] = h
+  return out
+
+
+MASK = np.array([[True] * 5, [True] * 3 + [False] * 2])
+
+
+@CELLS
+@pytest.mark.parametrize("mask", [None, MASK], ids=["full", "padded"])
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+def test_layer_is_the_papers_equations(name, mask, reverse):
+  options = {"reverse": reverse}
+  assert_matches(
+    lambda *a: LAYERS[name](*a, mask_BT=None if mask is None else jnp.asarray(mask), **options)[0],
+    lambda *a: oracle(name, *a, mask=mask, **options),
+    *arguments(name),
+  )
+
+
+@CELLS
+def test_padding_changes_neither_outputs_nor_state(name):
+  x, *rest = as_float32(arguments(name))
+  short, state = LAYERS[name](x[1:, :3], *rest)
+  padded, padded_state = LAYERS[name](x, *rest, mask_BT=jnp.asarray(MASK))
+  assert_close(padded[1, :3], short[0], 1e-6)
+  assert not padded[1, 3:].any()
+  for a, b in zip(padded_state, state, strict=True):
+    assert_close(a[1], b[0], 1e-6)
+
+
+@CELLS
+def test_two_halves_are_the_whole(name):
+  x, *rest = as_float32(arguments(name))
+  whole, end = LAYERS[name](x, *rest)
+  first, state = LAYERS[name](x[:, :2], *rest)
+  second, state = LAYERS[name](x[:, 2:], *rest, state=state)
+  assert_close(jnp.concatenate([first, second], axis=1), whole, 1e-6)
+  assert_close(jnp.stack(state), jnp.stack(end), 1e-6)
+
+
+@CELLS
+def test_a_step_of_the_cell_is_a_step_of_the_layer(name):
+  x, w, u, b = as_float32(arguments(name))
+  _, state = LAYERS[name](x[:, :3], w, u, b)
+  _, wanted = LAYERS[name](x[:, :4], w, u, b)
+  got = getattr(recurrent, f"{name}_cell")(x[:, 3] @ w + b[None], state, u)
+  assert_close(jnp.stack(got), jnp.stack(wanted), 1e-6)
+
+
+@CELLS
+def test_sees_the_past_only_and_minds_the_order(name):
+  x, *rest = as_float32(arguments(name))
+  gradient = jax.grad(lambda x: LAYERS[name](x, *rest)[0][:, 2].sum())(x)
+  assert not gradient[:, 3:].any()
+  assert gradient[:, :3].any(-1).all()
+  swapped = LAYERS[name](x[:, ::-1], *rest)[0][:, ::-1]
+  assert np.abs(swapped - LAYERS[name](x, *rest)[0]).max() > 0.1
+
+
+@CELLS
+def test_bfloat16(name):
+  assert_bfloat16(lambda *a: LAYERS[name](*a)[0], partial(oracle, name), *arguments(name, length=40), bound=8e-3)
+
+
+@CELLS
+@pytest.mark.parametrize("batch, length", [(0, 5), (2, 0), (1, 1)])
+def test_empty_and_one_element(name, batch, length):
+  arrays = arguments(name, batch, length)
+  out, _ = LAYERS[name](*as_float32(arrays))
+  assert_close(out, oracle(name, *arrays))
+
+
+def test_one_device_equals_eight():
+  arrays = as_float32(arguments("lstm", batch=8))
+  specs = [("all",), (), (), ()]
+  assert_same_on_eight_devices(lambda *a: recurrent.lstm(*a)[0], arrays, specs, ("all",))
+
+
+@pytest.mark.parametrize(
+  "change, message",
+  [
+    ({"x_BTD": jnp.zeros((T, D))}, r"x_BTD has shape \(5, 3\), wanted BTD"),
+    ({"input_DA": jnp.zeros((D + 1, 4 * F))}, r"input_DA has shape \(4, 16\), wanted DA = \(3, 16\)"),
+    ({"bias_A": jnp.zeros(F)}, r"bias_A has shape \(4,\), wanted A = \(16\)"),
+    ({"mask_BT": jnp.ones((B, T + 1), bool)}, r"mask_BT has shape \(2, 6\), wanted BT = \(2, 5\)"),
+    ({"mask_BT": jnp.ones((B, T))}, "mask_BT must be bool"),
+    ({"state": (jnp.zeros((B, F)),)}, r"state has shapes \[\(2, 4\)\], wanted 2 of BF = \(2, 4\)"),
+    (
+      {"recurrent_FA": jnp.zeros((F, F)), "input_DA": jnp.zeros((D, F)), "bias_A": jnp.zeros(F)},
+      r"recurrent_FA has shape \(4, 4\), wanted FA = \(4, 16\)",
+    ),
+  ],
+)
+def test_bad_input(change, message):
+  x, w, u, b = as_float32(arguments("lstm"))
+  good = {"x_BTD": x, "input_DA": w, "recurrent_FA": u, "bias_A": b}
+  with pytest.raises(ValueError, match=message):
+    recurrent.lstm(**good | change)

@@ -1,0 +1,81 @@
+"""The page about a run: all that was given is in it, and nothing of it can act."""
+
+import re
+
+import numpy as np
+import pytest
+
+from attention_zoo.plots import report
+
+EVIL = "<script>alert('x')</script>"
+WEIGHTS = np.full((1, 2, 2, 2), 0.5)
+METRICS = [
+  {"step": 100, "loss": 2.0, "perplexity": 7.39, "tokens_per_second": 1234.0},
+  {"step": 100, "dev_loss": 2.1, "dev_perplexity": 8.17},
+]
+
+
+def full(**change):
+  arguments = {
+    "title": "Quickstart & " + EVIL,
+    "config_rows": [
+      ("task", "translation"),
+      ("model.d_model", 128),
+      ("data.languages", ("en", "de")),
+      ("data.dir", EVIL),
+    ],
+    "metrics": METRICS,
+    "bleu_rows": [("sacreBLEU", 93.214, "nrefs:1|tok:13a"), ("tokenised", 94.0, EVIL)],
+    "samples": [("Good day.", "Guten Tag!", "Guten Tag."), (EVIL, EVIL, ""), ("Zurich", "Zürich", "Zürich")],
+    "attentions": [(EVIL, WEIGHTS, [EVIL, "</s>"], ["▁Zürich", "</s>"])],
+    "versions": {"jax": "0.10.2"},
+    "command": "python -m attention_zoo.train --config=" + EVIL,
+  }
+  return report.run_report(**arguments | change)
+
+
+def test_everything_is_there():
+  text = full()
+  for part in (
+    "93.21",
+    "94.00",
+    "nrefs:1|tok:13a",
+    "<dd>128</dd>",
+    "<dd>en, de</dd>",
+    "<dd>0.10.2</dd>",
+    "Zürich",
+  ):
+    assert part in text, part
+  assert re.findall(r'<section id="(\w+)">', text) == re.findall(r'<a href="#(\w+)"', text)
+  assert len(re.findall('<svg class="plot"', text)) == 3  # loss, perplexity, tokens per second
+  assert "<b>8.17</b><span>dev perplexity, last</span>" in text
+
+
+def test_nothing_given_can_act():
+  text = full()
+  assert "<script>alert" not in text and "'x')</script>" not in text
+  assert text.count("&lt;script&gt;alert(") >= 8
+  assert not re.search(r'(?:src|href)="(?!#)', text)
+  assert "http://" not in text.replace("http://www.w3.org/", "")
+
+
+def test_differences_from_the_reference_are_marked():
+  assert report.marked("Guten Tag!", "Guten Tag.") == "Guten <mark>Tag!</mark>"
+  assert report.marked("a <b> c", "a c") == "a <mark>&lt;b&gt;</mark> c"
+  assert report.marked("a b", "") == "a b"
+
+
+def test_empty_parts_are_left_out():
+  text = report.run_report("t", [("a", 1)], [])
+  assert re.findall(r'<section id="(\w+)">', text) == ["settings"]
+  assert "<figure" not in text
+
+
+def test_several_runs_are_laid_over_each_other():
+  text = full(metrics={"one": METRICS, "two": METRICS})
+  assert "one · train" in text and "two · dev" in text
+
+
+def test_weights_are_checked():
+  with pytest.raises(ValueError, match="sums to 0.8"):
+    full(attentions=[("t", WEIGHTS * 0.8, ["a", "b"], ["a", "b"])])

@@ -1,0 +1,79 @@
+"""The commands of the README, as a user runs them: right, and wrong."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+TRAIN = ["attention_zoo.train", "--config=configs/quickstart.py"]
+
+
+def command(*args, stdin=b"", check=None):
+  """Runs `python -m ARGS` on one device; returns the finished process."""
+  done = subprocess.run(
+    [sys.executable, "-m", *map(str, args)],
+    cwd=ROOT,
+    input=stdin,
+    capture_output=True,
+    env=os.environ | {"XLA_FLAGS": "", "COLUMNS": "200"},
+  )
+  if check is not None:
+    assert done.returncode == check, (done.stdout.decode(), done.stderr.decode())
+  return done
+
+
+@pytest.mark.slow
+def test_train_average_evaluate_translate(number_files, tmp_path):
+  from conftest import SMALL
+
+  fields = {f"{group}.{name}": value for group, values in SMALL.items() for name, value in values.items()}
+  fields |= {"data.dir": number_files, "train.steps": 20}
+  flags = [f"--config.{name}={value}" for name, value in fields.items()]
+  workdir = f"--workdir={tmp_path}/run"
+  command(*TRAIN, *flags, workdir, check=0)
+  out = command("attention_zoo.average", workdir, "--last=2", check=0).stdout.decode()
+  assert "averaged steps 10, 20" in out and "dev perplexity of latest" in out
+  out = command("attention_zoo.evaluate", workdir, "--split=test", "--report", check=0).stdout.decode()
+  assert "sacreBLEU" in out and "per_subword" in out
+  saved = json.loads((tmp_path / "run/eval/test-average.json").read_text())
+  assert len(saved["hypotheses"]) == 20 and saved["checkpoint"] == "average"
+  assert "<svg" in (tmp_path / "run/report.html").read_text()
+  out = command("attention_zoo.translate", workdir, stdin=b"seven\n\nforty-nine\n", check=0).stdout
+  assert out.count(b"\n") == 3 and out.split(b"\n")[1] == b""
+  (tmp_path / "in.txt").write_text("seven\nfourteen\n")
+  command(
+    "attention_zoo.translate", workdir, f"--input={tmp_path}/in.txt", f"--output={tmp_path}/out.txt", "--n_best=2",
+    "--beam_size=2", "--alpha=1.0", "--checkpoint=latest", check=0,
+  )  # fmt: skip
+  lines = (tmp_path / "out.txt").read_text().splitlines()
+  assert [line.split(" ||| ")[0] for line in lines] == ["0", "0", "1", "1"]
+  # Another config in the same directory is refused, with the difference.
+  done = command(*TRAIN, *flags, workdir, "--config.model.d_ff=128", check=2)
+  assert b"d_ff" in done.stderr and b"128" in done.stderr
+  done = command("attention_zoo.translate", workdir, stdin=b"ok\n\xff\n", check=2)
+  assert b"line 2" in done.stderr and b"UTF-8" in done.stderr
+  done = command("attention_zoo.evaluate", workdir, "--split=nosuch", check=2)
+  assert b"nosuch" in done.stderr
+
+
+@pytest.mark.parametrize(
+  ("args", "message"),
+  [
+    ([*TRAIN, "--workdir=x", "--config.train.stepz=3"], "did you mean 'steps'"),
+    ([*TRAIN, "--workdir=x", "--config.trian.steps=3"], "did you mean 'train'"),
+    ([*TRAIN, "--workdir=x", "--config.train.steps=many"], "many"),
+    ([*TRAIN], "--workdir is missing"),
+    (["attention_zoo.train", "--config=configs/quickstar.py", "--workdir=x"], "quickstar"),
+    (["attention_zoo.translate", "--workdirr=x"], "workdir"),
+    (["attention_zoo.translate", "x"], "--name=value"),
+    (["attention_zoo.translate", "--workdir=/nowhere"], "config.json"),
+  ],
+)
+def test_wrong_flags_are_told_in_one_line_with_code_2(args, message):
+  done = command(*args, check=2)
+  text = done.stderr.decode()
+  assert message in text and "Traceback" not in text

@@ -1,0 +1,197 @@
+"""The rules of the house: who imports whom, and how long a file may be.
+
+Each rule is a function from source text to complaints; each is shown a bad snippet before it is trusted.
+"""
+
+import ast
+import pathlib
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+PACKAGE = "attention_zoo"
+
+# Who may import which rooms of the package (a room may always import itself and attention_zoo.errors).
+ROOMS = {
+  "ops": (),
+  "layers": ("ops",),
+  "models": ("layers", "ops"),
+  "data": (),
+  "decoding": (),
+  "training": (),
+  "evaluation": (),
+  "plots": (),
+  "tasks": ("models", "layers", "ops", "data", "decoding", "training", "evaluation", "plots"),
+}
+# Files that lie in the package itself: entry points and what they share.
+TOP = ("tasks", "training", "api", "cli", "progress")
+# Packages from outside, besides the standard library. Where a room is not listed, all but these two.
+OUTSIDE = {
+  "ops": {"jax", "numpy"},
+  "layers": {"jax", "flax", "numpy"},
+  "models": {"jax", "flax", "numpy"},
+  "decoding": {"jax", "numpy"},
+}
+NOT_OUTSIDE = {
+  "data": {"jax", "flax", "optax", "orbax", "tensorflow"},
+  "tasks": {"tensorflow"},
+}
+DEFAULT_NOT_OUTSIDE = {"flax", "tensorflow"}
+STANDARD = set(sys.stdlib_module_names)
+
+ENTRY_POINTS = ("train", "evaluate", "average", "translate", "compile", "sample")
+FULL_INITS = ("", "models", "tasks")  # rooms whose __init__.py says something
+
+
+def python_files(*folders):
+  return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def name_of(path):
+  return str(path.relative_to(ROOT))
+
+
+def complaints(check, paths):
+  return [f"{name_of(path)}: {complaint}" for path in paths for complaint in check(path.read_text())]
+
+
+# Imports
+
+
+def imported(source):
+  """(line, dotted name) of every import at any depth; `from a import b` counts as a.b."""
+  for node in ast.walk(ast.parse(source)):
+    if isinstance(node, ast.Import):
+      yield from ((node.lineno, alias.name) for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+      base = "." * node.level + (node.module or "")
+      yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
+    elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("importlib.import_module", "__import__"):
+      if node.args and isinstance(node.args[0], ast.Constant):
+        yield node.lineno, node.args[0].value
+
+
+def room_complaints(room, source):
+  """room: a folder of the package, or "" for the files in the package itself."""
+  rooms = {room, "errors", *(ROOMS[room] if room else TOP)}
+  for line, name in imported(source):
+    first, *rest = name.split(".")
+    if first == "":
+      yield f"line {line} imports {name}: write the whole name"
+    elif first == PACKAGE:
+      if not rest or rest[0] not in rooms:
+        yield f"line {line} imports {name}, allowed are {', '.join(sorted(rooms))}"
+    elif first not in STANDARD:
+      forbidden = NOT_OUTSIDE.get(room, DEFAULT_NOT_OUTSIDE)
+      if first not in OUTSIDE[room] if room in OUTSIDE else first in forbidden:
+        yield f"line {line} imports {name}"
+
+
+def outside_complaints(allowed, source):
+  """For the folders beside the package: nothing but the allowed top-level names."""
+  for line, name in imported(source):
+    if name.split(".")[0] not in allowed:
+      yield f"line {line} imports {name}, allowed are {', '.join(sorted(set(allowed) - STANDARD))}"
+
+
+@pytest.mark.parametrize("room", ["", *ROOMS])
+def test_rooms_import_in_one_direction(room):
+  paths = sorted((ROOT / PACKAGE / room).glob("*.py") if room == "" else (ROOT / PACKAGE / room).rglob("*.py"))
+  assert paths
+  assert not complaints(lambda source: room_complaints(room, source), paths)
+
+
+def test_every_folder_is_a_known_room():
+  folders = {path.parent.relative_to(ROOT / PACKAGE).parts[0] for path in (ROOT / PACKAGE).glob("*/*.py")}
+  assert folders == set(ROOMS)
+
+
+def test_configs_import_only_configs():
+  assert not complaints(lambda source: outside_complaints({"ml_collections", "configs"}, source), python_files("configs"))
+
+
+def test_launchers_import_nothing_of_the_package():
+  allowed = STANDARD | {"absl", "rich", "launch"}
+  assert not complaints(lambda source: outside_complaints(allowed, source), python_files("launch"))
+
+
+@pytest.mark.parametrize(
+  ("room", "snippet"),
+  [
+    ("ops", "import flax.linen as nn"),
+    ("ops", "import optax"),
+    ("ops", "from attention_zoo.layers import residual"),
+    ("ops", "def f():\n  from attention_zoo import layers"),
+    ("ops", "from ..models import transformer"),
+    ("layers", "from attention_zoo.models.transformer import Config"),
+    ("models", "from attention_zoo.decoding.beam import beam_search"),
+    ("models", "import attention_zoo.training.loss"),
+    ("decoding", "import flax"),
+    ("decoding", "from attention_zoo.ops import dot_product"),
+    ("decoding", "def f():\n  if True:\n    import attention_zoo.models as models"),
+    ("data", "import jax"),
+    ("data", "from attention_zoo.training import config"),
+    ("data", "def f():\n  import tensorflow as tf"),
+    ("training", "import importlib\ndef f(): return importlib.import_module('attention_zoo.models.transformer')"),
+    ("training", "from attention_zoo.tasks import make"),
+    ("training", "import flax"),
+    ("evaluation", "from attention_zoo import plots"),
+    ("plots", "from attention_zoo import api"),
+    ("tasks", "from attention_zoo import cli"),
+    ("tasks", "import attention_zoo"),
+    ("", "from attention_zoo.models import transformer"),
+    ("", "def main():\n  from attention_zoo.decoding import beam"),
+  ],
+)
+def test_the_import_rule_catches(room, snippet):
+  assert len(list(room_complaints(room, snippet))) == 1
+
+
+def test_the_import_rules_beside_the_package_catch():
+  assert list(outside_complaints({"ml_collections", "configs"}, "import os\nfrom configs import base")) != []
+  assert list(outside_complaints({"ml_collections", "configs"}, "def f():\n  from attention_zoo import x")) != []
+  assert list(outside_complaints(STANDARD | {"absl"}, "def f():\n  import jax")) != []
+  assert list(outside_complaints(STANDARD | {"absl"}, "import os.path\nfrom absl import app")) == []
+
+
+def test_the_import_rule_lets_pass():
+  assert not list(room_complaints("ops", "import math\nimport jax.numpy as jnp\nfrom attention_zoo.ops import masks"))
+  assert not list(room_complaints("tasks", "import flax\nfrom attention_zoo import errors\nimport attention_zoo.data"))
+  assert not list(room_complaints("", "from absl import flags\nfrom attention_zoo import api, cli"))
+
+
+# Sizes
+
+
+def size_complaints(limit, source):
+  if (lines := len(source.splitlines())) > limit:
+    yield f"{lines} lines, at most {limit}"
+
+
+def empty_complaints(source):
+  if source:
+    yield "must be empty"
+
+
+def test_init_files_are_empty():
+  full = [ROOT / PACKAGE / room / "__init__.py" for room in FULL_INITS]
+  paths = [path for path in python_files(PACKAGE, "configs", "launch") if path.name == "__init__.py"]
+  assert all(path in paths for path in full)
+  assert not complaints(empty_complaints, [path for path in paths if path not in full])
+
+
+def test_entry_points_only_wire():
+  paths = [path for name in ENTRY_POINTS if (path := ROOT / PACKAGE / f"{name}.py").exists()]
+  assert paths
+  assert not complaints(lambda source: size_complaints(60, source), paths)
+
+
+def test_files_are_short():
+  paths = python_files(PACKAGE, "configs", "launch", "benchmarks", "tests")
+  assert not complaints(lambda source: size_complaints(400, source), paths)
+
+
+def test_the_size_rules_catch():
+  assert list(size_complaints(60, "x = 1\n" * 61)) and not list(size_complaints(60, "x = 1\n" * 60))
+  assert list(empty_complaints('"""Words."""')) and not list(empty_complaints(""))

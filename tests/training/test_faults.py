@@ -1,0 +1,147 @@
+"""The loop as a program that is killed, stopped, starved of room, and spread over two processes."""
+
+import os
+import pathlib
+import resource
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from attention_zoo.training import checkpoints, metrics
+
+PROGRAM = pathlib.Path(__file__).with_name("toy_program.py")
+FLAGS = ("--train.steps=12", "--train.checkpoint_every=3", "--train.keep=2")
+
+
+def start(workdir, *flags, limit=None):
+  def limit_files():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+  return subprocess.Popen(
+    [sys.executable, str(PROGRAM), f"--workdir={workdir}", *FLAGS, *flags],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    env={name: value for name, value in os.environ.items() if name != "XLA_FLAGS"},  # its devices are a flag here
+    preexec_fn=limit_files if limit is not None else None,
+  )
+
+
+def finish(process, timeout=300):
+  """(exit code, digest or '', standard error)."""
+  try:
+    out, error = process.communicate(timeout=timeout)
+  finally:
+    process.kill()
+  return process.returncode, out.strip(), error
+
+
+def run(*arguments, **options):
+  return finish(start(*arguments, **options))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp("undisturbed")
+  code, digest, error = run(workdir)
+  assert code == 0 and digest.startswith("digest"), error
+  return workdir, digest
+
+
+# Step 7 is in the middle of things; at 6 the checkpoint of step 6 is being written.
+@pytest.mark.parametrize("step", [6, 7])
+def test_killed_and_resumed_is_bit_identical(tmp_path, undisturbed, step):
+  code, digest, error = run(tmp_path, f"--kill={step}:SIGKILL")
+  assert code == -9 and not digest, error
+  assert checkpoints.steps(tmp_path)[-1] in (3, 6)
+  code, digest, error = run(tmp_path)
+  assert code == 0 and "resuming from step" in error
+  assert digest == undisturbed[1]
+  assert [(r["step"], r["split"]) for r in metrics.read_metrics(tmp_path)] == [
+    (r["step"], r["split"]) for r in metrics.read_metrics(undisturbed[0])
+  ]
+
+
+def test_sigterm_is_exit_code_75(tmp_path, undisturbed):
+  code, digest, error = run(tmp_path, "--kill=7:SIGTERM")
+  assert code == 75 and not digest
+  assert "told to stop: step 9 is saved" in error
+  assert checkpoints.steps(tmp_path) == [6, 9]
+  assert run(tmp_path)[:2] == (0, undisturbed[1])
+
+
+def test_storage_that_cannot_be_written(tmp_path, undisturbed):
+  code, _, error = run(tmp_path, limit=0)
+  assert code == 2 and "error: cannot write" in error and "config.json" in error
+  assert run(tmp_path, "--kill=4:SIGTERM")[0] == 75
+  before = checkpoints.steps(tmp_path)
+  code, _, error = run(tmp_path, limit=6000)
+  assert code == 2
+  assert "could not be written" in error and "File too large" in error and f"on disk: {before}" in error
+  assert checkpoints.steps(tmp_path) == before
+  assert run(tmp_path)[:2] == (0, undisturbed[1])
+
+
+def two(workdir, *flags, kill=None):
+  """Two processes of four devices; kill: (process, 'STEP:SIGNAL')."""
+  with socket.socket() as found:
+    found.bind(("localhost", 0))
+    port = found.getsockname()[1]
+  processes = [
+    start(workdir, "--devices=4", f"--process={index}", f"--port={port}", *flags, *([f"--kill={kill[1]}"] if kill and kill[0] == index else []))
+    for index in (0, 1)
+  ]
+  return [finish(process) for process in processes]
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(tmp_path, undisturbed):
+  first, second = two(tmp_path / "two")
+  assert first[0] == second[0] == 0, first[2] + second[2]
+  assert first[1] == second[1]  # both hold the same parameters
+  assert "step 12/12" in first[2] and "step 12/12" not in second[2]
+  # Gloo adds in another order than threads do.
+  got, want = (checkpoints.load_params(workdir, 12) for workdir in (tmp_path / "two", undisturbed[0]))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=2e-5), got, want)
+
+
+@pytest.mark.slow
+def test_two_processes_stop_together_and_resume_as_one(tmp_path, undisturbed):
+  first, second = two(tmp_path, kill=(1, "7:SIGTERM"))
+  assert first[0] == second[0] == 75, first[2] + second[2]
+  assert checkpoints.steps(tmp_path) == [6, 9]
+  code, _, error = run(tmp_path, "--devices=2")
+  assert code == 0 and "resuming from step 9" in error
+  got, want = (checkpoints.load_params(workdir, 12) for workdir in (tmp_path, undisturbed[0]))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=2e-5), got, want)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_lost_process_ends_the_other(tmp_path, lost):
+  results = two(tmp_path, kill=(lost, "7:SIGKILL"))
+  assert results[lost][0] == -9
+  code, digest, error = results[1 - lost]
+  assert code not in (0, None) and not digest
+  assert "another task died" in error
+  if lost == 0:
+    return
+  assert {result[0] for result in two(tmp_path)} == {0}
+
+
+@pytest.mark.parametrize("process", [0, 1])
+def test_others_that_never_come(process):
+  with socket.socket() as found:
+    found.bind(("localhost", 0))
+    address = f"localhost:{found.getsockname()[1]}"
+  code = (
+    "from attention_zoo.training import distributed\n"
+    f"distributed.initialize('{address}', 2, {process}, timeout=3)\n"
+  )
+  result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100, cwd=PROGRAM.parents[2])
+  assert result.returncode == 2
+  assert result.stderr == f"error: the other processes ({address}) did not come within 3 seconds\n"

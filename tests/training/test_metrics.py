@@ -1,0 +1,94 @@
+import json
+import math
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from attention_zoo.training import metrics as metrics_lib
+
+
+def test_summarize():
+  summary = metrics_lib.summarize({"loss": 30.0, "nll": 20.0, "correct": 5.0, "weight": 10.0})
+  assert summary == {"loss": 3.0, "nll": 2.0, "accuracy": 0.5, "perplexity": math.exp(2.0), "weight": 10.0}
+  assert metrics_lib.summarize({"loss": 1.0, "weight": 1.0})["perplexity"] == math.e
+  assert metrics_lib.summarize({"loss": 1e6, "weight": 1.0})["perplexity"] == math.inf
+  assert math.isnan(metrics_lib.summarize({"loss": 0.0, "weight": 0.0})["loss"])
+
+
+def test_meter_leaves_compilation_and_pauses_out(monkeypatch):
+  clock = iter([100.0, 101.0, 500.0, 502.0])
+  monkeypatch.setattr(metrics_lib.time, "perf_counter", lambda: next(clock))
+  meter = metrics_lib.Meter()
+  sums = {"loss": 2.0, "weight": 4.0}
+  meter.add(sums)  # the clock starts
+  meter.add(sums)  # 1 second for 4
+  meter.pause()
+  meter.add(sums)
+  meter.add({"loss": 10.0, "weight": 8.0})  # 2 seconds for 8
+  assert meter.take() == {"loss": 0.8, "perplexity": math.exp(0.8), "weight": 20.0, "tokens_per_second": 4.0}
+  assert meter.take() == {}
+
+
+def test_records_and_resume(tmp_path):
+  metrics = metrics_lib.Metrics(tmp_path, 0, 4, quiet=True)
+  for step in (1, 2, 3):
+    metrics.write(step, "train", {"loss": 1.0 / step})
+  metrics.write(3, "dev", {"loss": math.nan})
+  metrics.close()
+  with open(tmp_path / "metrics.jsonl", "a") as file:
+    file.write('{"step": 1, "spl')  # a crash in the middle of a line
+  metrics = metrics_lib.Metrics(tmp_path, 2, 4, quiet=True)
+  metrics.write(3, "train", {"loss": 0.5})
+  metrics.write(3, "dev", {"loss": math.nan})
+  metrics.close()
+  records = metrics_lib.read_metrics(tmp_path)
+  assert [(r["step"], r["split"]) for r in records] == [(1, "train"), (2, "train"), (3, "train"), (3, "dev")]
+  assert records[2]["loss"] == 0.5 and math.isnan(records[3]["loss"])
+  for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
+    json.loads(line, parse_constant=pytest.fail)  # strict JSON: no NaN
+
+
+def test_tensorboard_reads_the_events(tmp_path):
+  metrics = metrics_lib.Metrics(tmp_path, 0, 4, quiet=True)
+  for step in (1, 2, 300):
+    metrics.write(step, "train", {"loss": 1.0 / step, "perplexity": math.inf})
+  metrics.close()
+  metrics = metrics_lib.Metrics(tmp_path, 2, 4, quiet=True)
+  metrics.write(3, "train", {"loss": 0.25})
+  metrics.close()
+  assert len(list((tmp_path / "tensorboard").iterdir())) == 2
+  events = EventAccumulator(str(tmp_path / "tensorboard"))
+  events.Reload()
+  assert [(e.step, e.value) for e in events.Scalars("train/loss")] == [(1, 1.0), (2, 0.5), (3, 0.25)]
+  assert events.Scalars("train/perplexity")[0].value == math.inf
+
+
+def test_a_clock_set_back_keeps_the_order(tmp_path, monkeypatch):
+  monkeypatch.setattr(metrics_lib.time, "time", lambda: 2000.0)
+  metrics_lib.EventFile(tmp_path, 0).close()
+  monkeypatch.setattr(metrics_lib.time, "time", lambda: 1000.0)
+  metrics_lib.EventFile(tmp_path, 5).close()
+  names = sorted(path.name for path in tmp_path.iterdir())
+  assert [name.split(".")[3] for name in names] == ["0000002000", "0000002001"]
+
+
+def test_lines_where_there_is_no_terminal(tmp_path, capsys):
+  metrics = metrics_lib.Metrics(tmp_path, 0, 4)
+  values = {"loss": 1.25, "perplexity": 3.0, "tokens_per_second": 12345.6, "nonfinite": 0.0}
+  metrics.advance(1)
+  metrics.write(2, "train", values)
+  metrics.write(2, "dev", {"loss": 1.5, "nonfinite": 2.0})
+  metrics.say("a [word]")
+  metrics.close()
+  lines = capsys.readouterr().err.splitlines()
+  assert lines[0].startswith("step 2/4  loss 1.2500  perplexity 3  12,346 tokens/s") and lines[0].endswith(" left")
+  assert lines[1:] == ["step 2/4  dev  loss 1.5000  2 non-finite steps skipped", "a [word]"]
+
+
+def test_other_processes_write_nothing(tmp_path):
+  metrics = metrics_lib.Metrics(tmp_path, 0, 4, enabled=False)
+  metrics.write(1, "train", {"loss": 1.0})
+  metrics.advance(1)
+  metrics.say("hello")
+  metrics.close()
+  assert list(tmp_path.iterdir()) == []

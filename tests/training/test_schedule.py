@@ -1,0 +1,108 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from attention_zoo.errors import UserError
+from attention_zoo.training.optimizer import make_optimizer
+from attention_zoo.training.schedule import make_schedule
+
+
+def optimizer_config(**changes):
+  return ConfigDict(
+    {
+      "name": "adam",
+      "b1": 0.9,
+      "b2": 0.98,
+      "eps": 1e-9,
+      "schedule": "inverse_sqrt",
+      "learning_rate": 1.0,
+      "warmup_steps": 4000,
+      "decay_steps": 1000,
+      "decay_rate": 0.5,
+      "end_factor": 0.1,
+      "clip_norm": 0.0,
+      **changes,
+    }
+  )
+
+
+@pytest.mark.parametrize(
+  ("step", "expected"),
+  [
+    (1, 1.746928107421711e-07),  # 512^-0.5 * 4000^-1.5
+    (1000, 1.746928107421711e-04),
+    (4000, 6.987712429686843e-04),  # the peak, 512^-0.5 * 4000^-0.5
+    (16000, 3.4938562148434214e-04),  # four times the steps, half the rate
+    (100000, 1.3975424859373686e-04),  # 512^-0.5 * 100000^-0.5
+  ],
+)
+def test_inverse_sqrt_is_the_papers_formula(step, expected):
+  schedule = make_schedule(optimizer_config(), d_model=512)
+  np.testing.assert_allclose(schedule(step - 1), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ("name", "step", "expected"),
+  [
+    ("exponential", 5, 1.0),  # half of the warmup
+    ("exponential", 10, 2.0),
+    ("exponential", 110, 1.0),  # one half-life later
+    ("exponential", 210, 0.5),
+    ("exponential", 10010, 0.2),  # the floor
+    ("cosine", 5, 1.0),
+    ("cosine", 10, 2.0),
+    ("cosine", 60, 1.1),  # half way: the mean of 2 and 0.2
+    ("cosine", 110, 0.2),
+    ("cosine", 5000, 0.2),
+  ],
+)
+def test_decays_at_hand_computed_steps(name, step, expected):
+  config = optimizer_config(schedule=name, learning_rate=2.0, warmup_steps=10, decay_steps=100)
+  np.testing.assert_allclose(make_schedule(config, 512)(step - 1), expected, rtol=1e-5)
+
+
+def test_no_warmup():
+  assert make_schedule(optimizer_config(schedule="cosine", warmup_steps=0), 512)(0) == 1.0
+
+
+def test_adam_first_step_is_the_learning_rate():
+  # With the moments' bias corrected, the first step of Adam is lr * sign(gradient).
+  optimizer = make_optimizer(optimizer_config(schedule="cosine", warmup_steps=0, learning_rate=0.25), 512)
+  params = {"w": jnp.array([1.0, -2.0, 3.0])}
+  updates, _ = optimizer.update({"w": jnp.array([4.0, -0.5, 8.0])}, optimizer.init(params), params)
+  np.testing.assert_allclose(updates["w"], [-0.25, 0.25, -0.25], rtol=1e-6)
+
+
+def test_clipping_scales_to_the_norm():
+  # With a large eps Adam's first step depends on the gradient's size.
+  params = {"w": jnp.zeros(2)}
+  config = optimizer_config(schedule="cosine", warmup_steps=0, eps=1.0, clip_norm=1.0)
+  optimizer = make_optimizer(config, 512)
+  clipped, _ = optimizer.update({"w": jnp.array([30.0, 40.0])}, optimizer.init(params), params)
+  unclipped, _ = optimizer.update({"w": jnp.array([0.6, 0.8])}, optimizer.init(params), params)
+  np.testing.assert_allclose(clipped["w"], unclipped["w"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["adam", "adafactor", "sm3"])
+def test_optimizers_descend(name):
+  optimizer = make_optimizer(optimizer_config(name=name, schedule="cosine", warmup_steps=5, learning_rate=0.1), 512)
+  params = {"w": jnp.array([[1.0, -2.0], [3.0, 0.5]])}
+
+  @jax.jit
+  def step(params, state):
+    updates, state = optimizer.update(params, state, params)
+    return jax.tree.map(jnp.add, params, updates), state
+
+  state = optimizer.init(params)
+  for _ in range(50):
+    params, state = step(params, state)
+  assert jnp.sum(params["w"] ** 2) < 14.25 / 2  # where it began
+
+
+def test_unknown_names():
+  with pytest.raises(UserError, match="linear.*inverse_sqrt"):
+    make_schedule(optimizer_config(schedule="linear"), 512)
+  with pytest.raises(UserError, match="lion.*adam"):
+    make_optimizer(optimizer_config(name="lion"), 512)

@@ -1,0 +1,147 @@
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import toy_task
+from jax.sharding import PartitionSpec as P
+from ml_collections import ConfigDict
+
+from attention_zoo.errors import UserError
+from attention_zoo.training import sharding
+
+
+def mesh_config(rules="data_parallel", replica=1, data=-1, fsdp=1, tensor=1):
+  return ConfigDict({"rules": rules, "replica": replica, "data": data, "fsdp": fsdp, "tensor": tensor})
+
+
+def abstract_params():
+  return jax.eval_shape(toy_task.ToyTask(toy_task.make_config()).init, jax.random.key(0))
+
+
+def test_mesh_takes_what_is_left():
+  mesh = sharding.make_mesh(mesh_config(fsdp=2, tensor=2))
+  assert dict(mesh.shape) == {"replica": 1, "data": 2, "fsdp": 2, "tensor": 2}
+  assert sharding.batch_devices(mesh) == 4
+
+
+@pytest.mark.parametrize("sizes", [{"data": 3}, {"tensor": 3}, {"data": 4}, {"data": 2, "fsdp": 8}, {"fsdp": 16}])
+def test_mesh_that_does_not_fit(sizes):
+  with pytest.raises(UserError, match="does not fit 8 devices"):
+    sharding.make_mesh(mesh_config(**sizes))
+
+
+def test_slices_are_the_replica_axis():
+  devices = [types.SimpleNamespace(slice_index=index // 4) for index in range(8)]
+  with pytest.raises(UserError, match="2 slices: set config.mesh.replica=2"):
+    sharding.make_mesh(mesh_config(), devices)
+
+
+def test_unknown_or_idle_rules():
+  with pytest.raises(UserError, match="zero.*data_parallel"):
+    sharding.rules_of(mesh_config("zero"))
+  with pytest.raises(UserError, match="split nothing over it"):
+    sharding.rules_of(mesh_config("fsdp", tensor=2))
+
+
+@pytest.mark.parametrize("rules", sharding.RULES)
+def test_rule_sets_place_every_parameter(rules):
+  mesh = sharding.make_mesh(mesh_config(rules, fsdp=2, tensor=2))
+  params = abstract_params()
+  placed = sharding.shardings(sharding.RULES[rules], params, mesh)
+  specs = {sharding.path_name(path): place.spec for path, place in jax.tree_util.tree_leaves_with_path(placed)}
+  layer = "encoder/layer_0"
+  f = "fsdp" if "fsdp" in rules else None
+  t = "tensor" if "tensor" in rules else None
+  # Megatron-LM: columns of the first product, rows of the second; heads; the vocabulary.
+  expected = {
+    "embedding/table": (t, f),
+    f"{layer}/self_attention/query/kernel": (f, t, None),
+    f"{layer}/self_attention/output/kernel": (t, None, f),
+    f"{layer}/feed_forward/wi/kernel": (f, t),
+    f"{layer}/feed_forward/wi/bias": (t,),
+    f"{layer}/feed_forward/wo/kernel": (t, f),
+    f"{layer}/feed_forward/wo/bias": (None,),
+    f"{layer}/self_attention_norm/scale": (None,),
+    "source_positions/table": (None, None),
+  }
+  for name, want in expected.items():
+    got = tuple(specs[name]) + (None,) * (len(want) - len(specs[name]))
+    assert got == want, name
+
+
+def test_strict_errors_name_the_leaf():
+  mesh = sharding.make_mesh(mesh_config(fsdp=2, tensor=2))
+  tree = {"a": {"kernel": jnp.zeros((4, 6))}, "b": {"bias": jnp.zeros(3)}}
+  with pytest.raises(UserError, match=r"no sharding rule matches the parameter b/bias \(3,\)"):
+    sharding.shardings([("kernel", P())], tree, mesh)
+  with pytest.raises(UserError, match="'table' matches no parameter"):
+    sharding.shardings([("kernel", P()), ("bias", P()), ("table", P())], tree, mesh)
+  with pytest.raises(UserError, match="'bias' matches no parameter"):  # hidden by the rule before it
+    sharding.shardings([("", P()), ("bias", P())], tree, mesh)
+  with pytest.raises(UserError, match="more dimensions than the parameter b/bias"):
+    sharding.shardings([("kernel", P()), ("bias", P(None, "fsdp"))], tree, mesh)
+  with pytest.raises(UserError, match="dimension 0 of the parameter b/bias .* not divisible by the 2 devices"):
+    sharding.shardings([("kernel", P("fsdp", "tensor")), ("bias", P("tensor"))], tree, mesh)
+  with pytest.raises(UserError, match="dimension 1 of the parameter a/kernel .* not divisible by the 4 devices"):
+    sharding.shardings([("kernel", P(None, ("fsdp", "tensor"))), ("bias", P())], tree, mesh)
+
+
+@pytest.mark.parametrize("name", ["adam", "adafactor", "sm3"])
+def test_optimizer_state_lies_with_its_parameter(name):
+  optimizer = {
+    "adam": optax.adam(0.1),
+    "adafactor": optax.adafactor(0.1, min_dim_size_to_factor=4),
+    "sm3": optax.sm3(0.1),
+  }[name]
+  mesh = sharding.make_mesh(mesh_config(fsdp=2, tensor=2))
+  params = abstract_params()
+  placed = sharding.shardings(sharding.RULES["fsdp+tensor_parallel"], params, mesh)
+  state = jax.eval_shape(optimizer.init, params)
+  state_placed = sharding.optimizer_shardings(params, placed, state, mesh)
+  moments = 0
+  for (path, leaf), place in zip(jax.tree_util.tree_leaves_with_path(state), jax.tree.leaves(state_placed), strict=True):
+    if sharding.path_name(path).endswith("wi/kernel") and leaf.shape == (toy_task.D, toy_task.F):
+      assert place.spec == P("fsdp", "tensor")
+      moments += 1
+    if leaf.shape == ():
+      assert place.spec == P()
+  assert moments == {"adam": 2, "adafactor": 0, "sm3": 1}[name]
+
+
+def test_batches_are_split_and_checked():
+  mesh = sharding.make_mesh(mesh_config(data=2, fsdp=2, tensor=2))
+  batch = {"x": np.arange(24).reshape(8, 3)}
+  placed = sharding.put_batch(batch, mesh)["x"]
+  np.testing.assert_array_equal(placed, batch["x"])
+  assert {shard.data.shape for shard in placed.addressable_shards} == {(2, 3)}
+  with pytest.raises(UserError, match="the batch's x has 6 rows, which 4 devices cannot share evenly.*multiple of 4"):
+    sharding.put_batch({"x": np.zeros((6, 2))}, mesh)
+  with pytest.raises(UserError, match="4 devices x 4 accumulated micro-batches"):
+    sharding.put_batch(batch, mesh, accumulate=4)
+
+
+def fake_mesh(shape, per_process):
+  devices = np.array([types.SimpleNamespace(process_index=i // per_process, id=i) for i in range(np.prod(shape))], object)
+  return types.SimpleNamespace(devices=devices.reshape(shape), shape=dict(zip(sharding.AXES, shape, strict=True)))
+
+
+@pytest.mark.parametrize(
+  ("shape", "per_process", "expected"),
+  [
+    ((1, 8, 1, 1), 4, [(0, 2), (1, 2)]),
+    ((2, 2, 2, 1), 2, [(0, 4), (1, 4), (2, 4), (3, 4)]),
+    ((1, 2, 1, 4), 2, [(0, 2), (0, 2), (1, 2), (1, 2)]),  # a tensor group over two processes: the same rows
+    ((1, 1, 1, 8), 4, [(0, 1), (0, 1)]),
+  ],
+)
+def test_process_rows(shape, per_process, expected):
+  mesh = fake_mesh(shape, per_process)
+  assert [sharding.process_rows(mesh, process) for process in range(len(expected))] == expected
+
+
+def test_process_rows_that_overlap():
+  with pytest.raises(UserError, match="overlapping rows"):
+    sharding.process_rows(fake_mesh((1, 4, 1, 3), 4), 0)

@@ -1,0 +1,51 @@
+"""Trains the toy task as a program, so that it can be killed: python toy_program.py --workdir=DIR [--train.steps=20 ...]
+
+--devices=N: simulated devices. --kill=STEP:SIGNAL: the process sends itself a signal when it fetches that batch.
+--process=0|1 --port=P: one of two processes. Prints a digest of the final parameters; exits as the entry points do.
+"""
+
+import os
+import pathlib
+import signal
+import sys
+
+
+def main():
+  # As tests/conftest.py has it, before JAX is imported: quick compiles, strict broadcasting.
+  os.environ["JAX_PLATFORMS"] = "cpu"
+  os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+  os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+  sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
+  import jax
+  import toy_task
+
+  from attention_zoo.errors import UserError
+  from attention_zoo.training import distributed
+  from attention_zoo.training.loop import train
+
+  flags = dict(argument.removeprefix("--").split("=", 1) for argument in sys.argv[1:])
+  workdir = flags.pop("workdir")
+  process = flags.pop("process", None)
+  port = flags.pop("port", None)
+  kill = flags.pop("kill", None)
+  devices = flags.pop("devices", "1")
+  jax.config.update("jax_num_cpu_devices", int(devices))
+  if process is not None:
+    distributed.initialize(f"localhost:{port}", 2, int(process), timeout=240, heartbeat=20)
+  changes = {name: value if name == "mesh.rules" else int(value) for name, value in flags.items()}
+  config = toy_task.make_config(**changes)
+  task = toy_task.Killer(config)
+  if kill:
+    step, name = kill.split(":")
+    task.kill_at, task.kill_with = int(step), getattr(signal, name)
+  try:
+    state = train(task, config, workdir)
+  except UserError as error:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)
+  leaves = jax.tree.map(lambda x: x.addressable_data(0), state.params)
+  print(f"digest {toy_task.digest(leaves)}")
+
+
+if __name__ == "__main__":
+  main()
