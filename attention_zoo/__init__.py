@@ -2,7 +2,7 @@
 
 import attention_zoo as zoo
 run = zoo.load("runs/quickstart")
-run.translate(["Monday, 3 May 2021"])
+run.translate(["The concert takes place in Moscow in May 2033."])
 """
 
 __version__ = "0.1.0"

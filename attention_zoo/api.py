@@ -5,7 +5,7 @@ from etils import epath
 from attention_zoo import tasks
 from attention_zoo.errors import UserError
 from attention_zoo.training import checkpoints
-from attention_zoo.training.config import from_json
+from attention_zoo.training.workdir import read_config
 
 
 def load(path, checkpoint=None):
@@ -16,12 +16,13 @@ def load(path, checkpoint=None):
   Raises UserError when there is no such run or checkpoint.
   """
   path = epath.Path(path)
-  if not (path / "config.json").exists():
-    raise UserError(f"{path} is no work directory of a run: it has no config.json")
+  try:
+    config = read_config(path)
+  except ImportError as error:
+    raise UserError(f"to read {path}, install what Cloud Storage needs: pip install 'attention_zoo[gcs]'") from error
+  task = tasks.make(config, path)
   if checkpoint is None:
     checkpoint = "average" if (path / "average").exists() else "latest"
-  config = from_json((path / "config.json").read_text())
-  task = tasks.make(config, path)
   run = task.Runner(task, checkpoints.load_params(path, checkpoint))
   run.checkpoint = str(checkpoint)
   return run

@@ -3,8 +3,10 @@
   python -m attention_zoo.average --workdir=runs/quickstart --last=5
   python -m attention_zoo.average --workdir=runs/quickstart --steps=800,900,1000
 
-Writes WORKDIR/average and prints the dev perplexity of the newest checkpoint and of the average.
+Writes WORKDIR/average and prints the dev loss of the newest checkpoint and of the average.
 """
+
+import math
 
 from absl import flags
 
@@ -24,7 +26,8 @@ def main():
   print(f"averaged steps {', '.join(map(str, parents))} into {WORKDIR.value}/average")
   for name in ("latest", "average"):
     found = api.load(WORKDIR.value, name).perplexity("dev")
-    print(f"dev perplexity of {name:8s} {found['per_subword']:.4f} a subword, {found['per_word']:.4f} a word")
+    loss = math.log(found["per_subword"])
+    print(f"dev loss of {name:8s} {loss:.4f} nats/token, perplexity {found['per_subword']:.4f}")
 
 
 if __name__ == "__main__":

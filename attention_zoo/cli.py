@@ -1,9 +1,7 @@
 """What every entry point shares: flags, and errors a user can put right told in one line with exit code 2."""
 
 import difflib
-import json
 import logging
-import os
 import re
 import sys
 
@@ -41,14 +39,13 @@ def run(main, required=("workdir",)):
     return rest
 
   def guarded(_):
+    # In place of absl's handler, which would show JAX's probing for devices and hide our own warnings.
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr, force=True)
     try:
       return main()
-    except (UserError, ValueError) as error:
-      if not isinstance(error, UserError) and os.environ.get("ZOO_TRACEBACK"):
-        raise
+    except UserError as error:
       return _complain(error)
 
-  logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr, force=True)
   app.run(guarded, flags_parser=parse)
 
 
@@ -58,8 +55,7 @@ def _explain(error) -> str:
   config = FLAGS["config"].value if "config" in FLAGS else None
   if isinstance(error, (KeyError, AttributeError)):
     wanted = re.findall(r"[\w.]+", text)[0]
-    names = [name for group in [config or {}] for name in _names(group)]
-    near = difflib.get_close_matches(wanted, names, n=1)
+    near = difflib.get_close_matches(wanted, list(_names(config or {})), n=1)
     return f"config has no field {wanted!r}" + (f" (did you mean {near[0]!r}?)" if near else "")
   return text
 
@@ -99,19 +95,3 @@ def whole(text, flag) -> int:
     return int(text)
   except ValueError as error:
     raise UserError(f"--{flag}: {text!r} is not a whole number") from error
-
-
-def write_text(path, text) -> None:
-  """Writes under a temporary name and renames, so that a reader never sees half a file."""
-  path = epath.Path(path)
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name}.tmp"
-    temporary.write_text(text)
-    temporary.replace(path)
-  except OSError as error:
-    raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-
-
-def write_json(path, value) -> None:
-  write_text(path, json.dumps(value, indent=1, ensure_ascii=False))

@@ -5,6 +5,8 @@
 BLEU is given in three dialects, each with its signature: they differ by a point or more on the same translations.
 """
 
+import json
+
 from absl import flags
 
 from attention_zoo import cli
@@ -20,12 +22,14 @@ REPORT = flags.DEFINE_boolean("report", False, "Also write WORKDIR/report.html: 
 def main():
   from attention_zoo import api, progress
   from attention_zoo.tasks.report import translation_report
+  from attention_zoo.training.workdir import write_text
 
   run = api.load(WORKDIR.value, CHECKPOINT.value)
   with progress.bar("decoding") as report:
     result = run.evaluate(SPLIT.value, beam_size=BEAM_SIZE.value, alpha=ALPHA.value, report=report)
   path = f"{WORKDIR.value}/eval/{SPLIT.value}-{run.checkpoint}.json"
-  cli.write_json(path, result | {"checkpoint": run.checkpoint, "split": SPLIT.value})
+  record = {"checkpoint": run.checkpoint, "split": SPLIT.value} | result
+  write_text(path, json.dumps(record, indent=1, ensure_ascii=False))
   progress.table(
     f"{SPLIT.value}, checkpoint {run.checkpoint}",
     [(name, f"{value:.4f}", "") for name, value in result["perplexity"].items()]
@@ -34,7 +38,7 @@ def main():
   print(f"written to {path}")
   if REPORT.value:
     command = f"python -m attention_zoo.evaluate --workdir={WORKDIR.value} --split={SPLIT.value}"
-    cli.write_text(f"{WORKDIR.value}/report.html", translation_report(run, result, command=command))
+    write_text(f"{WORKDIR.value}/report.html", translation_report(run, result, command=command))
     print(f"report: {WORKDIR.value}/report.html")
 
 

@@ -35,6 +35,8 @@ def bar(title, total=None):
 def table(title, rows):
   """Prints (name, value, note) rows."""
   out = Table(title=title, title_justify="left", show_header=False)
+  for column in ("name", "value", "note"):
+    out.add_column(column, overflow="fold")
   for row in rows:
     out.add_row(*row)
   Console(soft_wrap=False).print(out)

@@ -1,6 +1,6 @@
 """Translates a file, or standard input, one sentence a line.
 
-  echo "Monday, 3 May 2021" | python -m attention_zoo.translate --workdir=runs/quickstart
+  echo "The concert takes place in Moscow in May 2033." | python -m attention_zoo.translate --workdir=runs/quickstart
   python -m attention_zoo.translate --workdir=DIR --input=news.en --output=news.de --beam_size=4 --alpha=0.6
   python -m attention_zoo.translate --workdir=DIR --input=news.en --n_best=4      # LINE ||| TRANSLATION ||| SCORE
 
@@ -10,7 +10,6 @@ Every line in gives a line out, in order; an empty line gives an empty line.
 import sys
 
 from absl import flags
-from etils import epath
 
 from attention_zoo import cli
 
@@ -25,6 +24,7 @@ N_BEST = flags.DEFINE_integer("n_best", 1, "Print this many translations a line,
 
 def main():
   from attention_zoo import api, progress
+  from attention_zoo.training.workdir import write_text
 
   lines = cli.read_lines(INPUT.value)
   run = api.load(WORKDIR.value, CHECKPOINT.value)
@@ -40,7 +40,7 @@ def main():
     out = [f"{i} ||| {h.text} ||| {h.score:.4f}" for i, hypotheses in enumerate(found) for h in hypotheses]
   text = "".join(line + "\n" for line in out)
   if OUTPUT.value:
-    cli.write_text(epath.Path(OUTPUT.value), text)
+    write_text(OUTPUT.value, text)
   else:
     sys.stdout.write(text)
 

@@ -22,6 +22,7 @@ Exit codes: 0 all rows are done; 1 some failed, or the disk is full; 2 bad input
 """
 
 import argparse
+import contextlib
 import difflib
 import pathlib
 import shlex
@@ -125,15 +126,14 @@ def run(args, overrides, argv):
   slots = ablation_devices.partition(devices, args.jobs)
   workdir = pathlib.Path(args.workdir).absolute()
   command = ablation_grid.command_line(argv)
+  data = args.data_dir or fields.get("data.name") or fields.get("data.source") or "as in the paper"
   with View() as view:
-    try:
+    with _writing(workdir):
       workdir.mkdir(parents=True, exist_ok=True)
       lock = ablation_grid.take_lock(workdir, command, view.say)
-      data = args.data_dir or fields.get("data.name") or fields.get("data.source") or "as in the paper"
-      grid = ablation_grid.make_grid(workdir, args.scale, data, fields, devices.description, command)
-    except OSError as error:
-      raise UserError(f"cannot write to {workdir}: {error.strerror or error}") from error
     with lock:
+      with _writing(workdir):
+        grid = ablation_grid.make_grid(workdir, args.scale, data, fields, devices.description, command)
       jobs = [ablation_run.Job(grid, row, seed) for row, seed in wanted]
       for job in jobs:
         if ablation_grid.result(job.directory):
@@ -149,6 +149,14 @@ def run(args, overrides, argv):
           f"failed: {', '.join(counts['failed'])}; `status` says why; run again, they go on where they were"
         )
   return code
+
+
+@contextlib.contextmanager
+def _writing(workdir):
+  try:
+    yield
+  except OSError as error:
+    raise UserError(f"cannot write to {workdir}: {error.strerror or error}") from error
 
 
 def dry_run(args, fields, wanted):

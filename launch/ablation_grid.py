@@ -6,6 +6,7 @@ WORKDIR/tokenizer.model, data/     the vocabulary and the tokenised text, made o
 WORKDIR/rows/ROW/seed_N/           a work directory of attention_zoo.train, and besides log.txt and row.json
 """
 
+import contextlib
 import dataclasses
 import fcntl
 import json
@@ -129,11 +130,24 @@ def take_lock(workdir, command, say, patience=60.0):
   UserError, which names the process, where another runner is at work.
   """
   lock = open(workdir / "lock", "a+")
-  deadline, told = time.monotonic() + patience, False
+  try:
+    _wait_for(lock, workdir, say, patience)
+    lock.truncate(0)
+    lock.write(f"{os.getpid()} {platform.node()} since {time.strftime('%Y-%m-%d %H:%M:%S')}: {command}\n")
+    lock.flush()
+  except BaseException:
+    lock.close()
+    raise
+  return lock
+
+
+def _wait_for(lock, workdir, say, patience):
+  begun = seen = time.monotonic()
+  told = set()
   while True:
     try:
       fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-      break
+      return
     except BlockingIOError:
       pass
     lock.seek(0)
@@ -142,22 +156,20 @@ def take_lock(workdir, command, say, patience=60.0):
     host = rest.partition(" ")[0]
     if not pid.isdecimal() or host != platform.node() or _alive(int(pid)):
       raise UserError(f"{workdir} is being run already, by process {holder or '(unknown)'}")
-    orphans = _left_behind(workdir)
-    if not orphans or time.monotonic() > deadline:
+    orphans, now = _left_behind(workdir), time.monotonic()
+    seen = now if orphans else seen
+    # One that is ending holds the lock a moment longer than it can be found.
+    if now - begun > patience or now - seen > 5:
       names = ", ".join(map(str, orphans)) or "(unknown)"
       raise UserError(
         f"{workdir}: runner {pid} is gone, but processes that it started go on: {names}; end them first"
       )
-    if not told:
-      for orphan, directory in orphans.items():
-        say(f"process {orphan}, left behind by runner {pid}, is told to save and stop: {directory}")
+    for orphan in orphans.keys() - told:
+      told.add(orphan)
+      say(f"process {orphan}, left behind by runner {pid}, is told to save and stop: {orphans[orphan]}")
+      with contextlib.suppress(ProcessLookupError):
         os.kill(orphan, signal.SIGTERM)
-      told = True
     time.sleep(0.2)
-  lock.truncate(0)
-  lock.write(f"{os.getpid()} {platform.node()} since {time.strftime('%Y-%m-%d %H:%M:%S')}: {command}\n")
-  lock.flush()
-  return lock
 
 
 def locked(workdir):

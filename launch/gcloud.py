@@ -11,7 +11,6 @@ import subprocess
 import threading
 import time
 
-
 _live = set()  # processes that must not outlive this one
 
 

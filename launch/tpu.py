@@ -25,11 +25,11 @@ GONE = {
   "DELETING",
 }  # states of a slice that never get better
 
-# TPU VM images carry Python 3.10 (Ubuntu 22.04), which is too old: uv brings its own.
+# TPU VM images carry Python 3.10 (Ubuntu 22.04), which is too old: uv brings the one that constraints.txt is for.
 INSTALL = """set -eu
 cd "$HOME/{folder}"
 PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --quiet --user --upgrade uv
-python3 -m uv venv --quiet --allow-existing --python 3.12 venv
+python3 -m uv venv --quiet --allow-existing --python 3.11 venv
 python3 -m uv pip install --quiet --python venv/bin/python --reinstall-package attention_zoo {packages}
 {data}
 venv/bin/python -c 'import attention_zoo, jax; print("installed, with jax", jax.__version__)'"""

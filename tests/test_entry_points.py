@@ -36,7 +36,7 @@ def test_train_average_evaluate_translate(number_files, tmp_path):
   workdir = f"--workdir={tmp_path}/run"
   command(*TRAIN, *flags, workdir, check=0)
   out = command("attention_zoo.average", workdir, "--last=2", check=0).stdout.decode()
-  assert "averaged steps 10, 20" in out and "dev perplexity of latest" in out
+  assert "averaged steps 10, 20" in out and "dev loss of latest" in out
   out = command("attention_zoo.evaluate", workdir, "--split=test", "--report", check=0).stdout.decode()
   assert "sacreBLEU" in out and "per_subword" in out
   saved = json.loads((tmp_path / "run/eval/test-average.json").read_text())

@@ -12,9 +12,11 @@ def dropout(x, rate, rng):
   """
   if x.shape[-1] % 2:
     raise ValueError(f"dropout needs an even last dimension, got shape {x.shape}")
+  threshold = round(rate * 2**16)
+  if threshold == 2**16:
+    return jnp.zeros_like(x)
   bits = jax.random.bits(rng, (*x.shape[:-1], x.shape[-1] // 2), jnp.uint32)
   halves = jax.lax.bitcast_convert_type(bits, jnp.uint16).reshape(x.shape)
-  threshold = round(rate * 2**16)
   return jnp.where(halves >= threshold, x * (2**16 / (2**16 - threshold)), 0).astype(x.dtype)
 
 

@@ -1,8 +1,10 @@
-"""Attention with learned similarities: Bahdanau's MLP and Luong's dot, general, concat and location-based scores.
+"""Attention with learned similarities: Bahdanau's MLP and Luong's dot, general, concat and location-based
+scores.
 
 Both papers have one head: N = 1. Luong's `dot` is `dot_product.attention(dot, q, k, v)`, without the scale.
-options everywhere: bias, mask, dropout, return_weights as `dot_product.attend` takes them. For incremental decoding
-see `dot_product`; what a decoder step would recompute for every key, `additive_logits` takes already projected.
+options everywhere: bias, mask, dropout, return_weights as `dot_product.attend` takes them. For incremental
+decoding see `dot_product`; what a decoder step would recompute for every key, `additive_logits` takes already
+projected.
 """
 
 import jax.numpy as jnp
@@ -24,8 +26,8 @@ def additive_logits(q_BTNF, k_BSNF, w_score_NF):
 def additive_attention(q_BTNK, k_BSND, v_BSNH, w_query_NKF, w_key_NDF, w_score_NF, **options):
   """Bahdanau's alignment model e_ts = w_score . tanh(W_query q_t + W_key k_s) (Bahdanau et al. 2015, A.1.2).
 
-  In the paper q_t is the decoder state s_{t-1}, keys and values are the encoder annotations h_s and N = 1; queries
-  and keys may differ in depth. Returns out_BTNH. Cost: time and memory O(T S N F).
+  In the paper q_t is the decoder state s_{t-1}, keys and values are the encoder annotations h_s and N = 1;
+  queries and keys may differ in depth. Returns out_BTNH. Cost: time and memory O(T S N F).
   """
 
   def similarity(q_BTNK, k_BSND):

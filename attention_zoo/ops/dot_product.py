@@ -4,12 +4,15 @@
   step 1  dot product           attention(dot, q_B1NK, x_BSNK)
   step 2  scaled dot product    attention(scaled_dot, q_B1NK, x_BSNK)
   step 3  many queries          attention(scaled_dot, q_BTNK, x_BSNK)
-  step 4  keys and values       attention(scaled_dot, q_BTNK, k_BSNK, v_BSNH) == dot_product_attention(q, k, v)
+  step 4  keys and values       attention(scaled_dot, q_BTNK, k_BSNK, v_BSNH) == dot_product_attention(q, k,
+  v)
 
-Every attention in this package ends in `attend`: logits in, softmax over the keys, weighted mean of the values.
+Every attention in this package ends in `attend`: logits in, softmax over the keys, weighted mean of the
+values.
 
-Incremental decoding of anything built on `attend`: the cache holds k_BSNK and v_BSNH for all S positions there will
-ever be, a step writes position `index` and calls the same function with one query and `mask=masks.step(S, index)`.
+Incremental decoding of anything built on `attend`: the cache holds k_BSNK and v_BSNH for all S positions
+there will ever be, a step writes position `index` and calls the same function with one query and
+`mask=masks.step(S, index)`.
 """
 
 import jax
@@ -20,7 +23,8 @@ from attention_zoo.ops.einsum import einsum
 
 
 def masked_softmax(logits_BNTS, mask=None):
-  """Softmax over keys in float32; masked keys get exactly 0, and so does every key of a row that may attend nowhere.
+  """Softmax over keys in float32; masked keys get exactly 0, and so does every key of a row that may attend
+  nowhere.
 
   mask (bool, True = may attend) broadcasts to BNTS.
   """
@@ -35,8 +39,8 @@ def masked_softmax(logits_BNTS, mask=None):
 def attend(logits_BNTS, v_BSNH, *, bias=None, mask=None, dropout=None, return_weights=False):
   """softmax(logits + bias) v for every head: what follows the similarity in every attention.
 
-  bias and mask (bool, True = may attend) broadcast to BNTS; dropout is a function of the weights. Returns out_BTNH,
-  or (out_BTNH, weights_BNTS) with return_weights. Cost: time O(T S N H), memory O(T S N).
+  bias and mask (bool, True = may attend) broadcast to BNTS; dropout is a function of the weights. Returns
+  out_BTNH, or (out_BTNH, weights_BNTS) with return_weights. Cost: time O(T S N H), memory O(T S N).
   """
   check_broadcast(logits_BNTS.shape, bias=bias, mask=mask)
   if bias is not None:
@@ -48,7 +52,8 @@ def attend(logits_BNTS, v_BSNH, *, bias=None, mask=None, dropout=None, return_we
 
 
 def dot(q_BTNK, k_BSNK):
-  """logits_BNTS = q . k. Their size grows with sqrt(d_k), which is why `scaled_dot` divides. Cost: O(T S N K)."""
+  """logits_BNTS = q . k. Their size grows with sqrt(d_k), which is why `scaled_dot` divides. Cost: O(T S N
+  K)."""
   shapes.check(q_BTNK=q_BTNK, k_BSNK=k_BSNK)
   return einsum("BTNK,BSNK->BNTS", q_BTNK, k_BSNK, jnp.float32)
 
@@ -61,8 +66,9 @@ def scaled_dot(q_BTNK, k_BSNK):
 def attention(similarity, q_BTNK, k_BSNK, v_BSNH=None, **options):
   """The general attention layer: y_t = sum_s softmax_s(similarity(q_t, k_s)) v_s.
 
-  similarity: (q_BTNK, k_BSNK) -> logits_BNTS, any function of the two, which checks its own. Without v_BSNH the keys are the values.
-  options: bias, mask, dropout, return_weights, as `attend` takes them. Cost: the similarity's, and O(T S N H).
+  similarity: (q_BTNK, k_BSNK) -> logits_BNTS, any function of the two, which checks its arguments.
+  Without v_BSNH the keys are the values. options: bias, mask, dropout, return_weights, as `attend`
+  takes them. Cost: the similarity's, and O(T S N H).
   """
   return attend(similarity(q_BTNK, k_BSNK), k_BSNK if v_BSNH is None else v_BSNH, **options)
 
@@ -72,13 +78,13 @@ def dot_product_attention(
 ):
   """softmax(q k^T / sqrt(d_k)) v for every head (Vaswani et al. 2017, eq. 1).
 
-  q_BTNK, k_BSNK, v_BSNH: queries, keys, values. bias is added to the logits and mask (bool, True = may attend)
-  applied; both broadcast to BNTS. dropout is a function of the weights. A row that may attend nowhere returns
-  zeros. Softmax runs in float32. Returns out_BTNH, or (out_BTNH, weights_BNTS) with return_weights.
+  q_BTNK, k_BSNK, v_BSNH: queries, keys, values. bias is added to the logits and mask (bool, True = may
+  attend) applied; both broadcast to BNTS. dropout is a function of the weights. A row that may attend nowhere
+  returns zeros. Softmax runs in float32. Returns out_BTNH, or (out_BTNH, weights_BNTS) with return_weights.
 
-  On a GPU `fused` decides whether cuDNN's flash attention runs instead of the einsums; the results differ by the
-  rounding of the 16-bit inputs (2e-2). Elsewhere the einsums run: on CPU nothing is faster, and the TPU kernels take
-  no mask that is known only at run time, or no rows that see nothing.
+  On a GPU `fused` decides whether cuDNN's flash attention runs instead of the einsums; the results differ by
+  the rounding of its 16-bit types. Elsewhere the einsums run: JAX's TPU kernels are experimental and not
+  used.
 
   Cost: time O(T S N (K + H)), memory O(T S N) for the weights; fused O((T + S) N K), and the mask's own size.
   Raises ValueError naming the argument that does not fit.
@@ -91,10 +97,11 @@ def dot_product_attention(
 
 
 def fused(q_BTNK, k_BSNK, v_BSNH):
-  """Whether cuDNN's kernel takes these: a GPU, one 16-bit type, d_k = d_v <= 128 a multiple of 8, even lengths.
+  """Whether cuDNN's kernel takes these: a GPU, one 16-bit type, d_k = d_v <= 128 a multiple of 8, even
+  lengths.
 
-  `dot_product_attention` asks, and adds: no bias (the kernel drops the gradient of one with a batch), no dropout, no
-  weights to return.
+  `dot_product_attention` asks, and adds: no bias (the kernel drops the gradient of one with a batch), no
+  dropout, no weights to return.
   """
   T, K = q_BTNK.shape[1], q_BTNK.shape[3]
   S, H = v_BSNH.shape[1], v_BSNH.shape[3]

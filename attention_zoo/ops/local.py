@@ -1,13 +1,15 @@
 """Attention to what is near, in blocks and windows of a sequence: time and memory linear in its length.
 
-All cut the sequence into blocks of queries, give each the memory around it, and run dense attention on the blocks as
-if they were a longer batch. Lengths that are no multiple of the block are padded inside. A query always sees itself.
+All cut the sequence into blocks of queries, give each the memory around it, and run dense attention on the
+blocks as if they were a longer batch. Lengths that are no multiple of the block are padded inside. A query
+always sees itself.
 
-segments_BT (int, optional): packed rows, as `masks.segments`; 0 is padding, which sees and is seen by nothing.
-dropout is a function of the weights.
+segments_BT (int, optional): packed rows, as `masks.segments`; 0 is padding, which sees and is seen by
+nothing. dropout is a function of the weights.
 
-The `_step` functions are one position of incremental decoding: q_B1NK at position `index` (int32, may be traced), and
-the cache with that position already written. They read the window alone, whatever the length of the cache.
+The `_step` functions are one position of incremental decoding: q_B1NK at position `index` (int32, may be
+traced), and the cache with that position already written. They read the window alone, whatever the length of
+the cache.
 """
 
 import jax
@@ -25,10 +27,11 @@ from attention_zoo.ops.relative import skew, skewed_attention
 
 
 def with_halo(x, width, left, right, axis=1):
-  """Cuts an axis of length S into C = ceil(S / width) blocks, each with its neighbours; zeros beyond the ends.
+  """Cuts an axis of length S into C = ceil(S / width) blocks, each with its neighbours; zeros beyond the
+  ends.
 
-  Returns x with the axis replaced by two, [C, left + width + right]. Shifted slices rather than a gather, so that the
-  gradient is sums rather than a scatter. Cost: time and memory O(S (left + width + right) / width).
+  Returns x with the axis replaced by two, [C, left + width + right]. Shifted slices rather than a gather, so
+  that the gradient is sums rather than a scatter. Cost: time and memory O(S (left + width + right) / width).
   """
   C, size = -(-x.shape[axis] // width), left + width + right
   pieces = -(-size // width)
@@ -44,7 +47,8 @@ def with_halo(x, width, left, right, axis=1):
 def _blockwise(
   q_BTNK, k_BTNK, v_BTNH, visible, width, left, right, segments_BT, dropout, attention=dot_product_attention
 ):
-  """Attention on blocks of queries with their memory. visible(t, s): which positions see which, by broadcasting."""
+  """Attention on blocks of queries with their memory. visible(t, s): which positions see which, by
+  broadcasting."""
   B, T = q_BTNK.shape[:2]
   check_shapes(q_BTNK[..., : k_BTNK.shape[-1]], k_BTNK, v_BTNH)
   if k_BTNK.shape[1] != T:
@@ -69,7 +73,7 @@ def _blockwise(
     k_segments_BC1S = with_halo(segments_BT, width, left, right)[:, :, None]
     mask_BCWS = mask_BCWS & (q_segments_BCW1 == k_segments_BC1S) & (q_segments_BCW1 > 0)
   mask_BCWS = jnp.broadcast_to(mask_BCWS, (B, C, width, S))
-  # [B, C] becomes the batch, so that blocks are parallel, dropout differs between them, and fused kernels apply.
+  # [B, C] becomes the batch: blocks are parallel, dropout differs between them, and fused kernels apply.
   q, k, v, mask = (x.reshape(B * C, *x.shape[2:]) for x in (q_BCWNK, k_BCSNK, v_BCSNH, mask_BCWS))
   out = attention(q, k, v, mask=mask[:, None], dropout=dropout)
   return out.reshape(B, C * width, *out.shape[2:])[:, :T]
@@ -80,7 +84,8 @@ def _window(left, right):
 
 
 def local_attention_1d(q_BTNK, k_BTNK, v_BTNH, *, block_width, memory_width, segments_BT=None, dropout=None):
-  """A block of queries sees itself and memory_width positions on either side (Parmar et al. 2018, section 4.1).
+  """A block of queries sees itself and memory_width positions on either side (Parmar et al. 2018, section
+  4.1).
 
   Image Transformer's local 1D without a mask, for encoders. Returns out_BTNH.
   Cost: time O(T (W + 2 M) N (K + H)), memory O(T (W + 2 M) N) for block_width W and memory_width M.
@@ -97,11 +102,13 @@ def local_attention_1d(q_BTNK, k_BTNK, v_BTNH, *, block_width, memory_width, seg
 def masked_local_attention_1d(
   q_BTNK, k_BTNK, v_BTNH, *, block_width, memory_width=None, segments_BT=None, dropout=None
 ):
-  """A query sees the past of its own block and the memory_width positions before the block (Parmar et al. 2018, 4.1).
+  """A query sees the past of its own block and the memory_width positions before the block (Parmar et al.
+  2018, 4.1).
 
-  memory_width None: one block, which is Tensor2Tensor's masked_local_attention_1d (but that makes one block of a
-  sequence shorter than two, so that what a position sees depends on the length; here it never does). Returns out_BTNH.
-  Cost: time O(T (W + M) N (K + H)), memory O(T (W + M) N) for block_width W and memory_width M.
+  memory_width None: one block, which is Tensor2Tensor's masked_local_attention_1d (but that makes one block
+  of a sequence shorter than two, so that what a position sees depends on the length; here it never does).
+  Returns out_BTNH. Cost: time O(T (W + M) N (K + H)), memory O(T (W + M) N) for block_width W and
+  memory_width M.
   """
   memory_width = block_width if memory_width is None else memory_width
 
@@ -145,10 +152,11 @@ def time_restricted_attention(
 ):
   """Keys and values extended by the one-hot offset, in a window (Povey et al. 2018, section 3).
 
-  logits_ts = q_t . k_s / sqrt(d_k) + q_offset_t[s - t + left] for -left <= s - t <= right, and the output is the mean
-  of [v_s, one-hot(s - t + left)]: the values' mean, then the weights themselves. As in Kaldi the scale is for the keys
-  alone. R = left + 1 + right; the frames on the right are the latency. Returns [B, T, N, H + R].
-  Cost: time O(T (R + W) N (K + H)), memory O(T (R + W) N) for block_width W, by default max(left + right, 64).
+  logits_ts = q_t . k_s / sqrt(d_k) + q_offset_t[s - t + left] for -left <= s - t <= right, and the output is
+  the mean of [v_s, one-hot(s - t + left)]: the values' mean, then the weights themselves. As in Kaldi the
+  scale is for the keys alone. R = left + 1 + right; the frames on the right are the latency. Returns [B, T,
+  N, H + R]. Cost: time O(T (R + W) N (K + H)), memory O(T (R + W) N) for block_width W, by default max(left +
+  right, 64).
   """
   _check_offsets(q_BTNK, q_offset_BTNR, left, right)
 
@@ -182,7 +190,8 @@ def time_restricted_step(q_B1NK, q_offset_B1NR, k_BSNK, v_BSNH, *, index, left, 
 
 
 def music_local_attention(q_BTNK, k_BTNK, v_BTNH, table_RNK, *, block_width, segments_BT=None, dropout=None):
-  """Music Transformer's causal relative local attention: own and previous block (Huang et al. 2018, section 3.5).
+  """Music Transformer's causal relative local attention: own and previous block (Huang et al. 2018, section
+  3.5).
 
   table_RNK: distances -(R - 1) .. 0, R >= 2 W for block_width W. Skewed in each block. Returns out_BTNH.
   Cost: time O(T W N (K + H)), memory O(T W N + W N K).

@@ -1,7 +1,8 @@
-"""Memory-compressed attention: keys and values shortened by a strided convolution (Liu et al. 2018, section 4.2.3).
+"""Memory-compressed attention: keys and values shortened by a strided convolution (Liu et al. 2018, section
+4.2.3).
 
-With kernel W = 3 and stride 3, as published, there are a third of the keys. `local` blocks and this one in turn
-(L-M-L-M-L) make T-DMCA. Compressed key c reads the positions c * stride .. c * stride + W - 1.
+With kernel W = 3 and stride 3, as published, there are a third of the keys. `local` blocks and this one in
+turn (L-M-L-M-L) make T-DMCA. Compressed key c reads the positions c * stride .. c * stride + W - 1.
 """
 
 import jax
@@ -13,7 +14,8 @@ from attention_zoo.ops.local import with_halo
 
 
 def compress(x_BSND, kernel_WNDH, bias_NH=None, *, stride=3):
-  """Strided convolution of each head: out_c = sum_w x_{c stride + w} kernel_w + bias, C = ceil(S / stride) of them.
+  """Strided convolution of each head: out_c = sum_w x_{c stride + w} kernel_w + bias, C = ceil(S / stride) of
+  them.
 
   The end is padded with zeros. N = 1 with D = d_model mixes all channels. Returns [B, C, N, H].
   Cost: time O(S W / stride N D H), memory O(S W / stride N D).
@@ -43,9 +45,10 @@ def memory_compressed_attention(
 ):
   """Every query sees every compressed key. Returns out_BTNH.
 
-  valid_BS (bool): positions that are no padding; the others count as zeros, and a compressed key of padding alone is
-  hidden. chunk: queries whose logits exist at one time; dropout draws one mask, so with it all queries are one chunk.
-  Cost: time O(T S / stride N (K + H)), memory O(chunk S / stride N + (T + S) N (K + H)), also for the gradient.
+  valid_BS (bool): positions that are no padding; the others count as zeros, and a compressed key of padding
+  alone is hidden. chunk: queries whose logits exist at one time; dropout draws one mask, so with it all
+  queries are one chunk. Cost: time O(T S / stride N (K + H)), memory O(chunk S / stride N + (T + S) N (K +
+  H)), also for the gradient.
   """
   check_shapes(q_BTNK, k_BSNK, v_BSNH)
   keys_BCNK, values_BCNH, seen_BC = _compressed(
@@ -71,9 +74,10 @@ def masked_memory_compressed_attention(
 ):
   """Causal: query t sees compressed key c only if all that c has read is no later, c * stride + W - 1 <= t.
 
-  So that the first rows have something to see, and as in Tensor2Tensor, the key and value of position 0 stand before
-  the compressed ones, uncompressed: rows 0 .. W - 2 see that alone, and a row never sees its own position unless a
-  field ends there (T-DMCA's local layers do that). Arguments, result and cost as `memory_compressed_attention`.
+  So that the first rows have something to see, and as in Tensor2Tensor, the key and value of position 0 stand
+  before the compressed ones, uncompressed: rows 0 .. W - 2 see that alone, and a row never sees its own
+  position unless a field ends there (T-DMCA's local layers do that). Arguments, result and cost as
+  `memory_compressed_attention`.
   """
   check_shapes(q_BTNK, k_BTNK, v_BTNH)
   if k_BTNK.shape[1] != q_BTNK.shape[1]:
@@ -90,7 +94,8 @@ def masked_memory_compressed_attention(
 
 
 def init_cache(k_BSNK, v_BSNH, kernel_width, stride=3):
-  """An empty cache for S positions. k_BSNK, v_BSNH: arrays or ShapeDtypeStructs of the shapes and types to come.
+  """An empty cache for S positions. k_BSNK, v_BSNH: arrays or ShapeDtypeStructs of the shapes and types to
+  come.
 
   A dict: keys, values [B, 1 + ceil(S / stride), N, ..]: position 0, then the compressed; key_tail, value_tail
   [B, kernel_width, N, ..]: the latest positions. Memory O(S / stride N (K + H)).
@@ -121,7 +126,8 @@ def masked_memory_compressed_step(
   index,
   stride=3,
 ):
-  """Position `index` (int32, may be traced) of `masked_memory_compressed_attention`: takes this position's key and value.
+  """Position `index` (int32, may be traced) of `masked_memory_compressed_attention`: takes this position's
+  key and value.
 
   Where a field ends here it is compressed, once. Returns out_B1NH and the new cache (see `init_cache`).
   Cost: time O(S / stride N (K + H) + W N (K^2 + H^2)).
@@ -174,7 +180,8 @@ def _compressed(
 
 
 def _check_kernels(k_BSNK, v_BSNH, key_kernel_WNDK, value_kernel_WNDH, key_bias_NK, value_bias_NH):
-  """One width for both (it decides what is past), and depths that stay what they are (position 0 is uncompressed)."""
+  """One width for both (it decides what is past), and depths that stay what they are (position 0 is
+  uncompressed)."""
   _, _, N, K = k_BSNK.shape
   W, H = key_kernel_WNDK.shape[0], v_BSNH.shape[-1]
   for name, x, wanted in (
@@ -188,7 +195,8 @@ def _check_kernels(k_BSNK, v_BSNH, key_kernel_WNDK, value_kernel_WNDH, key_bias_
 
 
 def _chunked(q_BTNK, keys_BCNK, values_BCNH, seen_BC, last_C, chunk, dropout):
-  """Attention where query t sees key c if last_C[c] <= t, a chunk of queries at a time, each recomputed backward."""
+  """Attention where query t sees key c if last_C[c] <= t, a chunk of queries at a time, each recomputed
+  backward."""
   B, T, N, K = q_BTNK.shape
 
   def rows(q_BTNK, start):

@@ -1,8 +1,8 @@
 """Relative positions as something added to the logits, or turned into queries and keys: T5, ALiBi, rotary.
 
-`t5_bias` and `alibi_bias` go to the bias argument of `dot_product_attention`; `rotate` is applied to queries and keys
-before it. All take positions rather than lengths (int32, may be traced): for a step of incremental decoding the query
-positions are `index[None]`; with `rotate` the cache holds keys already rotated.
+`t5_bias` and `alibi_bias` go to the bias argument of `dot_product_attention`; `rotate` is applied to queries
+and keys before it. All take positions rather than lengths (int32, may be traced): for a step of incremental
+decoding the query positions are `index[None]`; with `rotate` the cache holds keys already rotated.
 """
 
 import math
@@ -14,9 +14,10 @@ import numpy as np
 def t5_buckets(distance_TS, *, num_buckets=32, max_distance=128, bidirectional=True):
   """T5's bucket of each distance s - t (Raffel et al. 2020, section 2.1; the published code).
 
-  One half of the buckets (of those of each sign, if bidirectional) hold one distance each, the other half ever longer
-  ranges, growing geometrically up to max_distance; all further ones share the last. If not bidirectional the future
-  falls in bucket 0. Edges are computed in exact arithmetic. Returns int32 of the same shape. Cost: O(T S log buckets).
+  One half of the buckets (of those of each sign, if bidirectional) hold one distance each, the other half
+  ever longer ranges, growing geometrically up to max_distance; all further ones share the last. If not
+  bidirectional the future falls in bucket 0. Edges are computed in exact arithmetic. Returns int32 of the
+  same shape. Cost: O(T S log buckets).
   """
   one_sided = num_buckets // 2 if bidirectional else num_buckets
   exact = one_sided // 2
@@ -52,7 +53,8 @@ def t5_bias(table_RN, query_positions_T, key_positions_S, *, max_distance=128, b
 
 
 def alibi_slopes(num_heads):
-  """Slopes 2^(-8 i / N), i = 1 .. N; between powers of two, every second slope of twice as many (Press et al. 2022).
+  """Slopes 2^(-8 i / N), i = 1 .. N; between powers of two, every second slope of twice as many (Press et al.
+  2022).
 
   Returns a NumPy array, N.
   """
@@ -63,7 +65,8 @@ def alibi_slopes(num_heads):
 
 
 def alibi_bias(num_heads, query_positions_T, key_positions_S):
-  """-slope_n |t - s|, to be used with a causal mask in the paper (Press et al. 2022, section 3). Returns [1, N, T, S].
+  """-slope_n |t - s|, to be used with a causal mask in the paper (Press et al. 2022, section 3). Returns [1,
+  N, T, S].
 
   Cost: time and memory O(T S N).
   """
@@ -72,10 +75,12 @@ def alibi_bias(num_heads, query_positions_T, key_positions_S):
 
 
 def rotate(x_BTNK, positions_BT, *, base=10000.0):
-  """Rotary position embedding: turns each pair (x_2i, x_2i+1) by position * base^(-2 i / d_k) (Su et al. 2021, eq. 34).
+  """Rotary position embedding: turns each pair (x_2i, x_2i+1) by position * base^(-2 i / d_k) (Su et al.
+  2021, eq. 34).
 
-  q . k of rotated queries and keys depends on positions by their distance alone. Lengths are kept; position 0 is the
-  identity. positions_BT: [B or 1, T]. Computed in float32, returned in x's type. Cost: time and memory O(T N K).
+  q . k of rotated queries and keys depends on positions by their distance alone. Lengths are kept; position 0
+  is the identity. positions_BT: [B or 1, T]. Computed in float32, returned in x's type. Cost: time and memory
+  O(T N K).
   """
   if x_BTNK.ndim != 4 or x_BTNK.shape[-1] % 2:
     raise ValueError(f"x_BTNK has shape {x_BTNK.shape}, wanted rank 4 and an even K")

@@ -1,15 +1,18 @@
-"""Attention that knows how far apart query and key are: Shaw, Music Transformer, Transformer-XL, T5, ALiBi, rotary.
+"""Attention that knows how far apart query and key are: Shaw, Music Transformer, Transformer-XL, T5, ALiBi,
+rotary.
 
-Distance is key position minus query position, so the past is negative. A table_RNK has one row a distance, ascending;
-N = 1 shares it between heads. Where there are more keys than queries (a memory, or a cache), the queries are the last.
+Distance is key position minus query position, so the past is negative. A table_RNK has one row a distance,
+ascending; N = 1 shares it between heads. Where there are more keys than queries (a memory, or a cache), the
+queries are the last.
 
-Two ways to the same numbers. *Gather*: look a row up for every pair, an array [T, S, N, K]. *Skew* (Huang et al. 2018,
-section 3.4): multiply the queries with the table first, then move row t of the product T - 1 - t places to the left by
-pad, reshape and slice. Beside the logits, that needs O(S K) for the table instead of O(T S K).
+Two ways to the same numbers. *Gather*: look a row up for every pair, an array [T, S, N, K]. *Skew* (Huang et
+al. 2018, section 3.4): multiply the queries with the table first, then move row t of the product T - 1 - t
+places to the left by pad, reshape and slice. Beside the logits, that needs O(S K) for the table instead of
+O(T S K).
 
-The `_step` functions are one position of incremental decoding: q_B1NK at position `index` (int32, may be traced), k_BSNK
-and v_BSNH the cache with that position already written; later slots are not looked at. Equal to the parallel form.
-options everywhere: bias, dropout, return_weights as `dot_product.attend` takes them.
+The `_step` functions are one position of incremental decoding: q_B1NK at position `index` (int32, may be
+traced), k_BSNK and v_BSNH the cache with that position already written; later slots are not looked at. Equal
+to the parallel form. options everywhere: bias, dropout, return_weights as `dot_product.attend` takes them.
 """
 
 import jax
@@ -21,10 +24,11 @@ from attention_zoo.ops.dot_product import attend, check_shapes, dot, masked_soft
 
 
 def skew(x_BNTR, S):
-  """Relative to absolute: out[t, s] = x[t, s - t + T - 1], by pad, reshape and slice (Huang et al. 2018, 3.4.1).
+  """Relative to absolute: out[t, s] = x[t, s - t + T - 1], by pad, reshape and slice (Huang et al. 2018,
+  3.4.1).
 
-  R = T + S - 1 covers every pair. R = S covers the causal ones, s - t <= S - T; the others hold rubbish to be masked.
-  Returns [B, N, T, S]. Cost: time and memory O(T R), no arithmetic.
+  R = T + S - 1 covers every pair. R = S covers the causal ones, s - t <= S - T; the others hold rubbish to be
+  masked. Returns [B, N, T, S]. Cost: time and memory O(T R), no arithmetic.
   """
   B, N, T, R = x_BNTR.shape
   if T == 0:
@@ -41,8 +45,8 @@ def skew(x_BNTR, S):
 def shaw_attention(q_BTNK, k_BSNK, v_BSNH, key_table_RNK, value_table_RNH=None, *, mask=None, **options):
   """Attention with relations on keys and values (Shaw et al. 2018, eq. 3 and 4), by skewing.
 
-  logits_ts = q_t . (k_s + keys[clip(s - t, -k, k)]) / sqrt(d_k), out_t = sum_s w_ts (v_s + values[clip(s - t, -k, k)]),
-  with R = 2 k + 1 rows. In the paper the tables are shared between heads (N = 1). Returns out_BTNH.
+  logits_ts = q_t . (k_s + keys[clip(s - t, -k, k)]) / sqrt(d_k), out_t = sum_s w_ts (v_s + values[clip(s - t,
+  -k, k)]), with R = 2 k + 1 rows. In the paper the tables are shared between heads (N = 1). Returns out_BTNH.
   Cost: time O(T S N (K + H) + T R N (K + H)), memory O(T S N + R N (K + H)).
   """
   T, S = q_BTNK.shape[1], k_BSNK.shape[1]
@@ -59,7 +63,8 @@ def shaw_attention(q_BTNK, k_BSNK, v_BSNH, key_table_RNK, value_table_RNH=None, 
 
 
 def shaw_step(q_B1NK, k_BSNK, v_BSNH, key_table_RNK, value_table_RNH=None, *, index, **options):
-  """`shaw_attention` with a causal mask for the query at `index`. Cost: time O((S + R) N (K + H)), memory O(S N)."""
+  """`shaw_attention` with a causal mask for the query at `index`. Cost: time O((S + R) N (K + H)), memory O(S
+  N)."""
   S = k_BSNK.shape[1]
   return _shaw(
     q_B1NK,
@@ -76,7 +81,8 @@ def shaw_step(q_B1NK, k_BSNK, v_BSNH, key_table_RNK, value_table_RNH=None, *, in
 def shaw_gather_attention(
   q_BTNK, k_BSNK, v_BSNH, key_table_RNK, value_table_RNH=None, *, mask=None, bias=None
 ):
-  """`shaw_attention` as the paper's equations read, a row looked up for every pair. To check and to measure against.
+  """`shaw_attention` as the paper's equations read, a row looked up for every pair. To check and to measure
+  against.
 
   Cost: memory O(T S N (K + H)) for the gathered tables, time the same as `shaw_attention`'s content part.
   """
@@ -104,7 +110,8 @@ def _shaw(
   dropout=None,
   return_weights=False,
 ):
-  """spread: BNTR -> BNTS, linear. Its transpose adds up the weights of the pairs that share a row of value_table_RNH."""
+  """spread: BNTR -> BNTS, linear. Its transpose adds up the weights of the pairs that share a row of
+  value_table_RNH."""
   _check_shaw(q_BTNK, k_BSNK, v_BSNH, key_table_RNK, value_table_RNH, bias, mask)
   q_BTNK = q_BTNK * q_BTNK.shape[-1] ** -0.5
   relative_BNTR = jnp.einsum("BTNK,RNK->BNTR", q_BTNK, key_table_RNK, preferred_element_type=jnp.float32)
@@ -123,7 +130,8 @@ def _shaw(
 
 
 def _clip(x_BNTR, before, after):
-  """Rows for the distances -before .. after out of rows for -k .. k: the outermost are repeated, or not all needed."""
+  """Rows for the distances -before .. after out of rows for -k .. k: the outermost are repeated, or not all
+  needed."""
   k = x_BNTR.shape[-1] // 2
   edges = (max(before - k, 0), max(after - k, 0))
   start = max(k - before, 0)
@@ -176,9 +184,11 @@ def skewed_step(
   mask=None,
   **options,
 ):
-  """The query at `index` of `music_attention` or `transformer_xl_attention`: time O(S N (K + H)), memory O(S N).
+  """The query at `index` of `music_attention` or `transformer_xl_attention`: time O(S N (K + H)), memory O(S
+  N).
 
-  table_RNK: distances -(R - 1) .. 0, R >= S. mask: further keys to hide, of shape that broadcasts to [B, N, 1, S].
+  table_RNK: distances -(R - 1) .. 0, R >= S. mask: further keys to hide, of shape that broadcasts to [B, N,
+  1, S].
   """
   check_shapes(q_B1NK, k_BSNK, v_BSNH, options.get("bias"), mask)
   S = k_BSNK.shape[1]
@@ -192,10 +202,11 @@ def skewed_step(
 
 
 def music_attention(q_BTNK, k_BSNK, v_BSNH, table_RNK, *, mask=None, **options):
-  """Music Transformer's causal relative attention softmax((Q K^T + skew(Q E^T)) / sqrt(d_k)) V (Huang et al. 2018, eq. 3).
+  """Music Transformer's causal relative attention softmax((Q K^T + skew(Q E^T)) / sqrt(d_k)) V (Huang et al.
+  2018, eq. 3).
 
-  table_RNK: E, distances -(R - 1) .. 0, R >= S; the last S rows are used. Causal; mask hides more. Returns out_BTNH.
-  Cost: time O(T S N (K + H)), memory O(T S N + S N K): the paper's O(L^2 D) has become O(L D).
+  table_RNK: E, distances -(R - 1) .. 0, R >= S; the last S rows are used. Causal; mask hides more. Returns
+  out_BTNH. Cost: time O(T S N (K + H)), memory O(T S N + S N K): the paper's O(L^2 D) has become O(L D).
   """
   check_shapes(q_BTNK, k_BSNK, v_BSNH)
   T, S = q_BTNK.shape[1], k_BSNK.shape[1]
@@ -206,9 +217,11 @@ def music_attention(q_BTNK, k_BSNK, v_BSNH, table_RNK, *, mask=None, **options):
 
 
 def music_bidirectional_attention(q_BTNK, k_BSNK, v_BSNH, table_RNK, *, mask=None, **options):
-  """`music_attention` that also looks ahead. table_RNK: distances -r .. r (R = 2 r + 1) with r >= S - 1 and T - 1.
+  """`music_attention` that also looks ahead. table_RNK: distances -r .. r (R = 2 r + 1) with r >= S - 1 and T
+  - 1.
 
-  Unlike Shaw's, distances are not clipped: a table that is too short is an error. Returns out_BTNH. Cost: the same.
+  Unlike Shaw's, distances are not clipped: a table that is too short is an error. Returns out_BTNH. Cost: the
+  same.
   """
   check_shapes(q_BTNK, k_BSNK, v_BSNH)
   T, S, r = q_BTNK.shape[1], k_BSNK.shape[1], len(table_RNK) // 2
@@ -225,9 +238,9 @@ def transformer_xl_attention(
 ):
   """softmax(((q + u) k^T + (q + v) (W_kR R_{t-s})^T) / sqrt(d_k)) v, causal (Dai et al. 2019, section 3.3).
 
-  k_BSNK, v_BSNH: S - T positions of memory (projected from hidden states behind a stop_gradient), then the segment.
-  table_RNK: `sinusoids` of the distances -(R - 1) .. 0 times W_kR, R >= S. content_bias_NK, position_bias_NK: the
-  paper's u and v. mask hides more, such as a memory not yet filled. Returns out_BTNH.
+  k_BSNK, v_BSNH: S - T positions of memory (projected from hidden states behind a stop_gradient), then the
+  segment. table_RNK: `sinusoids` of the distances -(R - 1) .. 0 times W_kR, R >= S. content_bias_NK,
+  position_bias_NK: the paper's u and v. mask hides more, such as a memory not yet filled. Returns out_BTNH.
   Cost: time O(T S N (K + H)), memory O(T S N + S N K).
   """
   return music_attention(
@@ -243,7 +256,8 @@ def transformer_xl_attention(
 
 
 def sinusoids(positions_R, d_model):
-  """[sin | cos] of positions / 10000^(2 i / d_model) (Dai et al. 2019, R). positions may be negative. Returns RD."""
+  """[sin | cos] of positions / 10000^(2 i / d_model) (Dai et al. 2019, R). positions may be negative. Returns
+  RD."""
   if d_model % 2:
     raise ValueError(f"d_model is {d_model}, wanted an even number")
   angles_RD = positions_R[:, None] / 10000.0 ** (jnp.arange(0, d_model, 2) / d_model)[None]

@@ -1,19 +1,15 @@
 """One HTML page about a trained translation run: settings, curve, scores, samples, attention."""
 
-import json
-from importlib import metadata
-
 from etils import epath
 
 from attention_zoo.plots.report import run_report
-
-PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "sentencepiece", "sacrebleu", "numpy")
+from attention_zoo.training.metrics import read_metrics
+from attention_zoo.training.workdir import versions
 
 
 def translation_report(run, result, *, command, num_samples=20, num_attentions=3) -> str:
   """HTML of a `tasks.translator.Translator` and what its `evaluate` returned."""
   workdir = run.task.workdir
-  lines = (workdir / "metrics.jsonl").read_text().splitlines() if (workdir / "metrics.jsonl").exists() else []
   triples = list(zip(result["sources"], result["hypotheses"], result["references"], strict=True))
   # Sentences of ten words or so make maps that can be read; the longest of those reorder the most.
   drawn = sorted((s for s, hypothesis, _ in triples if hypothesis and len(s) <= 60), key=len)[-num_attentions:]
@@ -25,13 +21,20 @@ def translation_report(run, result, *, command, num_samples=20, num_attentions=3
   return run_report(
     f"{epath.Path(workdir).name}: {'-'.join(run.config.data.languages)}, checkpoint {run.checkpoint}",
     list(_flat(run.config)),
-    [json.loads(line) for line in lines],
+    [_by_split(record) for record in read_metrics(workdir)],
     [(row["name"], row["score"], row["signature"]) for row in result["bleu"]],
     triples[::stride][:num_samples],
     attentions,
-    {package: metadata.version(package) for package in PACKAGES},
+    versions(),
     command,
   )
+
+
+def _by_split(record) -> dict:
+  """{'split': 'dev', 'loss': l, 'step': s} -> {'dev/loss': l, 'step': s}, as the curves want it."""
+  return {"step": record["step"]} | {
+    f"{record['split']}/{name}": value for name, value in record.items() if name not in ("step", "split", "time")
+  }
 
 
 def _flat(group, prefix=""):

@@ -5,6 +5,7 @@
 
 import functools
 import itertools
+import logging
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,8 @@ from attention_zoo.models import MODELS
 from attention_zoo.tasks.translator import Translator
 from attention_zoo.training.loss import linear_cross_entropy
 
+logger = logging.getLogger(__name__)
+
 
 class Translation:
   """The task object of `training/loop.py`, made from a config and a work directory."""
@@ -32,7 +35,15 @@ class Translation:
     if (name := fields.pop("name")) not in MODELS:
       raise UserError(f"config.model.name = {name!r} is not one of {', '.join(MODELS)}")
     module = MODELS[name]
-    self.model_config = module.Config(vocab_size=config.data.vocab_size, **fields)
+    try:
+      self.model_config = module.Config(vocab_size=config.data.vocab_size, **fields)
+    except (TypeError, ValueError) as error:
+      raise UserError(f"config.model: {error}") from error
+    if self.model_config.positions == "learned" and config.data.row_length > self.model_config.max_length:
+      raise UserError(
+        f"config.data.row_length = {config.data.row_length}, but learned positions end at config.model.max_length = "
+        f"{self.model_config.max_length}: raise the one or lower the other"
+      )
     self.model = module.Transformer(self.model_config)
     self.reorder = module.reorder
 
@@ -63,9 +74,16 @@ class Translation:
     """The tokenised sentences of a split, kept on disk."""
     data = self.config.data
     cache_dir = data.cache_dir or self.workdir / "data"
-    return build_corpus(
+    corpus = build_corpus(
       self.source, split, self.tokenizer, max_length=data.max_length, too_long=data.too_long, cache_dir=cache_dir
     )
+    if corpus.too_long and jax.process_index() == 0:
+      done = {"truncate": "cut there", "skip": "left out"}[data.too_long]
+      logger.warning(
+        "%s: %d of %d pairs are longer than config.data.max_length = %d tokens and %s",
+        split, corpus.too_long, len(corpus) + (data.too_long == "skip") * corpus.too_long, data.max_length, done,
+      )  # fmt: skip
+    return corpus
 
   @functools.cached_property
   def batches(self):

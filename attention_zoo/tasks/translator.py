@@ -13,6 +13,7 @@ from attention_zoo.data.tokenizer import BOS, EOS, PAD
 from attention_zoo.decoding.batching import length_batches
 from attention_zoo.decoding.beam import beam_search
 from attention_zoo.decoding.score import sequence_scores
+from attention_zoo.errors import UserError
 from attention_zoo.evaluation.bleu import bleu_report
 from attention_zoo.evaluation.perplexity import count_words, perplexity
 
@@ -70,7 +71,7 @@ class Translator:
     beam_size = decode.beam_size if beam_size is None else beam_size
     alpha = decode.alpha if alpha is None else alpha
     if not 1 <= n_best <= beam_size:
-      raise ValueError(f"n_best must lie between 1 and the beam size {beam_size}, got {n_best}")
+      raise UserError(f"n_best must lie between 1 and the beam size {beam_size}, got {n_best}")
     found = [[Hypothesis("", 0.0, 0.0, [])] for _ in sentences]
     sources = self.encode(sentences)
     full = [i for i, source in enumerate(sources) if len(source) > 1]

@@ -1,4 +1,5 @@
-"""Checkpoint averaging (Vaswani et al. 2017, section 6.1: the last 5 checkpoints of base, the last 20 of big)."""
+"""Checkpoint averaging (Vaswani et al. 2017, section 6.1: the last 5 checkpoints of base, the last 20 of
+big)."""
 
 import json
 
@@ -16,9 +17,10 @@ GROUP_BYTES = 1 << 28
 def average(workdir, steps=None, last=5) -> list[int]:
   """Writes the arithmetic mean of several checkpoints' parameters to WORKDIR/average; returns their steps.
 
-  steps: which ones; None takes the `last` newest. Sums are float32; the mean has the parameters' own type. In memory
-  are the mean and one group of leaves of one checkpoint, never two whole checkpoints. WORKDIR/average/average.json
-  records the parents. Raises UserError for steps that are not there or damaged, and for parents of different configs.
+  steps: which ones; None takes the `last` newest. Sums are float32; the mean has the parameters' own type. In
+  memory are the mean and one group of leaves of one checkpoint, never two whole checkpoints.
+  WORKDIR/average/average.json records the parents. Raises UserError for steps that are not there or damaged,
+  and for parents of different configs.
   """
   found = checkpoints.steps(workdir)
   if steps is None:
@@ -42,14 +44,18 @@ def average(workdir, steps=None, last=5) -> list[int]:
     part = tree.unflatten(leaf if index in group else ... for index, leaf in enumerate(leaves))
     total = None
     for directory in directories:
-      values = [x.astype(np.float32) for x in jax.tree.leaves(checkpoints.read_params(directory, _drop(part)))]
+      values = [
+        x.astype(np.float32) for x in jax.tree.leaves(checkpoints.read_params(directory, _drop(part)))
+      ]
       total = values if total is None else [a + b for a, b in zip(total, values, strict=True)]
     means += [
       (x / np.float32(len(steps))).astype(leaves[index].dtype) for index, x in zip(group, total, strict=True)
     ]
   record = {"steps": steps, "config": config}
   checkpoints.write_params(
-    epath.Path(workdir) / "average", tree.unflatten(means), {"average.json": json.dumps(record, indent=2) + "\n"}
+    epath.Path(workdir) / "average",
+    tree.unflatten(means),
+    {"average.json": json.dumps(record, indent=2) + "\n"},
   )
   return steps
 
@@ -82,7 +88,8 @@ def _same_shapes(first, other, first_step, step):
   for name in sorted(shapes[0] | shapes[1]):
     if shapes[0].get(name) != shapes[1].get(name):
       raise UserError(
-        f"the parameter {name} is {shapes[0].get(name)} at step {first_step} and {shapes[1].get(name)} at step {step}"
+        f"the parameter {name} is {shapes[0].get(name)} at step {first_step} "
+        f"and {shapes[1].get(name)} at step {step}"
       )
 
 

@@ -1,8 +1,9 @@
 """Checkpoints by Orbax: asynchronous, atomic, keep-last-n, opened on any number of devices.
 
-WORKDIR/checkpoints/STEP/ holds the items `params` and `rest` (all else of the training state), and on a local disk
-`checksums.json` with size and CRC-32 of every file, written before the directory gets its final name. A checkpoint
-that is truncated, changed or incomplete is therefore found out before it is used. WORKDIR/average/ holds `params`.
+WORKDIR/checkpoints/STEP/ holds the items `params` and `rest` (all else of the training state), and on a local
+disk `checksums.json` with size and CRC-32 of every file, written before the directory gets its final name. A
+checkpoint that is truncated, changed or incomplete is therefore found out before it is used. WORKDIR/average/
+holds `params`.
 """
 
 import contextlib
@@ -24,7 +25,8 @@ from jax.experimental import multihost_utils
 from attention_zoo.errors import UserError
 
 logger = logging.getLogger(__name__)
-# Orbax reports every file operation at level INFO, expected conditions at WARNING, and at ERROR what it raises anyway.
+# Orbax reports every file operation at level INFO, expected conditions at WARNING, and at ERROR what it
+# raises anyway.
 absl_logging.get_absl_logger().addFilter(lambda record: "/orbax/" not in record.pathname)
 
 CHECKSUMS = "checksums.json"
@@ -33,11 +35,13 @@ CHECKSUMS = "checksums.json"
 class Checkpoints:
   """The checkpoints of one run. Every process must make the same calls in the same order.
 
-  workdir: local or gs:// path. keep: how many of the newest stay. metadata: a JSON value stored with each checkpoint.
+  workdir: local or gs:// path. keep: how many of the newest stay. metadata: a JSON value stored with each
+  checkpoint.
   """
 
   def __init__(self, workdir, keep=5, metadata=None):
     self.directory = epath.Path(workdir) / "checkpoints"
+    self._aside = epath.Path(workdir) / "damaged"
     self._metadata = metadata
     self._saving = None
     options = ocp.CheckpointManagerOptions(
@@ -46,15 +50,18 @@ class Checkpoints:
       async_options=ocp.AsyncOptions(timeout_secs=1800, post_finalization_callback=self._seal),
     )
     try:
-      self._manager = ocp.CheckpointManager(_absolute(self.directory), options=options, item_names=("params", "rest"))
+      self._manager = ocp.CheckpointManager(
+        _absolute(self.directory), options=options, item_names=("params", "rest")
+      )
     except OSError as error:
       raise UserError(f"cannot use {self.directory}: {error}") from error
 
   def save(self, step: int, state) -> None:
-    """Copies the state off the devices and writes it in the background. state: a NamedTuple with a field params.
+    """Copies the state off the devices and writes it in the background. state: a NamedTuple with a field
+    params.
 
-    Raises UserError when there is no room for this save or the one before could not be written; older checkpoints
-    stay as they are.
+    Raises UserError when there is no room for this save or the one before could not be written; older
+    checkpoints stay as they are.
     """
     rest = {name: getattr(state, name) for name in state._fields if name != "params"}
     items = ocp.args.Composite(params=ocp.args.PyTreeSave(state.params), rest=ocp.args.PyTreeSave(rest))
@@ -67,16 +74,21 @@ class Checkpoints:
   def _check_room(self, state):
     """Writers in many threads fail in many ways on a full disk: better not to begin."""
     if _is_local(self.directory):
-      needed = sum(shard.data.nbytes for x in jax.tree.leaves(state) for shard in x.addressable_shards if not shard.replica_id)
+      needed = sum(
+        shard.data.nbytes
+        for x in jax.tree.leaves(state)
+        for shard in x.addressable_shards
+        if not shard.replica_id
+      )
       free = shutil.disk_usage(self.directory).free
       if free < needed:
         self._cannot_write(f"it takes {needed:,} bytes and {free:,} are free")
 
   def _cannot_write(self, reason, cause=None):
     raise UserError(
-      f"the checkpoint of step {self._saving} could not be written to {self.directory}: {reason}. Checkpoints on disk: "
-      f"{self.steps() or 'none'}. Make room or choose another workdir, and run the same command again: it resumes from "
-      "the newest"
+      f"the checkpoint of step {self._saving} could not be written to {self.directory}: {reason}. "
+      f"Checkpoints on disk: {self.steps() or 'none'}. Make room or choose another workdir, and run the same "
+      "command again: it resumes from the newest"
     ) from cause
 
   @contextlib.contextmanager
@@ -110,26 +122,24 @@ class Checkpoints:
     return steps(self.directory.parent)
 
   def restore(self, abstract_state, step=None):
-    """(state, step) of the newest checkpoint that is whole (or of the step asked for), or None where there is none.
+    """(state, step) of the newest checkpoint that is whole (or of the step asked for), or None where there is
+    none.
 
-    abstract_state: the state's tree of ShapeDtypeStruct, with the shardings it shall have: these alone decide where
-    it goes. A damaged checkpoint is reported, moved to WORKDIR/damaged/ and the one before is taken; UserError when
-    the step asked for, or every checkpoint, is damaged.
+    abstract_state: the state's tree of ShapeDtypeStruct, with the shardings it shall have: these alone decide
+    where it goes. A damaged checkpoint is reported, moved to WORKDIR/damaged/ and the one before is taken;
+    UserError when the step asked for, or every checkpoint, is damaged.
     """
     found = self.steps() if step is None else [step]
     for candidate in reversed(found):
-      problem = self._agree(damage(self.directory / str(candidate)))
+      problem = self._damage(candidate)
       if not problem:
-        try:
-          return self._restore(abstract_state, candidate), candidate
-        except Exception as error:  # Orbax and TensorStore raise many types for damaged files.
-          problem = f"{type(error).__name__}: {str(error).splitlines()[0][:300]}"
+        return self._restore(abstract_state, candidate), candidate
       if step is not None:
         raise UserError(f"the checkpoint {self.directory / str(step)} is damaged: {problem}")
       logger.warning("the checkpoint of step %d is damaged (%s): trying the one before", candidate, problem)
       self._set_aside(candidate)
     if found:
-      raise UserError(f"every checkpoint in {self.directory} is damaged; they are now in {self._damaged()}")
+      raise UserError(f"every checkpoint in {self.directory} is damaged; they are now in {self._aside}")
     return None
 
   def _restore(self, abstract_state, step):
@@ -139,27 +149,30 @@ class Checkpoints:
       as_asked = ocp.checkpoint_utils.construct_restore_args(tree)
       return ocp.args.PyTreeRestore(tree, restore_args=as_asked)
 
-    items = self._manager.restore(
-      step, args=ocp.args.Composite(params=restore_args(abstract_state.params), rest=restore_args(rest))
-    )
+    items = ocp.args.Composite(params=restore_args(abstract_state.params), rest=restore_args(rest))
+    try:
+      items = self._manager.restore(step, args=items)
+    except (ValueError, KeyError) as error:
+      raise UserError(
+        f"the checkpoint {self.directory / str(step)} is not damaged, but it is not of this model and "
+        f"optimizer: {str(error).strip()[:1000]}"
+      ) from error
     return type(abstract_state)(params=items["params"], **items["rest"])
 
-  def _agree(self, problem: str) -> str:
+  def _damage(self, step) -> str:
     """Process 0 reads the files; the others take its word, so that all choose the same step."""
-    if jax.process_count() == 1:
-      return problem
-    return "" if multihost_utils.broadcast_one_to_all(np.int32(not problem)) else problem or "seen by process 0"
-
-  def _damaged(self):
-    return self.directory.parent / "damaged"
+    problem = damage(self.directory / str(step)) if jax.process_index() == 0 else "process 0 says so"
+    if jax.process_count() > 1 and multihost_utils.broadcast_one_to_all(np.int32(not problem)):
+      return ""
+    return problem
 
   def _set_aside(self, step):
     """Nothing is deleted, but the step can be saved anew."""
     if jax.process_index() == 0:
-      target = self._damaged() / str(step)
+      target = self._aside / str(step)
       if target.exists():
         target.rmtree()
-      self._damaged().mkdir(parents=True, exist_ok=True)
+      self._aside.mkdir(parents=True, exist_ok=True)
       (self.directory / str(step)).rename(target)
     if jax.process_count() > 1:
       multihost_utils.sync_global_devices(f"set aside {step}")
@@ -202,7 +215,8 @@ def _write_checksums(directory) -> None:
 
 
 def damage(directory) -> str:
-  """What is wrong with the files of a checkpoint, or ''. On remote storage, which checks itself, always ''."""
+  """What is wrong with the files of a checkpoint, or ''. On remote storage, which checks itself, always
+  ''."""
   if not _is_local(directory):
     return ""
   directory = pathlib.Path(directory)
@@ -229,13 +243,16 @@ def read_metadata(workdir, step: int):
 
 
 def params_directory(workdir, checkpoint="average") -> epath.Path:
-  """The directory of the parameters that 'average', 'latest' or a step means; UserError where there is none."""
+  """The directory of the parameters that 'average', 'latest' or a step means; UserError where there is
+  none."""
   workdir = epath.Path(workdir)
   found = steps(workdir)
   if checkpoint == "average":
     directory = workdir / "average"
     if not (directory / "params").exists():
-      raise UserError(f"{workdir} has no averaged checkpoint; it has the steps {found}: average first, or name one")
+      raise UserError(
+        f"{workdir} has no averaged checkpoint; it has the steps {found}: average first, or name one"
+      )
   elif checkpoint == "latest":
     if not found:
       raise UserError(f"{workdir} has no checkpoints")
@@ -261,7 +278,8 @@ def params_directory(workdir, checkpoint="average") -> epath.Path:
 def load_params(workdir, checkpoint="average") -> dict:
   """The parameters, as nested dicts of numpy arrays: no mesh, no optimizer state, no devices of the past.
 
-  workdir: local or gs:// path. checkpoint: 'average', 'latest' or a step. UserError where it is missing or damaged.
+  workdir: local or gs:// path. checkpoint: 'average', 'latest' or a step. UserError where it is missing or
+  damaged.
   """
   return read_params(params_directory(workdir, checkpoint))
 
@@ -273,7 +291,8 @@ def abstract_params(directory) -> dict:
 
 
 def read_params(directory, part=None) -> dict:
-  """Nested dict of numpy arrays from a params directory. part: what to read of `abstract_params`; default all."""
+  """Nested dict of numpy arrays from a params directory. part: what to read of `abstract_params`; default
+  all."""
   part = abstract_params(directory) if part is None else part
   as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), part)
   with ocp.PyTreeCheckpointer() as checkpointer:
@@ -283,7 +302,8 @@ def read_params(directory, part=None) -> dict:
 
 
 def write_params(directory, params, files: dict[str, str]) -> None:
-  """Replaces `directory` with one that holds `params` and text files, with checksums; atomic on a local disk."""
+  """Replaces `directory` with one that holds `params` and text files, with checksums; atomic on a local
+  disk."""
   directory = _absolute(directory)
   temporary = directory.parent / (directory.name + ".tmp")
   try:
@@ -296,9 +316,12 @@ def write_params(directory, params, files: dict[str, str]) -> None:
       (temporary / name).write_text(text)
     if _is_local(directory):
       _write_checksums(temporary)
+    old = directory.parent / (directory.name + ".old")
     if directory.exists():
-      directory.rmtree()
+      directory.rename(old)
     temporary.rename(directory)
+    if old.exists():
+      old.rmtree()
   except OSError as error:
     shutil.rmtree(temporary, ignore_errors=True)
     raise UserError(f"cannot write {directory}: {error}") from error

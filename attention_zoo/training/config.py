@@ -1,8 +1,9 @@
 """What a run's config may say: fields, types, ranges; written to and read from JSON; compared on resume.
 
-A config is a locked `ml_collections.ConfigDict` with the string `task` and the groups `model, data, optimizer, train,
-decode, eval, mesh`. `GROUPS` lists the fields of translation; a task with other fields passes its own groups to
-`validate`. A misspelt field, a missing one, a wrong type or a value out of range is a `UserError` that names it.
+A config is a locked `ml_collections.ConfigDict` with the string `task` and the groups `model, data,
+optimizer, train, decode, eval, mesh`. `GROUPS` lists the fields of translation; a task with other fields
+passes its own groups to `validate`. A misspelt field, a missing one, a wrong type or a value out of range is
+a `UserError` that names it.
 """
 
 import dataclasses
@@ -152,7 +153,8 @@ def _check_value(path, value, field):
 def validate(config, groups=None) -> None:
   """Raises UserError for a field that is unknown, missing, of the wrong type or out of range.
 
-  groups: {group: {field: Field}}; the default is translation's. A group with no fields listed may hold anything.
+  groups: {group: {field: Field}}; the default is translation's. A group with no fields listed may hold
+  anything.
   """
   groups = GROUPS if groups is None else groups
   top = ("task", *groups)
@@ -177,7 +179,9 @@ def validate(config, groups=None) -> None:
   if config.mesh.data == 0:
     raise UserError("config.mesh.data must be -1 (all devices that are left) or at least 1, not 0")
   if config.optimizer.schedule != "inverse_sqrt" and config.optimizer.decay_steps < 1:
-    raise UserError(f"config.optimizer.decay_steps must be at least 1 with schedule {config.optimizer.schedule!r}")
+    raise UserError(
+      f"config.optimizer.decay_steps must be at least 1 with schedule {config.optimizer.schedule!r}"
+    )
 
 
 def to_json(config) -> str:
@@ -212,7 +216,9 @@ def _flat(config) -> dict[str, str]:
 def diff(old, new, ignore=()) -> str:
   """One line for each field that differs, 'field: old -> new'; '' where none does. ignore: name patterns."""
   old, new = _flat(old), _flat(new)
-  names = [name for name in sorted(old | new) if not any(fnmatch.fnmatch(name, pattern) for pattern in ignore)]
+  names = [
+    name for name in sorted(old | new) if not any(fnmatch.fnmatch(name, pattern) for pattern in ignore)
+  ]
   absent = "(absent)"
   changed = [name for name in names if old.get(name, absent) != new.get(name, absent)]
   return "\n".join(f"  {name}: {old.get(name, absent)} -> {new.get(name, absent)}" for name in changed)

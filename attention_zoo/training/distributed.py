@@ -1,7 +1,8 @@
-"""Several processes, one training run: JAX's multi-controller runtime, started from the environment or by hand.
+"""Several processes, one training run: JAX's multi-controller runtime, started from the environment or by
+hand.
 
-A process that dies ends the others: JAX notices when its heartbeat stays away, says which one it was, and aborts (exit
-code 134, SIGABRT). All started again, they resume from the newest checkpoint.
+A process that dies ends the others: JAX notices when its heartbeat stays away, says which one it was, and
+aborts (exit code 134, SIGABRT). All started again, they resume from the newest checkpoint.
 """
 
 import contextlib
@@ -32,18 +33,22 @@ def launcher() -> str:
 
 
 def initialize(coordinator=None, num_processes=None, process_id=None, *, timeout=300, heartbeat=60) -> None:
-  """Joins this process to the others; does nothing where it is the only one. Call it before anything asks for devices.
+  """Joins this process to the others; does nothing where it is the only one. Call it before anything asks for
+  devices.
 
   With no arguments: Cloud TPU, Slurm and Open MPI say who the others are. Otherwise all three are needed: the
   coordinator's host:port (process 0 listens there), the number of processes, and which of them this is.
 
-  timeout: seconds until the others must have come; then the process says so and exits with code 2. heartbeat: seconds
-  after which a silent process counts as lost. Raises UserError for arguments that are incomplete or do not fit.
+  timeout: seconds until the others must have come; then the process says so and exits with code 2. heartbeat:
+  seconds after which a silent process counts as lost. Raises UserError for arguments that are incomplete or
+  do not fit.
   """
   given = (coordinator, num_processes, process_id)
   explicit = any(value is not None for value in given)
   if explicit and any(value is None for value in given):
-    raise UserError("coordinator, num_processes and process_id belong together: give all three, or none of them")
+    raise UserError(
+      "coordinator, num_processes and process_id belong together: give all three, or none of them"
+    )
   if explicit and not 0 <= process_id < num_processes:
     raise UserError(f"process_id must be from 0 to {num_processes - 1}, not {process_id}")
   method = "" if explicit else launcher()
@@ -53,7 +58,9 @@ def initialize(coordinator=None, num_processes=None, process_id=None, *, timeout
     # Open MPI 5 no longer says what JAX looks for; the coordinator then comes from JAX_COORDINATOR_ADDRESS.
     num_processes, process_id = (int(os.environ[f"OMPI_COMM_WORLD_{name}"]) for name in ("SIZE", "RANK"))
   try:
-    with _deadline(timeout, f"the other processes ({method or coordinator}) did not come within {timeout} seconds"):
+    with _deadline(
+      timeout, f"the other processes ({method or coordinator}) did not come within {timeout} seconds"
+    ):
       jax.distributed.initialize(
         coordinator,
         num_processes,
@@ -67,7 +74,9 @@ def initialize(coordinator=None, num_processes=None, process_id=None, *, timeout
       raise
     if method == "tpu":
       return  # A TPU machine on its own, with nobody to ask.
-    raise UserError("set JAX_COORDINATOR_ADDRESS=HOST:PORT of process 0: the launcher does not say it") from error
+    raise UserError(
+      "set JAX_COORDINATOR_ADDRESS=HOST:PORT of process 0: the launcher does not say it"
+    ) from error
 
 
 @contextlib.contextmanager

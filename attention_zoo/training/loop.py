@@ -3,16 +3,17 @@
 A task has
   init(rng) -> params                       nested dict of float32 arrays
   loss(params, batch, rng) -> (loss_sum, sums)
-                                            rng None = no dropout. sums: dict of float32 scalars that add over batches,
-                                            with "weight" (number of target tokens), "loss", and for translation "nll"
-                                            and "correct". Rows of zeros must add nothing.
+                                            rng None = no dropout. sums: dict of float32 scalars that add over
+                                            batches, with "weight" (number of target tokens), "loss", and for
+                                            translation "nll" and "correct". Rows of zeros must add nothing.
   train_batches(start_step, process_index, process_count) -> Iterator[dict of numpy]
-                                            this process' rows of each step's batch; content depends on the step alone
+                                            this process' rows of each step's batch; content depends on the
+                                            step alone
   eval_batches(split) -> Iterable[dict of numpy]      all rows
   batch_shapes() -> dict of jax.ShapeDtypeStruct      of a global training batch
 
-The loop minimises loss_sum / weight of the global batch. Exit codes: 75 (EX_TEMPFAIL) after SIGTERM, with everything
-saved: run the same command again; 3 when too many steps in a row were not finite.
+The loop minimises loss_sum / weight of the global batch. Exit codes: 75 (EX_TEMPFAIL) after SIGTERM, with
+everything saved: run the same command again; 3 when too many steps in a row were not finite.
 """
 
 import contextlib
@@ -28,7 +29,6 @@ import optax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from attention_zoo.errors import UserError
 from attention_zoo.training import sharding
 from attention_zoo.training.checkpoints import Checkpoints
 from attention_zoo.training.metrics import Meter, Metrics, summarize
@@ -38,7 +38,8 @@ from attention_zoo.training.workdir import prepare_workdir
 
 
 class State(NamedTuple):
-  """All that training needs to go on: steps counts finished steps, nonfinite those of them that were skipped."""
+  """All that training needs to go on: steps counts finished steps, nonfinite those of them that were
+  skipped."""
 
   params: Any
   opt_state: Any
@@ -88,7 +89,8 @@ def init_state(task, optimizer, seed) -> State:
 def make_train_step(task, optimizer, config, abstract, mesh):
   """jit of (state, batch, stop) -> (state, metrics), its state donated.
 
-  stop: one int a batch device, not 0 where that process was told to stop; metrics["stop"] is the same on all of them.
+  stop: one int a batch device, not 0 where that process was told to stop; metrics["stop"] is the same on all
+  of them.
   """
   accumulate = config.train.accumulate
   value_and_gradient = jax.value_and_grad(task.loss, has_aux=True)
@@ -118,7 +120,8 @@ def make_train_step(task, optimizer, config, abstract, mesh):
     rng = jax.random.fold_in(jax.random.key(config.train.seed), state.steps)
     sums, gradients = sums_and_gradients(state.params, batch, rng)
     gradients = jax.tree.map(lambda g: g / sums["weight"], gradients)
-    # One pass over the gradients gives their norm and the first leaf that is not finite; the loss counts as the last.
+    # One pass over the gradients gives their norm and the first leaf that is not finite; the loss counts as
+    # the last.
     squares = jnp.stack([jnp.sum(jnp.square(g.astype(jnp.float32))) for g in jax.tree.leaves(gradients)])
     bad = ~jnp.isfinite(jnp.append(squares, sums["loss"]))
     finite = ~jnp.any(bad)
@@ -147,12 +150,16 @@ def make_train_step(task, optimizer, config, abstract, mesh):
   places = jax.tree.map(lambda x: x.sharding, abstract)
   rows = sharding.batch_sharding(mesh)
   return jax.jit(
-    step, in_shardings=(places, rows, rows), out_shardings=(places, NamedSharding(mesh, P())), donate_argnums=0
+    step,
+    in_shardings=(places, rows, rows),
+    out_shardings=(places, NamedSharding(mesh, P())),
+    donate_argnums=0,
   )
 
 
 def make_evaluate(task, mesh):
-  """evaluate(params, split) -> summary over all of the split's batches without dropout, or {} where it has none."""
+  """evaluate(params, split) -> summary over all of the split's batches without dropout, or {} where it has
+  none."""
 
   @functools.partial(jax.jit, out_shardings=NamedSharding(mesh, P()))
   def sums_of(params, batch):
@@ -193,10 +200,11 @@ def _sigterm():
 
 
 def train(task, config, workdir, quiet=False) -> State:
-  """Trains until config.train.steps, from the newest checkpoint in workdir if there is one; returns the state.
+  """Trains until config.train.steps, from the newest checkpoint in workdir if there is one; returns the
+  state.
 
-  Raises UserError for a workdir of another config, a mesh, rule or batch that does not fit, and storage that cannot be
-  written; Preempted (exit code 75) after SIGTERM to any process; Diverged (exit code 3).
+  Raises UserError for a workdir of another config, a mesh, rule or batch that does not fit, and storage that
+  cannot be written; Preempted (exit code 75) after SIGTERM to any process; Diverged (exit code 3).
   """
   with _sigterm() as terminated:
     prepare_workdir(workdir, config)
@@ -220,8 +228,6 @@ def train(task, config, workdir, quiet=False) -> State:
           metrics.say(f"resuming from step {start}")
         with jax.set_mesh(mesh):
           return _run(task, config, mesh, optimizer, abstract, state, start, checkpoints, metrics, terminated)
-      except OSError as error:
-        raise UserError(f"cannot write to {workdir}: {error}") from error
       finally:
         metrics.close()
     finally:
@@ -237,20 +243,22 @@ def _run(task, config, mesh, optimizer, abstract, state, start, checkpoints, met
   batches = iter(task.train_batches(start, index, count))
   flags = np.ones(sharding.batch_devices(mesh) // count, np.int32)
   go, halt = (sharding.put_batch({"stop": flags * value}, mesh)["stop"] for value in (0, 1))
-  meter, latest = Meter(), {}
+  meter = Meter()
 
   def account(step, fetched):
     """Takes in the metrics of a finished step; True when training is to stop."""
     fetched = jax.device_get(fetched)
-    latest.update(fetched)
     bad = int(fetched["first_bad"])
     if bad >= 0:
       what = f"the gradient of {names[bad]}" if bad < len(names) else "the loss"
-      metrics.say(f"step {step} was skipped: {what} is not finite ({int(fetched['nonfinite'])} such steps so far)")
+      metrics.say(
+        f"step {step} was skipped: {what} is not finite ({int(fetched['nonfinite'])} such steps so far)"
+      )
       if fetched["nonfinite_in_row"] >= config.train.max_nonfinite:
         message = (
           f"stopped at step {step}: {int(fetched['nonfinite_in_row'])} steps in a row were not finite "
-          f"(config.train.max_nonfinite); the first bad value is in {what}. Checkpoints: {checkpoints.steps()}"
+          f"(config.train.max_nonfinite); the first bad value is in {what}. "
+          f"Checkpoints: {checkpoints.steps()}"
         )
         metrics.say(message)
         raise Diverged(message)
@@ -258,16 +266,9 @@ def _run(task, config, mesh, optimizer, abstract, state, start, checkpoints, met
       meter.add(fetched["sums"])
     metrics.advance(step)
     if step % config.train.log_every == 0 or step == config.train.steps:
-      metrics.write(
-        step,
-        "train",
-        meter.take()
-        | {
-          "learning_rate": float(schedule(jnp.float32(step - 1 - fetched["nonfinite"]))),
-          "gradient_norm": float(fetched["gradient_norm"]),
-          "nonfinite": float(fetched["nonfinite"]),
-        },
-      )
+      rate = float(schedule(jnp.float32(step - 1 - fetched["nonfinite"])))
+      extra = {name: float(fetched[name]) for name in ("gradient_norm", "nonfinite")}
+      metrics.write(step, "train", meter.take() | extra | {"learning_rate": rate})
     return bool(fetched["stop"])
 
   pending, stop, step = None, False, start

@@ -1,5 +1,6 @@
 """What a run says while it runs: metrics.jsonl, TensorBoard event files, a progress line. Process 0 only."""
 
+import contextlib
 import json
 import math
 import os
@@ -11,14 +12,19 @@ import rich.console
 import rich.progress
 from etils import epath
 
+from attention_zoo.errors import UserError
+
 
 def summarize(sums: dict) -> dict:
-  """Means over the weight: {'loss': l, 'nll': n, 'correct': c, 'weight': w} -> loss, nll, perplexity, accuracy, weight.
+  """Means over the weight: {'loss': l, 'nll': n, 'correct': c, 'weight': w} -> loss, nll, perplexity,
+  accuracy, weight.
 
   perplexity is exp(nll), or exp(loss) where no nll is given; other sums become means under their own name.
   """
   weight = float(sums["weight"])
-  means = {name: float(value) / weight if weight else math.nan for name, value in sums.items() if name != "weight"}
+  means = {
+    name: float(value) / weight if weight else math.nan for name, value in sums.items() if name != "weight"
+  }
   if "correct" in means:
     means["accuracy"] = means.pop("correct")
   entropy = means.get("nll", means.get("loss", math.nan))
@@ -27,7 +33,8 @@ def summarize(sums: dict) -> dict:
 
 
 class Meter:
-  """Adds up the sums of steps and the time they took. The clock starts when the first step (compilation) is done."""
+  """Adds up the sums of steps and the time they took. The clock starts when the first step (compilation) is
+  done."""
 
   def __init__(self):
     self._sums, self._timed_weight, self._seconds, self._start = {}, 0.0, 0.0, None
@@ -71,7 +78,8 @@ class Metrics:
     self._progress = _Progress(step, total_steps, quiet)
 
   def write(self, step: int, split: str, values: dict) -> None:
-    """One record: {'step', 'split', ...values} in the file, `split/name` curves in TensorBoard, a line on screen."""
+    """One record: {'step', 'split', ...values} in the file, `split/name` curves in TensorBoard, a line on
+    screen."""
     if not self._enabled:
       return
     record = {"step": step, "split": split, "time": time.time(), **values}
@@ -96,26 +104,37 @@ class Metrics:
       self._events.close()
 
 
+@contextlib.contextmanager
+def _writing(path):
+  try:
+    yield
+  except OSError as error:
+    raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
 class _Appender:
-  """A file that grows. Object stores cannot append: there the whole is written again, which is small enough."""
+  """A file that grows. Object stores cannot append: there the whole is written again, which is small
+  enough."""
 
   def __init__(self, path, start=b""):
     self._path, self._remote = epath.Path(path), "://" in str(path)
-    self._path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = self._path.with_name(self._path.name + ".tmp")
-    if self._remote:
-      self._bytes = start
-    else:
-      temporary.write_bytes(start)
-      os.replace(temporary, self._path)
-      self._file = open(self._path, "ab", buffering=0)
+    self._bytes = start
+    with _writing(path):
+      self._path.parent.mkdir(parents=True, exist_ok=True)
+      if not self._remote:
+        temporary = self._path.with_name(self._path.name + ".tmp")
+        temporary.write_bytes(start)
+        os.replace(temporary, self._path)
+        self._file = open(self._path, "ab")
 
   def append(self, data: bytes) -> None:
-    if self._remote:
-      self._bytes += data
-      self._path.write_bytes(self._bytes)
-    else:
-      self._file.write(data)
+    with _writing(self._path):
+      if self._remote:
+        self._bytes += data
+        self._path.write_bytes(self._bytes)
+      else:
+        self._file.write(data)
+        self._file.flush()
 
   def close(self) -> None:
     if not self._remote:
@@ -141,7 +160,9 @@ def read_metrics(workdir) -> list[dict]:
   path = epath.Path(workdir) / "metrics.jsonl"
   records = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
   special = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
-  return [{name: special.get(v, v) if isinstance(v, str) else v for name, v in record.items()} for record in records]
+  return [
+    {name: special.get(v, v) if isinstance(v, str) else v for name, v in record.items()} for record in records
+  ]
 
 
 # TensorBoard's file format is a TFRecord file of Event protocol buffers. Scalars need five fields of it.
@@ -204,7 +225,8 @@ class EventFile:
 
   def scalars(self, step: int, values: dict) -> None:
     summary = b"".join(
-      _message(1, _message(1, name.encode()) + b"\x15" + struct.pack("<f", value)) for name, value in values.items()
+      _message(1, _message(1, name.encode()) + b"\x15" + struct.pack("<f", value))
+      for name, value in values.items()
     )
     self._event(step, _message(5, summary))
 
@@ -260,7 +282,9 @@ class _Progress:
     if split == "train" and self._first and step > self._first[0]:
       seconds = (time.perf_counter() - self._first[1]) / (step - self._first[0]) * (self._total - step)
       left = f"  {int(seconds // 3600)}:{int(seconds // 60) % 60:02d}:{int(seconds) % 60:02d} left"
-    self.print(f"step {step}/{self._total}  {'' if split == 'train' else split + '  '}{describe(values)}{left}")
+    self.print(
+      f"step {step}/{self._total}  {'' if split == 'train' else split + '  '}{describe(values)}{left}"
+    )
 
   def close(self) -> None:
     if self._bar:

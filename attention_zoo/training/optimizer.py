@@ -7,14 +7,17 @@ from attention_zoo.training.schedule import make_schedule
 
 
 def make_optimizer(optimizer, d_model: int) -> optax.GradientTransformation:
-  """Adam (Kingma and Ba 2015), Adafactor (Shazeer and Stern 2018) or SM3 (Anil et al. 2019) under the schedule.
+  """Adam (Kingma and Ba 2015), Adafactor (Shazeer and Stern 2018) or SM3 (Anil et al. 2019) under the
+  schedule.
 
   optimizer: the config group. Gradients are clipped to the global norm clip_norm first, unless that is 0.
   """
   schedule = make_schedule(optimizer, d_model)
   makers = {
     "adam": lambda: optax.adam(schedule, b1=optimizer.b1, b2=optimizer.b2, eps=optimizer.eps),
-    "adafactor": lambda: optax.adafactor(schedule, multiply_by_parameter_scale=False, momentum=optimizer.b1 or None),
+    "adafactor": lambda: optax.adafactor(
+      schedule, multiply_by_parameter_scale=False, momentum=optimizer.b1 or None
+    ),
     "sm3": lambda: optax.chain(optax.scale_by_sm3(optimizer.b1), optax.scale_by_learning_rate(schedule)),
   }
   if optimizer.name not in makers:

@@ -7,13 +7,14 @@ from attention_zoo.errors import UserError
 
 
 def make_schedule(optimizer, d_model: int) -> optax.Schedule:
-  """The learning rate as a function of the number of updates made so far (0 before the first, as Optax counts).
+  """The learning rate as a function of the number of updates made so far (0 before the first, as Optax
+  counts).
 
   With step = updates + 1, c = optimizer.learning_rate and w = optimizer.warmup_steps:
 
     inverse_sqrt  c d_model^-0.5 min(step^-0.5, step w^-1.5)          (Vaswani et al. 2017, eq. 3, has c = 1)
-    exponential   c min(step / w, 1) max(r^((step - w) / n), e)       r = decay_rate, n = decay_steps, e = end_factor
-    cosine        c min(step / w, 1) (e + (1 - e) (1 + cos(pi min((step - w) / n, 1))) / 2)
+    exponential   c min(step / w, 1) max(r^((step - w) / n), e)       r = decay_rate, n = decay_steps, e =
+    end_factor cosine        c min(step / w, 1) (e + (1 - e) (1 + cos(pi min((step - w) / n, 1))) / 2)
 
   The decays begin where the warmup ends.
   """
@@ -36,5 +37,7 @@ def make_schedule(optimizer, d_model: int) -> optax.Schedule:
 
   schedules = {"inverse_sqrt": inverse_sqrt, "exponential": exponential, "cosine": cosine}
   if optimizer.schedule not in schedules:
-    raise UserError(f"config.optimizer.schedule = {optimizer.schedule!r} is not one of {', '.join(schedules)}")
+    raise UserError(
+      f"config.optimizer.schedule = {optimizer.schedule!r} is not one of {', '.join(schedules)}"
+    )
   return schedules[optimizer.schedule]

@@ -1,11 +1,13 @@
 """Meshes and placement: which device holds which part of a parameter, and which rows of a batch.
 
-The mesh has four axes. `replica` joins slices (or other groups with a slow network between them), `data` splits the
-batch, `fsdp` splits the batch and the parameters (ZeRO, Rajbhandari et al. 2020), `tensor` splits single matrix
-products (Megatron-LM, Shoeybi et al. 2019). Every parameter's place follows from the first rule of the chosen set
-whose pattern is found in its path; nothing is guessed, and what does not fit is an error that names the leaf.
+The mesh has four axes. `replica` joins slices (or other groups with a slow network between them), `data`
+splits the batch, `fsdp` splits the batch and the parameters (ZeRO, Rajbhandari et al. 2020), `tensor` splits
+single matrix products (Megatron-LM, Shoeybi et al. 2019). Every parameter's place follows from the first rule
+of the chosen set whose pattern is found in its path; nothing is guessed, and what does not fit is an error
+that names the leaf.
 """
 
+import functools
 import math
 import re
 
@@ -20,8 +22,9 @@ from attention_zoo.errors import UserError
 AXES = ("replica", "data", "fsdp", "tensor")
 BATCH_AXES = ("replica", "data", "fsdp")
 
-# Ordered (pattern, place) lists; the first pattern found in the path '/'-joined wins. Dimensions of the patterns' leaves:
-# table [V, D]; query, key, value [D, N, K]; output [N, H, D]; wi [D, F] and [F]; wo [F, D] and [D].
+# Ordered (pattern, place) lists; the first pattern found in the path '/'-joined wins. Dimensions of the
+# patterns' leaves: table [V, D]; query, key, value [D, N, K]; output [N, H, D]; wi [D, F] and [F]; wo [F, D]
+# and [D].
 _SMALL = r"_norm/(scale|bias)$|wo/bias$|_positions/table$"
 RULES = {
   "data_parallel": [(r"", P())],
@@ -55,21 +58,23 @@ RULES = {
 
 
 def rules_of(config_mesh) -> list:
-  """The rule set that config.mesh.rules names; UserError where there is none, or where it leaves an axis idle."""
+  """The rule set that config.mesh.rules names; UserError where there is none, or where it leaves an axis
+  idle."""
   if config_mesh.rules not in RULES:
     raise UserError(f"config.mesh.rules = {config_mesh.rules!r} is not one of {', '.join(RULES)}")
   rules = RULES[config_mesh.rules]
   used = {axis for _, spec in rules for axis in _axes(spec)}
   if config_mesh.tensor > 1 and "tensor" not in used:
     raise UserError(
-      f"config.mesh.tensor = {config_mesh.tensor}, but the rules {config_mesh.rules!r} split nothing over it: "
-      "set config.mesh.tensor=1 or choose tensor_parallel"
+      f"config.mesh.tensor = {config_mesh.tensor}, but the rules {config_mesh.rules!r} split nothing over "
+      "it: set config.mesh.tensor=1 or choose tensor_parallel"
     )
   return rules
 
 
 def make_mesh(config_mesh, devices=None) -> Mesh:
-  """A mesh of all devices (or those given) with the sizes of config.mesh; data = -1 takes what the others leave."""
+  """A mesh of all devices (or those given) with the sizes of config.mesh; data = -1 takes what the others
+  leave."""
   devices = jax.devices() if devices is None else devices
   sizes = {axis: config_mesh[axis] for axis in AXES}
   others = math.prod(size for axis, size in sizes.items() if axis != "data")
@@ -77,21 +82,29 @@ def make_mesh(config_mesh, devices=None) -> Mesh:
     sizes["data"] = len(devices) // others
   if math.prod(sizes.values()) != len(devices):
     shape = ", ".join(f"{axis} {config_mesh[axis]}" for axis in AXES)
-    raise UserError(f"config.mesh ({shape}) does not fit {len(devices)} devices: the product must be {len(devices)}")
+    raise UserError(
+      f"config.mesh ({shape}) does not fit {len(devices)} devices: the product must be {len(devices)}"
+    )
   slices = len({getattr(device, "slice_index", 0) for device in devices})
   if slices > 1 and sizes["replica"] != slices:
-    raise UserError(f"the devices lie in {slices} slices: set config.mesh.replica={slices}, not {sizes['replica']}")
+    raise UserError(
+      f"the devices lie in {slices} slices: set config.mesh.replica={slices}, not {sizes['replica']}"
+    )
   types = (AxisType.Auto,) * len(AXES)
   if slices == 1:
     return jax.make_mesh(tuple(sizes.values()), AXES, types, devices=devices)
   inside = (1, *(sizes[axis] for axis in AXES[1:]))
-  grid = mesh_utils.create_hybrid_device_mesh(inside, (slices, 1, 1, 1), devices, allow_split_physical_axes=True)
+  grid = mesh_utils.create_hybrid_device_mesh(
+    inside, (slices, 1, 1, 1), devices, allow_split_physical_axes=True
+  )
   return Mesh(grid, AXES, axis_types=types)
 
 
 def _axes(spec) -> list[str]:
   """The mesh axes that a PartitionSpec names."""
-  return [axis for entry in spec if entry is not None for axis in (entry if isinstance(entry, tuple) else (entry,))]
+  return [
+    axis for entry in spec if entry is not None for axis in (entry if isinstance(entry, tuple) else (entry,))
+  ]
 
 
 def path_name(path) -> str:
@@ -103,25 +116,29 @@ def shardings(rules, tree, mesh: Mesh):
   """The NamedSharding of each parameter.
 
   rules: ordered (pattern, PartitionSpec) list. tree: parameters, or anything with their paths and `.shape`.
-  Raises UserError for a leaf that no rule matches, a rule that is the first match of no leaf, a PartitionSpec longer
-  than the leaf's rank, and a dimension that its mesh axes do not divide.
+  Raises UserError for a leaf that no rule matches, a rule that is the first match of no leaf, a PartitionSpec
+  longer than the leaf's rank, and a dimension that its mesh axes do not divide.
   """
   unused = {pattern for pattern, _ in rules}
 
   def place(path, leaf):
     name = path_name(path)
-    pattern, spec = next(((pattern, spec) for pattern, spec in rules if re.search(pattern, name)), (None, None))
+    pattern, spec = next(
+      ((pattern, spec) for pattern, spec in rules if re.search(pattern, name)), (None, None)
+    )
     if pattern is None:
       raise UserError(f"no sharding rule matches the parameter {name} {leaf.shape}")
     unused.discard(pattern)
     if len(spec) > len(leaf.shape):
-      raise UserError(f"sharding rule {pattern!r} -> {spec} has more dimensions than the parameter {name} {leaf.shape}")
+      raise UserError(
+        f"sharding rule {pattern!r} -> {spec} has more dimensions than the parameter {name} {leaf.shape}"
+      )
     for dimension, (size, entry) in enumerate(zip(leaf.shape, spec, strict=False)):
       parts = math.prod(mesh.shape[axis] for axis in _axes((entry,)))
       if size % parts:
         raise UserError(
-          f"dimension {dimension} of the parameter {name} {leaf.shape} is not divisible by the {parts} devices of the "
-          f"mesh axis {entry!r} (sharding rule {pattern!r} -> {spec})"
+          f"dimension {dimension} of the parameter {name} {leaf.shape} is not divisible by the {parts} "
+          f"devices of the mesh axis {entry!r} (sharding rule {pattern!r} -> {spec})"
         )
     return NamedSharding(mesh, spec)
 
@@ -134,11 +151,15 @@ def shardings(rules, tree, mesh: Mesh):
 def optimizer_shardings(params, param_shardings, opt_state, mesh: Mesh):
   """The NamedSharding of each leaf of the optimizer's state.
 
-  A leaf whose path ends in a parameter's path and which has its shape (Adam's mu and nu) lies where the parameter
-  lies. All else is replicated: counts, and the row and column statistics of Adafactor and SM3, which are small.
+  A leaf whose path ends in a parameter's path and which has its shape (Adam's mu and nu) lies where the
+  parameter lies. All else is replicated: counts, and the row and column statistics of Adafactor and SM3,
+  which are small.
   """
   leaves = jax.tree_util.tree_leaves_with_path(params)
-  places = {path: (leaf.shape, place) for (path, leaf), place in zip(leaves, jax.tree.leaves(param_shardings), strict=True)}
+  places = {
+    path: (leaf.shape, place)
+    for (path, leaf), place in zip(leaves, jax.tree.leaves(param_shardings), strict=True)
+  }
 
   def place(path, leaf):
     for start in range(len(path)):
@@ -160,6 +181,7 @@ def batch_devices(mesh: Mesh) -> int:
   return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
+@functools.lru_cache
 def process_rows(mesh: Mesh, process=None) -> tuple[int, int]:
   """(index, count): this process feeds part `index` of `count` equal parts of every batch's rows.
 
@@ -173,8 +195,8 @@ def process_rows(mesh: Mesh, process=None) -> tuple[int, int]:
   groups = sorted({tuple(sorted(rows)) for rows in parts.values()})
   if sum(map(len, groups)) != batch_devices(mesh) or len({len(group) for group in groups}) != 1:
     raise UserError(
-      f"the mesh {dict(mesh.shape)} gives some processes overlapping rows of the batch: let config.mesh.tensor be a "
-      "divisor or a multiple of the devices of one process"
+      f"the mesh {dict(mesh.shape)} gives some processes overlapping rows of the batch: let "
+      "config.mesh.tensor be a divisor or a multiple of the devices of one process"
     )
   return groups.index(tuple(sorted(parts[process]))), len(groups)
 

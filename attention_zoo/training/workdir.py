@@ -10,7 +10,17 @@ from etils import epath
 from attention_zoo.errors import UserError
 from attention_zoo.training import config as config_lib
 
-PACKAGES = ("attention_zoo", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "sentencepiece", "numpy")
+PACKAGES = (
+  "attention_zoo",
+  "jax",
+  "jaxlib",
+  "flax",
+  "optax",
+  "orbax-checkpoint",
+  "grain",
+  "sentencepiece",
+  "numpy",
+)
 
 
 def write_text(path, text: str) -> None:
@@ -28,8 +38,9 @@ def write_text(path, text: str) -> None:
 def prepare_workdir(workdir, config) -> None:
   """Claims a new work directory for this config, or checks that it is this config's.
 
-  Writes config.json and versions.json (process 0 only). Call it before anything else writes there. Raises UserError
-  that shows the difference when config.json is of another config; fields in `config.MAY_CHANGE` may differ.
+  Writes config.json and versions.json (process 0 only). Call it before anything else writes there. Raises
+  UserError that shows the difference when config.json is of another config; fields in `config.MAY_CHANGE` may
+  differ.
   """
   workdir = epath.Path(workdir)
   path = workdir / "config.json"

@@ -6,7 +6,6 @@ plain data with "rows", each (what, claimed, analytic, measured): numbers, texts
 
 import datetime
 import json
-import math
 import os
 import pathlib
 import platform
@@ -14,6 +13,7 @@ import time
 
 import jax
 import matplotlib
+import numpy as np
 import rich.console
 import rich.table
 
@@ -57,38 +57,27 @@ def write_table(names, out):
     lines += [f"## {name}: {results['title']}", "", results["source"], ""]
     lines += ["| " + " | ".join(COLUMNS) + " |", "| --- | ---: | ---: | ---: |"]
     lines += ["| " + " | ".join(map(text, row)) + " |" for row in results["rows"]]
-    lines += (
-      ["", f"![{name}]({name}.png)", "", results.get("note", "")]
-      if results.get("note")
-      else [
-        "",
-        f"![{name}]({name}.png)",
-      ]
-    )
+    lines += ["", f"![{name}]({name}.png)"]
     lines += ["", f"`{run['command'].format(name=name)}`, {results['seconds']:.0f} s, {run['date']}, {run['device']}, "
               f"JAX {run['jax']}, Python {run['python']}", ""]  # fmt: skip
   _replace(out / "RESULTS.md", lambda path: path.write_text("\n".join(lines)))
 
 
 def text(value):
-  """A table cell: a dash for None, three digits with an SI prefix-free exponent for numbers, texts as they are."""
+  """A table cell: a dash for None, four digits of a number, texts as they are."""
   if value is None:
     return "–"
   if isinstance(value, str):
     return value
   if value == 0 or 1e-2 <= abs(value) < 1e4:
     return f"{value:.4g}"
-  exponent = math.floor(math.log10(abs(value)))
-  return f"{value / 10**exponent:.3f}e{exponent}"
+  mantissa, exponent = f"{value:.3e}".split("e")
+  return f"{mantissa}e{int(exponent)}"
 
 
 def log_slope(x, y):
   """The exponent of the power law through the points (least squares on logarithms)."""
-  x, y = [[math.log(value) for value in values] for values in (x, y)]
-  mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
-  return sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True)) / sum(
-    (a - mean_x) ** 2 for a in x
-  )
+  return float(np.polyfit(np.log(x), np.log(y), 1)[0])
 
 
 def _context(quick):

@@ -18,7 +18,7 @@ SOURCE = (
   "ln 64 - 1/2 at any d_k, without it 0 in the limit. Gradient: the length of J g, J the Jacobian of the softmax and "
   "g a random direction of length 1."
 )
-KEYS, QUERIES = 64, 512
+KEYS, QUERIES = 64, 128
 
 
 def measure(quick):

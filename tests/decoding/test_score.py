@@ -14,17 +14,18 @@ sequence_scores = jax.jit(score.sequence_scores)
 
 @pytest.mark.parametrize("alpha", [0.0, 0.6, -1.0])
 def test_beam_output_scores_the_same(alpha):
-  tables_BMV = toys.random_tables(seed=11, batch=5, scale=2)
+  tables_BMV = toys.random_tables(seed=11, batch=8, scale=2)
   tables_BMV[2, :, EOS] = -np.inf  # an unfinished hypothesis at the limit
-  result = toys.search(tables_BMV, [9, 9, 9, 4, 9], alpha, beam_size=3, max_length=9)
-  for place in range(3):
+  limits = [9, 9, 9, 4, 12, 12, 1, 0]
+  result = toys.search(tables_BMV, limits, alpha, beam_size=4, max_length=12)
+  for place in range(4):
     targets_BT, lengths_B = result.tokens_BJT[:, place], result.lengths_BJ[:, place]
-    inputs_BT = np.concatenate([np.full((5, 1), BOS), targets_BT[:, :-1]], axis=1)
-    states_BT = np.zeros((5, 10), int)
-    for t in range(9):
+    inputs_BT = np.concatenate([np.full((8, 1), BOS), targets_BT[:, :-1]], axis=1)
+    states_BT = np.zeros((8, 13), int)
+    for t in range(12):
       states_BT[:, t + 1] = toys.next_state(states_BT[:, t], inputs_BT[:, t], tables_BMV.shape[1])
-    logits_BTV = tables_BMV[np.arange(5)[:, None], states_BT[:, 1:]]
-    weights_BT = (np.arange(9) < lengths_B[:, None]).astype(np.float32)
+    logits_BTV = tables_BMV[np.arange(8)[:, None], states_BT[:, 1:]]
+    weights_BT = (np.arange(12) < lengths_B[:, None]).astype(np.float32)
     scores = sequence_scores(jnp.asarray(logits_BTV), jnp.asarray(targets_BT), weights_BT, alpha=alpha)
     exists_B = lengths_B > 0
     np.testing.assert_allclose(scores.scores_B[exists_B], result.scores_BJ[exists_B, place], rtol=1e-5)

@@ -56,14 +56,11 @@ def search(tables_BMV, limits_B, alpha, *, beam_size, max_length, n_best=None):
   return jax.tree.map(np.asarray, result)
 
 
-def log_probs(table_MV, prefix):
-  """log softmax of the next token after `prefix`, float64."""
-  state = 0
-  for token in (BOS, *prefix):
-    state = next_state(state, token, len(table_MV))
-  logits = table_MV[state].astype(np.float64)
-  with np.errstate(divide="ignore"):
-    return logits - logits.max() - np.log(np.exp(logits - logits.max()).sum())
+def log_softmax(table_MV):
+  table_MV = table_MV.astype(np.float64)
+  peak_M1 = table_MV.max(axis=1, keepdims=True)
+  with np.errstate(divide="ignore", invalid="ignore"):
+    return table_MV - peak_M1 - np.log(np.exp(table_MV - peak_M1).sum(axis=1, keepdims=True))
 
 
 def penalty(length, alpha):
@@ -72,28 +69,33 @@ def penalty(length, alpha):
 
 def reference_search(table_MV, limit, alpha, *, beam_size):
   """Beam search as one would explain it: lists, float64, no early stop. [(tokens, score, log-probability)]."""
-  alive, finished = [((), 0.0)], []
+  logprobs_MV = log_softmax(table_MV)
+  alive, finished = [((), 0.0, next_state(0, BOS, len(table_MV)))], []
   for length in range(1, limit + 1):
     candidates = []
-    for tokens, logprob in alive:
-      for token, extra in enumerate(log_probs(table_MV, tokens)):
+    for tokens, logprob, state in alive:
+      for token, extra in enumerate(logprobs_MV[state]):
         if extra > -np.inf:
-          candidates.append(((*tokens, token), logprob + extra))
+          candidates.append(((*tokens, token), logprob + extra, next_state(state, token, len(table_MV))))
     candidates = sorted(candidates, key=lambda c: -c[1])[: 2 * beam_size]
     alive = [c for c in candidates if c[0][-1] != EOS][:beam_size]
-    finished += [(tokens, lp / penalty(length, alpha), lp) for tokens, lp in candidates if tokens[-1] == EOS]
+    finished += [
+      (tokens, lp / penalty(length, alpha), lp) for tokens, lp, _ in candidates if tokens[-1] == EOS
+    ]
     finished = sorted(finished, key=lambda f: -f[1])[:beam_size]
-  return finished or [(tokens, lp / penalty(limit, alpha), lp) for tokens, lp in alive]
+  return finished or [(tokens, lp / penalty(limit, alpha), lp) for tokens, lp, _ in alive]
 
 
 def exhaustive_search(table_MV, limit, alpha):
   """Every sequence that ends in EOS within the limit, best first."""
+  logprobs_MV = log_softmax(table_MV)
   others = [token for token in range(table_MV.shape[1]) if token != EOS]
   found = []
   for length in range(1, limit + 1):
     for body in itertools.product(others, repeat=length - 1):
-      tokens = (*body, EOS)
-      logprob = sum(log_probs(table_MV, tokens[:i])[token] for i, token in enumerate(tokens))
+      tokens, logprob, state = (*body, EOS), 0.0, next_state(0, BOS, len(table_MV))
+      for token in tokens:
+        logprob, state = logprob + logprobs_MV[state, token], next_state(state, token, len(table_MV))
       found.append((tokens, logprob / penalty(length, alpha), logprob))
   return sorted(found, key=lambda f: -f[1])
 

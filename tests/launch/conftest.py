@@ -36,6 +36,7 @@ SelectTypeParameters=CR_CPU
 SwitchType=switch/none
 MpiDefault=none
 ReturnToService=2
+FirstJobId={first_job}
 KillWait=60
 SchedulerParameters=sched_interval=1,bf_interval=1
 NodeName=localhost NodeHostname={host} CPUs=2 State=UNKNOWN
@@ -65,6 +66,7 @@ def slurm(tmp_path_factory):
       host=socket.gethostname().partition(".")[0],
       controller_port=free_port(),
       daemon_port=free_port(),
+      first_job=os.getpid() % 4000 * 10 + 1,  # JAX makes its port from it: none shared with another test run
     )
   )
   env = {
@@ -158,7 +160,9 @@ step = max((int(p.name) for p in folder.iterdir()), default=0)
 ends = [word.split("@") for word in flags.get("config.end", "0@8").split(",")]
 code, end = next((pair for pair in ends if int(pair[1]) > step), ends[-1])
 print(f"starting at step {step}", flush=True)
-while step < int(end):
+with open(pathlib.Path(os.environ["FAKE_GCLOUD"], "starts"), "a") as file:
+  print(step, file=file)
+while step < int(end) and not pathlib.Path(os.environ["FAKE_GCLOUD"], "finish").exists():
   time.sleep(float(flags.get("config.sleep", 0.05)))
   step += 1
   if "config.no_checkpoints" not in flags:

@@ -4,7 +4,7 @@ $FAKE_GCLOUD/state.json holds what exists and what shall happen. Workers are dir
 command in bash with such a directory as home. Only flags that the real commands document are taken. Knobs:
   pending: how many listings a new resource waits and is provisioned; workers: machines per slice;
   preempt_at: checkpoint numbers at which the TPU is taken away; reboot_at: ... at which its machines restart;
-  faults: [{"match": words of the command, "times": n, "text": ..., "hang": seconds,
+  faults: [{"match": words of the command, "skip": n times, "times": n, "text": ..., "hang": seconds,
             "after": true to do it all the same}]
 """
 
@@ -14,9 +14,7 @@ import fcntl
 import json
 import os
 import pathlib
-import shutil
 import signal
-import subprocess
 import sys
 import time
 
@@ -119,6 +117,8 @@ def delete(args):
 
 
 def remove_node(content, node):
+  import shutil  # here and below: most calls need none of it, and there are many
+
   kill_workers(node)
   for home in homes(node):
     shutil.rmtree(home, ignore_errors=True)
@@ -170,6 +170,8 @@ def need_ready(node):
 
 
 def ssh(args):
+  import subprocess
+
   need_ready(args.name)
   if args.worker != "all":
     fail("the tests know --worker=all only")
@@ -188,6 +190,8 @@ def ssh(args):
 
 
 def scp(args):
+  import subprocess
+
   *sources, target = args.files
   node, _, path = target.partition(":")
   need_ready(node)
@@ -199,6 +203,8 @@ def scp(args):
 
 
 def storage(args):
+  import shutil
+
   bucket = FOLDER / "gs" / args.source.removeprefix("gs://")
   if not bucket.is_dir():
     fail("One or more URLs matched no objects.")
@@ -272,8 +278,9 @@ def fault():
     content["calls"].append(sys.argv[1:])
     for item in content["faults"]:
       if item["times"] and item["match"] in line:
-        item["times"] -= 1
-        return item
+        key = "skip" if item.get("skip") else "times"
+        item[key] -= 1
+        return item if key == "times" else None
   return None
 
 

@@ -122,9 +122,9 @@ def test_signals_reach_training_once_and_end_the_launcher(trainer, number):
     start_new_session=True,
   )
   starts = cwd / "starts"
-  wait_for("training", lambda: starts.exists() and starts.read_text() == "start ", 30)
+  wait_for("training", lambda: starts.exists() and starts.read_text() == "start ", 120)
   os.killpg(process.pid, number)  # as Ctrl-C in a terminal does
-  _, err = process.communicate(timeout=30)
+  _, err = process.communicate(timeout=120)
   assert process.returncode == 75 and starts.read_text() == "start signal ", err
 
 

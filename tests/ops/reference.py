@@ -1,4 +1,5 @@
-"""Naive float64 NumPy versions of attention, one loop a letter, written from the papers' equations. Slow on purpose."""
+"""Naive float64 NumPy versions of attention, one loop a letter, written from the papers' equations. Slow on
+purpose."""
 
 import math
 

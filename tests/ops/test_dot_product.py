@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import reference
 from against import assert_close, assert_matches, normal
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from attention_zoo.ops import dot_product, masks
@@ -52,7 +52,9 @@ def test_without_the_scale_softmax_saturates():
   for depth in (4, 1024):
     q, k, v = (jnp.float32(x) for x in normal(1, (4, 8, 1, depth), (4, 32, 1, depth), (4, 32, 1, depth)))
     for similarity in (dot, scaled_dot):
-      entropy[similarity, depth], slope[similarity, depth] = entropy_and_slope(similarity, q, k, v / depth**0.5)
+      entropy[similarity, depth], slope[similarity, depth] = entropy_and_slope(
+        similarity, q, k, v / depth**0.5
+      )
   assert entropy[dot, 1024] < 0.1 * entropy[dot, 4]
   assert entropy[scaled_dot, 1024] > 0.8 * entropy[scaled_dot, 4]
   assert slope[scaled_dot, 1024] > 2 * slope[dot, 1024] / 1024**0.5
@@ -85,14 +87,10 @@ def test_rows_that_see_nothing_are_zero_and_so_are_their_gradients():
   assert all((x == 0).all() for x in (out, *gradients))
 
 
-@settings(deadline=None, derandomize=True, max_examples=12)
-@given(
-  sizes=st.sampled_from([(1, 1), (3, 5), (0, 5), (3, 0)]),
-  full=st.tuples(*[st.booleans()] * 4),
-  seed=st.integers(0, 9),
-)
-def test_masks_and_biases_of_every_shape_that_broadcasts(sizes, full, seed):
-  T, S = sizes
+@pytest.mark.parametrize("T, S", [(1, 1), (3, 5), (0, 5), (3, 0)])
+@settings(deadline=None, derandomize=True, max_examples=6, phases=[Phase.generate])
+@given(full=st.tuples(*[st.booleans()] * 4), seed=st.integers(0, 9))
+def test_masks_and_biases_of_every_shape_that_broadcasts(T, S, full, seed):
   q, k, v, bias = normal(seed, (B, T, N, K), (B, S, N, K), (B, S, N, H), (B, N, T, S))
   bias = bias[tuple(slice(None) if f else slice(0, 1) for f in full)]
   visible = np.broadcast_to(bias < 0.5, (B, N, T, S))

@@ -1,4 +1,5 @@
-"""Local attention: that it is dense attention under a mask, linear in the length, and Image Transformer's orders."""
+"""Local attention: that it is dense attention under a mask, linear in the length, and Image Transformer's
+orders."""
 
 from functools import partial
 
@@ -61,7 +62,8 @@ def test_skewed_in_blocks_equals_shaws_with_as_many_rows():
 
 
 def test_time_restricted_offsets_and_latency():
-  """The appended half are the weights by offset, which sum to 1; a frame waits for `right` frames and no more."""
+  """The appended half are the weights by offset, which sum to 1; a frame waits for `right` frames and no
+  more."""
   q, k, v = arrays(4)
   (q_offset,) = (jnp.float32(x) for x in normal(5, (B, T, N, 6)))
   function = partial(local.time_restricted_attention, left=3, right=2)
@@ -122,7 +124,8 @@ LINEAR = {
 
 @pytest.mark.parametrize("name", [*LINEAR, "memory_compressed"])
 def test_cost_is_linear(name):
-  """Twice the length, gradient included: twice the memory, and twice the arithmetic but for memory-compressed."""
+  """Twice the length, gradient included: twice the memory, and twice the arithmetic but for
+  memory-compressed."""
   function = LINEAR.get(name) or (
     lambda q, k, v: compressed.masked_memory_compressed_attention(q, k, v, KERNEL, KERNEL, chunk=32)
   )

@@ -48,7 +48,8 @@ def test_step_by_step_equals_all_at_once(W, stride):
 
 
 def test_first_rows_and_borders():
-  """Rows before the end of the first field see position 0 alone; a field appears with its last position, not before."""
+  """Rows before the end of the first field see position 0 alone; a field appears with its last position, not
+  before."""
   q, k, v, *parameters = inputs(3)
 
   @jax.jit
@@ -95,7 +96,9 @@ def test_local_and_compressed_layers_in_turn_do_not_leak():
           x = x + compressed.masked_memory_compressed_attention(x, x, x, kernel, kernel)
       return x
 
-    return jax.vmap(lambda t: jnp.abs(jax.grad(lambda x: stack(x)[:, t].sum())(x)).sum((0, 2, 3)))(jnp.arange(T))
+    return jax.vmap(lambda t: jnp.abs(jax.grad(lambda x: stack(x)[:, t].sum())(x)).sum((0, 2, 3)))(
+      jnp.arange(T)
+    )
 
   reached = np.asarray(reach(x)) > 0
   assert not np.triu(reached, 1).any()

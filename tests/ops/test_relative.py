@@ -1,4 +1,5 @@
-"""Relative attention: skewing, memory, translation, convolution, Transformer-XL's memory, T5, ALiBi, rotary."""
+"""Relative attention: skewing, memory, translation, convolution, Transformer-XL's memory, T5, ALiBi,
+rotary."""
 
 from functools import partial
 
@@ -20,7 +21,9 @@ def float32(seed, *shapes):
   return [jnp.float32(x) for x in normal(seed, *shapes)]
 
 
-@pytest.mark.parametrize("T, S, R", [(4, 4, 4), (4, 4, 7), (3, 5, 5), (3, 5, 7), (1, 5, 5), (5, 1, 5), (1, 1, 1)])
+@pytest.mark.parametrize(
+  "T, S, R", [(4, 4, 4), (4, 4, 7), (3, 5, 5), (3, 5, 7), (1, 5, 5), (5, 1, 5), (1, 1, 1)]
+)
 def test_skew(T, S, R):
   """out[t, s] = x[t, s - t + T - 1] wherever x reaches; its transpose puts each pair back."""
   x = np.arange(2.0 * T * R).reshape(1, 2, T, R)
@@ -36,7 +39,8 @@ def test_skew(T, S, R):
 
 
 def test_skewed_equals_gathered_in_value_and_gradient():
-  """Shaw's with clipping on keys and values; Music Transformer's, causal and not, as Shaw's with as many rows."""
+  """Shaw's with clipping on keys and values; Music Transformer's, causal and not, as Shaw's with as many
+  rows."""
   q, k, v, c = float32(0, (B, T, N, K), (B, T, N, K), (B, T, N, H), (B, T, N, H))
   mask = masks.causal(T)
   keys, values, full, past = float32(1, (5, N, K), (5, N, H), (2 * T - 1, N, K), (T, N, K))
@@ -59,7 +63,8 @@ def test_skewed_equals_gathered_in_value_and_gradient():
 
 
 def test_memory_beside_the_logits_is_that_of_the_table():
-  """What skewing needs more than attention without positions is no larger than logits; gathering needs L L D."""
+  """What skewing needs more than attention without positions is no larger than logits; gathering needs L L
+  D."""
   L, D = 256, 64
   x = jax.ShapeDtypeStruct((1, L, 1, D), jnp.float32)
 
@@ -111,12 +116,15 @@ RELATIVE = {
 
 @pytest.mark.parametrize("name", [*RELATIVE, "absolute"])
 def test_translation(name):
-  """The same content two or seven places in, the rest hidden: relative attention shifts its output, absolute does not."""
+  """The same content two or seven places in, the rest hidden: relative attention shifts its output, absolute
+  does not."""
   function = jax.jit(RELATIVE.get(name, absolute))
   content = float32(3, (B, T, N, K), (B, T, N, K), (B, T, N, H))
   outs = []
   for start in (2, 7):
-    q, k, v = (jnp.pad(x, ((0, 0), (start, 15 - T - start), (0, 0), (0, 0)), constant_values=9.0) for x in content)
+    q, k, v = (
+      jnp.pad(x, ((0, 0), (start, 15 - T - start), (0, 0), (0, 0)), constant_values=9.0) for x in content
+    )
     inside = (jnp.arange(15) >= start) & (jnp.arange(15) < start + T)
     outs.append(function(q, k, v, masks.padding(inside[None]))[:, start : start + T])
   difference = jnp.abs(outs[0] - outs[1]).max()
@@ -124,7 +132,8 @@ def test_translation(name):
 
 
 def test_one_offset_a_head_is_a_convolution():
-  """Each head looks at one distance with all its weight: the heads' value projections are the kernel's taps, exactly."""
+  """Each head looks at one distance with all its weight: the heads' value projections are the kernel's taps,
+  exactly."""
   offsets, channels, width = (-1, 0, 2), 4, 5
   x, kernel = float32(4, (B, 9, channels), (len(offsets), channels, width))
   table = np.zeros((2 * 3 + 1, len(offsets), 1), np.float32)
@@ -153,7 +162,9 @@ def test_transformer_xl_with_memory_equals_one_long_segment():
 
   def oracle(q, k, v, table, u, v_bias):
     visible = np.tril(np.ones((T, S)), memory)[None, None] * np.ones((B, N, 1, 1))
-    return reference.attention(q[:, memory:], k, v, reference.transformer_xl(table, u, v_bias, memory), visible)
+    return reference.attention(
+      q[:, memory:], k, v, reference.transformer_xl(table, u, v_bias, memory), visible
+    )
 
   def with_memory(q, *rest):
     return relative.transformer_xl_attention(q[:, memory:], *rest)
@@ -173,7 +184,9 @@ def test_t5_buckets_of_every_distance():
   for buckets, furthest, bidirectional in ((32, 128, True), (32, 128, False), (8, 20, True), (4, 3, False)):
     options = {"num_buckets": buckets, "max_distance": furthest, "bidirectional": bidirectional}
     got = bias.t5_buckets(jnp.asarray(distance)[None], **options)[0]
-    assert (got == np.array([reference.t5_bucket(d, buckets, furthest, bidirectional) for d in distance])).all()
+    assert (
+      got == np.array([reference.t5_bucket(d, buckets, furthest, bidirectional) for d in distance])
+    ).all()
 
 
 def test_alibi_slopes():
@@ -193,7 +206,7 @@ def test_rotation():
 
 def test_sinusoids():
   out = relative.sinusoids(jnp.arange(-3, 1), 6)
-  for (p, i) in np.ndindex(4, 3):
+  for p, i in np.ndindex(4, 3):
     angle = (p - 3) / 10000 ** (2 * i / 6)
     assert_close(out[p, [i, i + 3]], np.array([np.sin(angle), np.cos(angle)]))
 

@@ -1,4 +1,5 @@
-"""What holds for every attention there is: the paper's equation, gradients, causality, steps, heads, sharding."""
+"""What holds for every attention there is: the paper's equation, gradients, causality, steps, heads,
+sharding."""
 
 from functools import partial
 
@@ -6,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -14,7 +15,6 @@ from variants import CAUSAL, VARIANTS, B, H, K, N
 
 each = pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: v.name)
 each_causal = pytest.mark.parametrize("variant", CAUSAL, ids=lambda v: v.name)
-few = partial(settings, deadline=None, derandomize=True)
 
 
 def example(variant, seed, T, batch=B, heads=N):
@@ -76,18 +76,21 @@ def assert_close(a, b, tolerance=1e-5):
 
 
 @each
-@few(max_examples=6)
-@given(T=st.sampled_from([0, 1, 7, 12]), seed=st.integers(0, 99))
-def test_equals_the_papers_equation(variant, T, seed):
-  """With random masks, segments and padding, with rows that see nothing, empty, of one element and of odd length."""
-  parameters, arrays, extra = example(variant, seed, T)
-  out, _ = run(variant, parameters, arrays, extra)
-  assert_close(out, variant.expected(parameters, *arrays, extra))
+@settings(deadline=None, derandomize=True, max_examples=3, phases=[Phase.generate])
+@given(seed=st.integers(0, 99))
+def test_equals_the_papers_equation(variant, seed):
+  """With random masks, segments and padding, with rows that see nothing; empty, of one element, odd, a
+  multiple of 4."""
+  for T in (0, 1, 7, 12):
+    parameters, arrays, extra = example(variant, seed, T)
+    out, _ = run(variant, parameters, arrays, extra)
+    assert_close(out, variant.expected(parameters, *arrays, extra))
 
 
 @each
 def test_gradient_equals_the_slope_of_the_papers_equation(variant):
-  """A central difference of the float64 oracle along a random direction, for parameters, queries, keys and values."""
+  """A central difference of the float64 oracle along a random direction, for parameters, queries, keys and
+  values."""
   parameters, arrays, extra = example(variant, 1, 7)
   rng = np.random.default_rng(2)
   out, _ = run(variant, parameters, arrays, extra)
@@ -162,7 +165,8 @@ def test_permutation(variant):
 
 @each
 def test_linear_in_the_values(variant):
-  """With queries and keys as they are, out(a v + b w) - out(0) = a (out(v) - out(0)) + b (out(w) - out(0))."""
+  """With queries and keys as they are, out(a v + b w) - out(0) = a (out(v) - out(0)) + b (out(w) -
+  out(0))."""
   parameters, (q, k, v), extra = example(variant, 7, 12)
   w = np.random.default_rng(8).standard_normal(v.shape).astype(np.float32)
   zero, of_v, of_w, of_sum = (

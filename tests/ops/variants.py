@@ -1,4 +1,5 @@
-"""Every self-attention of this package as one table: what it computes, what its paper says, what must hold for it."""
+"""Every self-attention of this package as one table: what it computes, what its paper says, what must hold
+for it."""
 
 import dataclasses
 from collections.abc import Callable
@@ -28,8 +29,8 @@ class Variant:
   """parameters: name -> shape, in which "N" stands for the number of heads. Positions are 0 .. T - 1.
 
   apply(parameters, q, k, v, extra) -> out; score(parameters) -> a score for `reference.attention`, or
-  oracle(parameters, q, k, v, extra) -> out. extra is a random "mask" [B, 1, T, T], "segments" [B, T], "valid" [B, T].
-  step(parameters, q, k, v, index) is one position of a causal one. rank(T): the order of generation.
+  oracle(parameters, q, k, v, extra) -> out. extra is a random "mask" [B, 1, T, T], "segments" [B, T], "valid"
+  [B, T]. step(parameters, q, k, v, index) is one position of a causal one. rank(T): the order of generation.
   """
 
   name: str

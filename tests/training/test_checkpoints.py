@@ -82,7 +82,11 @@ def test_opens_on_any_mesh(run, start, rules, devices, fsdp, tensor):
   checkpoints.close()
   assert step == 30 and type(state) is type(start)
   assert_same(state, jax.tree.map(lambda x: np.asarray(x + 30, x.dtype), start))
-  jax.tree.map(lambda x, a: x.sharding.is_equivalent_to(a.sharding, x.ndim) or pytest.fail(str(x.sharding)), state, abstract)
+  jax.tree.map(
+    lambda x, a: x.sharding.is_equivalent_to(a.sharding, x.ndim) or pytest.fail(str(x.sharding)),
+    state,
+    abstract,
+  )
 
 
 def test_a_step_that_is_asked_for(run, start):
@@ -170,12 +174,17 @@ def test_a_damaged_newest_checkpoint(copy, start, harm, item, caplog):
   assert checkpoints_lib.steps(copy) == [10, 20, 30]
 
 
-def test_damage_that_only_orbax_sees(copy):
-  (copy / "checkpoints" / "30" / "checksums.json").write_text("{}")
-  truncate(copy / "checkpoints" / "30" / "params" / "_METADATA")
+def test_a_whole_checkpoint_of_another_model_is_left_alone(copy):
   checkpoints = checkpoints_lib.Checkpoints(copy, keep=3)
-  assert checkpoints.restore(placed("data_parallel"))[1] == 20
+  abstract = placed("data_parallel")
+  for params in (
+    {**abstract.params, "more": abstract.params["embedding"]},
+    {"embedding": {"table": abstract.opt_state[0].count}},
+  ):
+    with pytest.raises(UserError, match="30 is not damaged, but it is not of this model"):
+      checkpoints.restore(abstract._replace(params=params))
   checkpoints.close()
+  assert checkpoints_lib.steps(copy) == [10, 20, 30]
 
 
 def test_damage_to_all_and_to_the_one_asked_for(copy):

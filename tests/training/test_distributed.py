@@ -6,7 +6,13 @@ from attention_zoo.training import distributed
 
 @pytest.fixture(autouse=True)
 def no_launcher(monkeypatch):
-  for name in ("SLURM_STEP_NODELIST", "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES"):
+  for name in (
+    "SLURM_STEP_NODELIST",
+    "SLURM_NTASKS",
+    "OMPI_COMM_WORLD_SIZE",
+    "TPU_WORKER_HOSTNAMES",
+    "TPU_PROCESS_ADDRESSES",
+  ):
     monkeypatch.delenv(name, raising=False)
 
 

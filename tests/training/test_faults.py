@@ -14,7 +14,7 @@ import pytest
 from attention_zoo.training import checkpoints, metrics
 
 PROGRAM = pathlib.Path(__file__).with_name("toy_program.py")
-FLAGS = ("--train.steps=12", "--train.checkpoint_every=3", "--train.keep=2")
+FLAGS = ("--train.steps=10", "--train.checkpoint_every=3", "--train.keep=2")
 
 
 def start(workdir, *flags, limit=None):
@@ -26,12 +26,14 @@ def start(workdir, *flags, limit=None):
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
-    env={name: value for name, value in os.environ.items() if name != "XLA_FLAGS"},  # its devices are a flag here
+    env={
+      name: value for name, value in os.environ.items() if name != "XLA_FLAGS"
+    },  # its devices are a flag here
     preexec_fn=limit_files if limit is not None else None,
   )
 
 
-def finish(process, timeout=300):
+def finish(process, timeout=600):
   """(exit code, digest or '', standard error)."""
   try:
     out, error = process.communicate(timeout=timeout)
@@ -92,7 +94,14 @@ def two(workdir, *flags, kill=None):
     found.bind(("localhost", 0))
     port = found.getsockname()[1]
   processes = [
-    start(workdir, "--devices=4", f"--process={index}", f"--port={port}", *flags, *([f"--kill={kill[1]}"] if kill and kill[0] == index else []))
+    start(
+      workdir,
+      "--devices=4",
+      f"--process={index}",
+      f"--port={port}",
+      *flags,
+      *([f"--kill={kill[1]}"] if kill and kill[0] == index else []),
+    )
     for index in (0, 1)
   ]
   return [finish(process) for process in processes]
@@ -103,9 +112,9 @@ def test_two_processes_equal_one(tmp_path, undisturbed):
   first, second = two(tmp_path / "two")
   assert first[0] == second[0] == 0, first[2] + second[2]
   assert first[1] == second[1]  # both hold the same parameters
-  assert "step 12/12" in first[2] and "step 12/12" not in second[2]
+  assert "step 10/10" in first[2] and "step 10/10" not in second[2]
   # Gloo adds in another order than threads do.
-  got, want = (checkpoints.load_params(workdir, 12) for workdir in (tmp_path / "two", undisturbed[0]))
+  got, want = (checkpoints.load_params(workdir, 10) for workdir in (tmp_path / "two", undisturbed[0]))
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=2e-5), got, want)
 
 
@@ -116,7 +125,7 @@ def test_two_processes_stop_together_and_resume_as_one(tmp_path, undisturbed):
   assert checkpoints.steps(tmp_path) == [6, 9]
   code, _, error = run(tmp_path, "--devices=2")
   assert code == 0 and "resuming from step 9" in error
-  got, want = (checkpoints.load_params(workdir, 12) for workdir in (tmp_path, undisturbed[0]))
+  got, want = (checkpoints.load_params(workdir, 10) for workdir in (tmp_path, undisturbed[0]))
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=2e-5), got, want)
 
 
@@ -142,6 +151,8 @@ def test_others_that_never_come(process):
     "from attention_zoo.training import distributed\n"
     f"distributed.initialize('{address}', 2, {process}, timeout=3)\n"
   )
-  result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100, cwd=PROGRAM.parents[2])
+  result = subprocess.run(
+    [sys.executable, "-c", code], capture_output=True, text=True, timeout=100, cwd=PROGRAM.parents[2]
+  )
   assert result.returncode == 2
   assert result.stderr == f"error: the other processes ({address}) did not come within 3 seconds\n"

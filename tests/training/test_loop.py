@@ -154,7 +154,9 @@ def test_a_step_that_is_not_finite_is_skipped():
   config = toy_task.make_config()
   task = toy_task.ToyTask(config, bad_steps=(1,))
   state, history = step_on(1, steps=1, task=task)
-  skipped, history = step_on(1, state=jax.tree.map(jnp.asarray, state), steps=2, task=ShiftedTask(config, (1,)))
+  skipped, history = step_on(
+    1, state=jax.tree.map(jnp.asarray, state), steps=2, task=ShiftedTask(config, (1,))
+  )
   assert [int(h["first_bad"]) for h in history] == [0, -1]
   assert [int(h["nonfinite_in_row"]) for h in history] == [1, 0]
   assert int(skipped.nonfinite) == 1 and int(skipped.steps) == 3
@@ -184,7 +186,9 @@ def test_skipped_steps_are_shown_and_training_goes_on(tmp_path, capsys):
 
 def test_too_many_in_a_row_stop_the_run(tmp_path):
   config = toy_task.make_config(**{"train.steps": 20, "train.checkpoint_every": 3})
-  with pytest.raises(Diverged, match=r"stopped at step 8: 3 steps in a row .* in the gradient of embedding/table") as stopped:
+  with pytest.raises(
+    Diverged, match=r"stopped at step 8: 3 steps in a row .* in the gradient of embedding/table"
+  ) as stopped:
     train(toy_task.ToyTask(config, bad_steps=range(5, 20)), config, tmp_path, quiet=True)
   assert stopped.value.code == 3
   assert checkpoints.steps(tmp_path) == [3, 6]
@@ -199,7 +203,9 @@ def test_the_leaf_is_named():
 
   task = BadBias(toy_task.make_config())
   _, history = step_on(1, steps=1, task=task)
-  names = [sharding.path_name(p) for p, _ in jax.tree_util.tree_leaves_with_path(task.init(jax.random.key(0)))]
+  names = [
+    sharding.path_name(p) for p, _ in jax.tree_util.tree_leaves_with_path(task.init(jax.random.key(0)))
+  ]
   assert names[int(history[0]["first_bad"])] == "encoder/layer_0/feed_forward/wo/bias"
 
 
@@ -213,7 +219,12 @@ def test_data_parallel_compiles_to_all_reduces_alone():
   batch = {n: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=rows) for n, s in task.batch_shapes().items()}
   stop = jax.ShapeDtypeStruct((8,), np.int32, sharding=rows)
   with jax.set_mesh(mesh):
-    text = make_train_step(task, optimizer, config, abstract, mesh).lower(abstract, batch, stop).compile().as_text()
+    text = (
+      make_train_step(task, optimizer, config, abstract, mesh)
+      .lower(abstract, batch, stop)
+      .compile()
+      .as_text()
+    )
   assert "all-reduce" in text
   for other in ("all-gather", "all-to-all", "collective-permute", "reduce-scatter"):
     assert other not in text

@@ -81,7 +81,9 @@ def test_lines_where_there_is_no_terminal(tmp_path, capsys):
   metrics.say("a [word]")
   metrics.close()
   lines = capsys.readouterr().err.splitlines()
-  assert lines[0].startswith("step 2/4  loss 1.2500  perplexity 3  12,346 tokens/s") and lines[0].endswith(" left")
+  assert lines[0].startswith("step 2/4  loss 1.2500  perplexity 3  12,346 tokens/s") and lines[0].endswith(
+    " left"
+  )
   assert lines[1:] == ["step 2/4  dev  loss 1.5000  2 non-finite steps skipped", "a [word]"]
 
 

@@ -87,7 +87,9 @@ def test_clipping_scales_to_the_norm():
 
 @pytest.mark.parametrize("name", ["adam", "adafactor", "sm3"])
 def test_optimizers_descend(name):
-  optimizer = make_optimizer(optimizer_config(name=name, schedule="cosine", warmup_steps=5, learning_rate=0.1), 512)
+  optimizer = make_optimizer(
+    optimizer_config(name=name, schedule="cosine", warmup_steps=5, learning_rate=0.1), 512
+  )
   params = {"w": jnp.array([[1.0, -2.0], [3.0, 0.5]])}
 
   @jax.jit

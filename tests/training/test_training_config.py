@@ -81,7 +81,9 @@ def test_diff():
   new.model.d_model = 64
   new.mesh.fsdp = 2
   new.eval.extra = "here"
-  text = "  eval.extra: (absent) -> \"here\"\n  mesh.fsdp: 1 -> 2\n  model.d_model: 1 -> 64\n  train.steps: 1 -> 9"
+  text = (
+    '  eval.extra: (absent) -> "here"\n  mesh.fsdp: 1 -> 2\n  model.d_model: 1 -> 64\n  train.steps: 1 -> 9'
+  )
   assert config_lib.diff(old, new) == text
   assert config_lib.diff(old, new, ignore=config_lib.MAY_CHANGE) == "  model.d_model: 1 -> 64"
 

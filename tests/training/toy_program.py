@@ -1,7 +1,9 @@
-"""Trains the toy task as a program, so that it can be killed: python toy_program.py --workdir=DIR [--train.steps=20 ...]
+"""Trains the toy task as a program, so that it can be killed: python toy_program.py --workdir=DIR
+[--train.steps=20 ...]
 
---devices=N: simulated devices. --kill=STEP:SIGNAL: the process sends itself a signal when it fetches that batch.
---process=0|1 --port=P: one of two processes. Prints a digest of the final parameters; exits as the entry points do.
+--devices=N: simulated devices. --kill=STEP:SIGNAL: the process sends itself a signal when it fetches that
+batch. --process=0|1 --port=P: one of two processes. Prints a digest of the final parameters; exits as the
+entry points do.
 """
 
 import os

@@ -85,7 +85,9 @@ class ToyTask:
     }
     leaves, tree = jax.tree.flatten(shapes, is_leaf=lambda x: isinstance(x, tuple))
     keys = jax.random.split(rng, len(leaves))
-    params = tree.unflatten(jax.random.normal(key, shape) * 0.3 for key, shape in zip(keys, leaves, strict=True))
+    params = tree.unflatten(
+      jax.random.normal(key, shape) * 0.3 for key, shape in zip(keys, leaves, strict=True)
+    )
     return params
 
   def loss(self, params, batch, rng):
@@ -94,7 +96,8 @@ class ToyTask:
     if rng is not None:
       x_BTD *= jax.random.bernoulli(rng, 1 - self.config.model.dropout, x_BTD.shape)
     q, k, v = (
-      jnp.einsum("BTD,DNK->BTNK", x_BTD, layer["self_attention"][name]["kernel"]) for name in ("query", "key", "value")
+      jnp.einsum("BTD,DNK->BTNK", x_BTD, layer["self_attention"][name]["kernel"])
+      for name in ("query", "key", "value")
     )
     weights_BNTS = jax.nn.softmax(jnp.einsum("BTNK,BSNK->BNTS", q, k))
     mixed = jnp.einsum("BNTS,BSNK->BTNK", weights_BNTS, v)
@@ -122,7 +125,9 @@ class ToyTask:
     rows = B // process_count
     step = start_step
     while True:
-      yield {name: x[process_index * rows : (process_index + 1) * rows] for name, x in self.batch(step).items()}
+      yield {
+        name: x[process_index * rows : (process_index + 1) * rows] for name, x in self.batch(step).items()
+      }
       step += 1
 
   def eval_batches(self, split):

@@ -1,0 +1,38 @@
+"""Compiles a config's training step for a TPU slice that is not there: does it fit, what does it send, how fast at best.
+
+  pip install libtpu        # needs no TPU
+  python -m attention_zoo.compile --config=configs/transformer_big.py --topology=v5e:16x16 --config.data.row_length=96
+  python -m attention_zoo.compile --config=configs/transformer_base.py --topology=v5e:4x4 --num_slices=2 \\
+      --config.mesh.replica=2
+
+Exit code 1 when it does not fit. Times are bounds from published chip figures, not measurements.
+"""
+
+from absl import flags
+
+from attention_zoo import cli
+
+CONFIG = cli.define_config()
+TOPOLOGY = flags.DEFINE_string("topology", None, "For example v5e:2x4, v5e:16x16, v5p:4x4x4, v6e:8x8.")
+NUM_SLICES = flags.DEFINE_integer("num_slices", 1, "Slices joined by the data-centre network.", lower_bound=1)
+
+
+def main():
+  from attention_zoo import progress, tasks
+  from attention_zoo.training import aot
+
+  config = CONFIG.value
+  devices, kind = aot.topology_devices(TOPOLOGY.value, NUM_SLICES.value)
+  compiled, _, abstract = aot.compile_step(tasks.make(config, "."), config, devices)
+  found = aot.report(compiled, abstract, aot.CHIPS[kind], config.data.batch_tokens)
+  progress.table(f"{NUM_SLICES.value} x {TOPOLOGY.value}, rules {config.mesh.rules}", aot.rows(found))
+  if found["fits"]:
+    return 0
+  print("does not fit; the largest parts of the state on one chip:")
+  for name, size in aot.largest_buffers(abstract):
+    print(f"  {size / 2**20:10.1f} MiB  {name}")
+  return 1
+
+
+if __name__ == "__main__":
+  cli.run(main, required=("config", "topology"))

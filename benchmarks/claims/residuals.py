@@ -1,0 +1,201 @@
+"""Residual connections carry the positions to the upper layers: three small translation runs."""
+
+import tempfile
+
+import flax.linen as nn
+import jax
+import numpy as np
+from matplotlib.figure import Figure
+
+from attention_zoo.layers.positions import sinusoidal
+from attention_zoo.models import transformer
+from attention_zoo.ops import masks
+from attention_zoo.plots.theme import LIGHT
+from attention_zoo.tasks.translation import Translation
+from attention_zoo.training import loop
+from configs import quickstart
+
+TITLE = "Residual connections carry position"
+SOURCE = (
+  'CS224n 2019, lecture 14, "Importance of residuals": without residual connections the encoder-decoder attention '
+  "loses its diagonal; timing signals added again at every layer bring some of it back (pictures, no numbers). Three "
+  "runs that differ in nothing else, post-LN, 4 + 4 layers of width 128, on the embedded phrasebook. Measured on its "
+  "dev set: the weight that the last layer's encoder-decoder attention puts within one token of the diagonal, what a "
+  "linear probe tells of a token's position from the encoder's last layer (R^2, on other sentences), and perplexity."
+)
+RUNS = {
+  "with residuals": dict(residuals=True, timing=False),
+  "without": dict(residuals=False, timing=False),
+  "without, timing signals at every layer": dict(residuals=False, timing=True),
+}
+LAYERS = 4
+
+
+class Layer(transformer.Layer):
+  """A block of the Transformer, with the residual connections or without: norm(dropout(sublayer(x)))."""
+
+  residuals: bool = True
+
+  def __call__(self, x_BTD, mask, memory_BSD=None, memory_mask=None, *, train=False):
+    if self.residuals:
+      return super().__call__(x_BTD, mask, memory_BSD, memory_mask, train=train)
+    x_BTD = self.self_attention_norm(self.dropout(self.self_attention(x_BTD, x_BTD, mask=mask), train))
+    if self.cross:
+      x_BTD = self.cross_attention(x_BTD, memory_BSD, mask=memory_mask)
+      x_BTD = self.cross_attention_norm(self.dropout(x_BTD, train))
+    return self.feed_forward_norm(self.dropout(self.feed_forward(x_BTD), train))
+
+
+class Stack(nn.Module):
+  """Layers, with the timing signal added again before each but the first, which has it from the embedding."""
+
+  config: transformer.Config
+  num_layers: int
+  cross: bool
+  residuals: bool
+  timing: bool
+
+  @nn.compact
+  def __call__(self, x_BTD, positions_BT, *args, train=False):
+    for i in range(self.num_layers):
+      if self.timing and i > 0:
+        x_BTD = x_BTD + sinusoidal(positions_BT, self.config.d_model).astype(x_BTD.dtype)
+      x_BTD = Layer(self.config, self.cross, self.residuals, name=f"layer_{i}")(x_BTD, *args, train=train)
+    return x_BTD
+
+
+class Transformer(transformer.Transformer):
+  """The Transformer whose residual connections and timing signals can be chosen; not for decoding."""
+
+  residuals: bool = True
+  timing: bool = False
+
+  def setup(self):
+    c = self.config
+    self.embedding = transformer.Embedding(c)
+    self.encoder = Stack(c, c.num_encoder_layers, False, self.residuals, self.timing)
+    self.decoder = Stack(c, c.num_decoder_layers, True, self.residuals, self.timing)
+    self.dropout = transformer.Dropout(c.dropout)
+
+  def encode(self, source_BS, segments_BS, positions_BS, *, train=False):
+    x_BSD = self.dropout(self.embed(source_BS, positions_BS, "source", source_BS.shape[1]), train)
+    return self.encoder(x_BSD, positions_BS, masks.segments(segments_BS, segments_BS), train=train)
+
+  def decode(self, memory_BSD, memory_segments_BS, inputs_BT, segments_BT, positions_BT, *, train=False):
+    T = inputs_BT.shape[1]
+    x_BTD = self.dropout(self.embed(inputs_BT, positions_BT, "target", T), train)
+    mask = masks.segments(segments_BT, segments_BT) & masks.causal(T)
+    memory_mask = masks.segments(segments_BT, memory_segments_BS)
+    return self.decoder(x_BTD, positions_BT, mask, memory_BSD, memory_mask, train=train)
+
+
+def measure(quick):
+  runs = {name: _run(quick, **options) for name, options in RUNS.items()}
+  rows = [
+    [f"{name}: {what}", None, None, run[key]]
+    for key, what in (
+      ("diagonal", "weight within one token of the diagonal"),
+      ("probe", "position told by a linear probe, R^2, encoder's last layer"),
+      ("perplexity", "perplexity, dev"),
+    )
+    for name, run in runs.items()
+  ]
+  rows.append(
+    ["uniform attention: weight within one token of the diagonal", None, None, runs["without"]["uniform"]]
+  )
+  for row in rows[:6]:
+    row[1] = {"with residuals": "high", "without": "lost"}.get(row[0].split(":")[0], "partly restored")
+  return {"rows": rows, "runs": runs}
+
+
+def draw(results):
+  figure = Figure(figsize=(12, 4.4), layout="constrained")
+  *maps, probes = figure.subplots(1, 4)
+  for axes, (name, run) in zip(maps, results["runs"].items(), strict=True):
+    axes.imshow(run["map"], cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    axes.set_xticks(range(len(run["source"])), run["source"], rotation=90, fontsize=7)
+    axes.set_yticks(range(len(run["target"])), run["target"], fontsize=7)
+    axes.grid(False)
+    axes.set_title(name.replace(", ", ",\n"), fontsize=9)
+  for (name, run), colour in zip(results["runs"].items(), ("blue", "orange", "green"), strict=True):
+    probes.plot(
+      range(len(run["probes"])), run["probes"], "o-", color=LIGHT[colour], label=name.replace(", ", ",\n")
+    )
+  probes.set_title("position told by a linear probe", fontsize=9)
+  probes.set(xlabel="encoder layer", ylabel="R²", ylim=(0, 1.03), xticks=range(len(run["probes"])))
+  probes.legend()
+  return figure
+
+
+def _run(quick, residuals, timing):
+  """Trains one model and looks at it."""
+  config = quickstart.get_config()
+  config.model.update(num_encoder_layers=LAYERS, num_decoder_layers=LAYERS)
+  config.data.update(batch_tokens=2048)
+  steps = 4 if quick else 2000
+  config.train.update(steps=steps, eval_every=steps, checkpoint_every=steps, log_every=max(1, steps // 10))
+  with tempfile.TemporaryDirectory() as workdir:
+    task = Translation(config, workdir)
+    task.model = Transformer(task.model_config, residuals=residuals, timing=timing)
+    params = loop.train(task, config, workdir, quiet=quick).params
+    return _look(task, jax.device_get(params))
+
+
+def _look(task, params):
+  is_layer = lambda module, _: isinstance(module, transformer.Layer)
+
+  @jax.jit
+  def observe(params, batch):
+    _, seen = task.model.apply(
+      {"params": params}, batch, mutable=["intermediates"], capture_intermediates=is_layer, method="hidden"
+    )
+    encoder, decoder = seen["intermediates"]["encoder"], seen["intermediates"]["decoder"]
+    weights = decoder[f"layer_{LAYERS - 1}"]["cross_attention"]["weights"][0].mean(1)
+    layers = [encoder[f"layer_{i}"]["__call__"][0] for i in range(LAYERS)]
+    embedded = task.model.apply(
+      {"params": params},
+      batch["source"],
+      batch["source_positions"],
+      "source",
+      batch["source"].shape[1],
+      method="embed",
+    )
+    return weights, [embedded, *layers], task.loss(params, batch, None)[1]
+
+  diagonal, uniform, count, nll, states, places, held, example = 0.0, 0.0, 0, np.zeros(2), [], [], [], None
+  for batch in task.eval_batches("dev"):
+    weights, layers, sums = jax.device_get(observe(params, batch))
+    nll += sums["nll"], sums["weight"]
+    real = batch["source_segments"] > 0
+    states.append([layer[real] for layer in layers])
+    places.append(batch["source_positions"][real])
+    held.append(np.broadcast_to(np.arange(len(real))[:, None] % 2 == 1, real.shape)[real])
+    for row in range(len(real)):
+      for segment in range(1, batch["target_segments"][row].max(initial=0) + 1):
+        t, s = batch["target_segments"][row] == segment, batch["source_segments"][row] == segment
+        block = weights[row][np.ix_(t, s)]
+        line = np.arange(t.sum())[:, None] * (s.sum() - 1) / max(1, t.sum() - 1)
+        near = np.abs(np.arange(s.sum())[None] - line) <= 1
+        diagonal, uniform, count = diagonal + block[near].sum(), uniform + near.mean(1).sum(), count + t.sum()
+        if example is None and 8 <= s.sum() <= 14 and t.sum() <= 14:
+          pieces = [task.tokenizer.pieces(batch[key][row][which].tolist())
+                    for key, which in (("source", s), ("targets", t))]  # fmt: skip
+          example = {"map": block.tolist(), "source": pieces[0], "target": pieces[1]}
+  places, held = np.concatenate(places).astype(np.float64), np.concatenate(held)
+  probes = [_probe([layers[i] for layers in states], places, held) for i in range(LAYERS + 1)]
+  return {
+    "diagonal": float(diagonal / count),
+    "uniform": float(uniform / count),
+    "perplexity": float(np.exp(nll[0] / nll[1])),
+    "probe": probes[-1],
+    "probes": probes,
+    **example,
+  }
+
+
+def _probe(states, places, held):
+  """R^2 of a linear map to the position, fitted on the tokens not held out and tested on those."""
+  states = np.pad(np.concatenate(states).astype(np.float64), ((0, 0), (0, 1)), constant_values=1)
+  fit, wanted = states[~held], places[~held]
+  weights = np.linalg.solve(fit.T @ fit + 1e-3 * len(fit) * np.eye(fit.shape[1]), fit.T @ wanted)
+  return float(1 - np.mean((states[held] @ weights - places[held]) ** 2) / places[held].var())

@@ -1,0 +1,175 @@
+"""Beam 4 and greedy search with the base model beside Hugging Face generate and CTranslate2 (float32 and int8).
+
+  python -m benchmarks.decode [--rows=16 --source_length=32 --length=32 --rounds=3 --devices=CORES]
+
+Every side has the same random parameters, and finds `length` tokens for each sentence: the parameters are made such
+that EOS never is among the candidates, and alpha is 0, because the sides penalise length differently. The tokens are
+compared first. Our cache has room for source + 50 tokens, as when translating. CTranslate2 runs in several
+configurations of threads and batches; its fastest counts.
+"""
+
+import pathlib
+import tempfile
+
+from benchmarks import common
+
+PAD, BOS, EOS, UNK = range(4)
+
+
+def make_parameters(model):
+  """Random parameters (nested dict of NumPy arrays) under which PAD, EOS and UNK are never generated.
+
+  The last normalisation gets the bias 5u and the embeddings of the three the value -2u, for a unit vector u.
+  """
+  import jax
+  import jax.numpy as jnp
+  import numpy as np
+
+  names = "source source_segments source_positions inputs targets target_segments target_positions".split()
+  tiny = {name: jnp.zeros((1, 2), jnp.int32) for name in names}
+  params = jax.tree.map(np.array, jax.jit(model.init)(jax.random.key(0), tiny)["params"])
+  direction = np.random.default_rng(0).standard_normal(model.config.d_model).astype(np.float32)
+  direction /= np.linalg.norm(direction)
+  params["embedding"]["table"][[PAD, EOS, UNK]] = -2 * direction
+  last = params["decoder"][f"layer_{model.config.num_decoder_layers - 1}"]["feed_forward_norm"]
+  last["bias"] = 5 * direction
+  # Sharper than random logits are, so that rounding decides no choice.
+  last["scale"] *= 2
+  return params
+
+
+def our_search(model, params, source, *, beam_size, length, room):
+  """A function that finds the best hypotheses, as `tasks/translator.py` does: tokens [rows, length], log-probabilities."""
+  import jax
+  import jax.numpy as jnp
+  import numpy as np
+  from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+  from attention_zoo.decoding.beam import beam_search
+  from attention_zoo.models import transformer
+
+  B, S = source.shape
+
+  @jax.jit
+  def search(params, source_BS):
+    positions_BS = jnp.broadcast_to(jnp.arange(S, dtype=jnp.int32), (B, S))
+    apply = lambda *args, **options: model.apply({"params": params}, *args, **options)
+    cross, cache = apply(
+      source_BS, jnp.ones_like(source_BS), positions_BS, num_beams=beam_size, max_length=room, method="start"
+    )
+    found = beam_search(
+      lambda tokens_BJ, t, cache: apply(tokens_BJ, t, cross, cache, method="step"),
+      cache,
+      batch_size=B, beam_size=beam_size, max_lengths_B=jnp.full((B,), length), max_length=room,
+      bos=BOS, eos=EOS, pad=PAD, alpha=0.0, n_best=1, reorder=transformer.reorder,
+    )  # fmt: skip
+    return found.tokens_BJT[:, 0], found.logprobs_BJ[:, 0]
+
+  mesh = Mesh(np.array(jax.devices()), ("data",))
+  params = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
+
+  def run():
+    rows = jax.device_put(source, NamedSharding(mesh, PartitionSpec("data")))
+    tokens, logprobs = jax.device_get(search(params, rows))
+    return tokens[:, :length], logprobs
+
+  return run
+
+
+def make_peers(config, params, source, *, length, directory):
+  """{name: function of the beam size that gives tokens}; what is not installed is missing."""
+  try:
+    from benchmarks import peer_translators as peers
+  except ModuleNotFoundError:
+    return {}
+  import numpy as np
+
+  from attention_zoo.layers.positions import sinusoidal
+
+  positions = np.asarray(sinusoidal(np.arange(max(source.shape[1], length) + 8), config.d_model))
+  model = peers.hugging_face(config, params, positions, pad=PAD, bos=BOS, eos=EOS)
+  sides = {"Hugging Face": lambda beam: peers.hugging_face_search(model, source, beam_size=beam, length=length)}
+  try:
+    import ctranslate2  # noqa: F401
+  except ModuleNotFoundError:
+    return sides
+  cores, rows = common.cores(), len(source)
+  for kind, quantization in (("float32", None), ("int8", "int8")):
+    for inter, intra, batch in {(1, cores, rows), (cores, 1, -(-rows // cores))}:
+      translator = peers.ctranslate2_translator(
+        model, directory / kind, quantization=quantization, inter_threads=inter, intra_threads=intra
+      )  # fmt: skip
+      sides[f"CTranslate2 {kind}, {inter} x {intra} threads"] = (
+        lambda beam, translator=translator, batch=batch: peers.ctranslate2_search(
+          translator, source, beam_size=beam, length=length, batch=batch
+        )
+      )  # fmt: skip
+  return sides
+
+
+def fastest(seconds, kind):
+  """The name of the configuration of this kind with the smallest median time, or None."""
+  names = [name for name in seconds if name.startswith(kind)]
+  return min(names, key=lambda name: common.spread(seconds[name])[1]) if names else None
+
+
+def main(argv=None):
+  options = common.parser(__doc__)
+  options.add_argument("--rows", type=int, default=16)
+  options.add_argument("--source_length", type=int, default=32)
+  options.add_argument("--length", type=int, default=32, help="tokens that every search finds")
+  options.add_argument("--devices", type=int, default=common.cores(), help="simulated devices that share the rows")
+  arguments = options.parse_args(argv)
+  common.prepare(arguments.devices)
+
+  import numpy as np
+
+  from attention_zoo.models import transformer
+
+  results = {"environment": common.environment(), "settings": vars(arguments) | {"out": str(arguments.out)}, "beams": {}}
+  sizes = dict(vocab_size=37000)
+  if arguments.tiny:
+    sizes = dict(
+      vocab_size=101, d_model=32, d_ff=64, num_heads=2, d_k=16, d_v=16, num_encoder_layers=1, num_decoder_layers=1
+    )
+  config = transformer.Config(**sizes)
+  model = transformer.Transformer(config)
+  params = make_parameters(model)
+  shape = arguments.rows, arguments.source_length
+  source = np.random.default_rng(1).integers(4, config.vocab_size, shape, dtype=np.int32)
+  rows, notes = [], []
+  with tempfile.TemporaryDirectory() as directory:
+    peers = make_peers(config, params, source, length=arguments.length, directory=pathlib.Path(directory))
+    for beam in (4, 1):
+      label = f"beam {beam}" if beam > 1 else "greedy"
+      ours = our_search(
+        model, params, source, beam_size=beam, length=arguments.length, room=arguments.source_length + 50
+      )
+      sides = {"attention_zoo": ours} | {name: lambda side=side: side(beam) for name, side in peers.items()}
+      tokens, _ = ours()
+      if not (tokens >= 4).all() and not arguments.tiny:
+        raise SystemExit("a special token was generated")
+      equal = {name: float((side() == tokens).all(1).mean()) for name, side in sides.items() if name != "attention_zoo"}
+      seconds = common.alternate(sides, arguments.rounds, warmup=0)
+      best = [fastest(seconds, kind) for kind in ("CTranslate2 float32", "CTranslate2 int8")]
+      against = [name for name in ("Hugging Face", *best) if name in seconds]
+      results["beams"][label] = {
+        "seconds": seconds,
+        "sentences_with_identical_tokens": equal,
+        "ratio": {name: common.ratios(seconds, "attention_zoo", name) for name in against},
+      }
+      for side, rate, ratio in common.side_rows(seconds, tokens.size, "attention_zoo"):
+        same = "" if side == "attention_zoo" else f"{equal[side]:.0%}"
+        rows.append((label, side + (" (fastest)" if side in best else ""), rate, ratio, same))
+      for name in ("Hugging Face", "CTranslate2 float32", "CTranslate2 int8"):
+        if not any(side.startswith(name) for side in seconds):
+          rows.append((label, name, "not run (not installed)", "", ""))
+      if equal.get("Hugging Face", 1) < 0.9:
+        notes.append(f"{label}: FEWER THAN 90 % OF THE SENTENCES ARE IDENTICAL TO HUGGING FACE'S")
+  columns = ("search", "side", "target tokens/s: median (min to max)", "times faster", "same tokens")
+  title = f"Decoding, base, {shape[0]} sentences of {shape[1]} tokens to {arguments.length}"
+  common.publish("decode", title, columns, rows, notes, results, arguments.out)
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,137 @@
+"""A whole training step of the base model (forward, smoothed loss, backward, Adam) beside PyTorch eager.
+
+  python -m benchmarks.train_step [--rows=32 --length=64 --rounds=3 --devices=CORES]
+
+The step is the one of `training/loop.py`; the peer is `benchmarks/peer_torch.py` with the same weights. First their
+losses and gradient norms are compared. One simulated device a core is how we train on a CPU.
+"""
+
+import tempfile
+
+from benchmarks import common
+
+VARIANTS = (  # name, products in bfloat16, dropout
+  ("float32", False, 0.0),
+  ("float32, dropout 0.1", False, 0.1),
+  ("bfloat16 products", True, 0.0),
+)
+
+
+def make_config(tiny, bfloat16, dropout, rows, length):
+  """The published base config with float32 activations."""
+  from configs import transformer_base
+
+  config = transformer_base.get_config()
+  config.model.update(dtype="float32", matmul_dtype="bfloat16" if bfloat16 else "float32", dropout=dropout)
+  config.data.update(batch_tokens=rows * length, row_length=length)
+  if tiny:
+    config.model.update(d_model=32, d_ff=64, num_heads=2, d_k=16, d_v=16, num_encoder_layers=1, num_decoder_layers=1)
+    config.data.vocab_size = 101
+  return config
+
+
+def random_batch(vocab_size, rows, length):
+  """One sentence a row, without padding."""
+  import numpy as np
+
+  tokens = np.random.default_rng(0).integers(4, vocab_size, (2, rows, length), dtype=np.int32)
+  ones = np.ones((rows, length), np.int32)
+  positions = np.tile(np.arange(length, dtype=np.int32), (rows, 1))
+  inputs = np.concatenate([np.full((rows, 1), 1, np.int32), tokens[1][:, :-1]], 1)
+  return dict(
+    source=tokens[0], source_segments=ones, source_positions=positions,
+    inputs=inputs, targets=tokens[1], target_segments=ones, target_positions=positions,
+  )  # fmt: skip
+
+
+def make_step(config, batch):
+  """(params at the start, function that takes one step and returns (loss per token, norm of the gradient))."""
+  import jax
+  import numpy as np
+
+  from attention_zoo import tasks
+  from attention_zoo.training import loop, sharding
+  from attention_zoo.training.optimizer import make_optimizer
+
+  task = tasks.make(config, tempfile.gettempdir())
+  mesh = sharding.make_mesh(config.mesh)
+  optimizer = make_optimizer(config.optimizer, config.model.d_model)
+  abstract = loop.abstract_state(task, optimizer, sharding.rules_of(config.mesh), mesh)
+  places = jax.tree.map(lambda x: x.sharding, abstract)
+  state = jax.jit(lambda: loop.init_state(task, optimizer, seed=0), out_shardings=places)()
+  params = jax.tree.map(np.array, state.params)  # copies: the state is donated
+  train_step = loop.make_train_step(task, optimizer, config, abstract, mesh)
+  on_device = sharding.put_batch(batch, mesh)
+  go = sharding.put_batch({"stop": np.zeros(sharding.batch_devices(mesh), np.int32)}, mesh)["stop"]
+
+  def step():
+    nonlocal state
+    with jax.set_mesh(mesh):
+      state, metrics = jax.block_until_ready(train_step(state, on_device, go))
+    return float(metrics["sums"]["loss"] / metrics["sums"]["weight"]), float(metrics["gradient_norm"])
+
+  return params, step
+
+
+def make_peer(config, params, batch):
+  """PyTorch's step, or None where it is not installed."""
+  try:
+    from benchmarks import peer_torch
+  except ModuleNotFoundError:
+    return None
+  from attention_zoo.models.transformer import Config
+  from attention_zoo.training.schedule import make_schedule
+
+  fields = {name: value for name, value in config.model.items() if name != "name"}
+  schedule, adam = make_schedule(config.optimizer, config.model.d_model), config.optimizer
+  return peer_torch.make_step(
+    Config(vocab_size=config.data.vocab_size, **fields), params, batch,
+    label_smoothing=config.train.label_smoothing, learning_rate=lambda step: float(schedule(step)),
+    b1=adam.b1, b2=adam.b2, eps=adam.eps, bfloat16=config.model.matmul_dtype == "bfloat16",
+  )  # fmt: skip
+
+
+def main(argv=None):
+  options = common.parser(__doc__)
+  options.add_argument("--rows", type=int, default=32)
+  options.add_argument("--length", type=int, default=64, help="tokens of a row, on each side")
+  options.add_argument("--devices", type=int, default=common.cores(), help="simulated devices that share the rows")
+  arguments = options.parse_args(argv)
+  common.prepare(arguments.devices)
+  results = {"environment": common.environment(), "settings": vars(arguments) | {"out": str(arguments.out)}, "variants": {}}
+  rows, notes = [], []
+  for name, bfloat16, dropout in VARIANTS:
+    config = make_config(arguments.tiny, bfloat16, dropout, arguments.rows, arguments.length)
+    batch = random_batch(config.data.vocab_size, arguments.rows, arguments.length)
+    params, ours = make_step(config, batch)
+    sides = {"attention_zoo": ours}
+    if peer := make_peer(config, params, batch):
+      sides["PyTorch eager"] = peer
+    # The warm-up and the comparison are one: the first steps from the same weights.
+    first = [{side: step() for side, step in sides.items()} for _ in range(2)]
+    seconds = common.alternate(sides, arguments.rounds, warmup=0)
+    tokens = arguments.rows * arguments.length
+    results["variants"][name] = {"seconds": seconds, "first_steps": first}
+    for side, rate, ratio in common.side_rows(seconds, tokens, "attention_zoo"):
+      rows.append((name, side, rate, ratio))
+    if peer:
+      error = max(abs(a - b) for a, b in zip(first[0]["attention_zoo"], first[0]["PyTorch eager"], strict=True))
+      second = abs(first[1]["attention_zoo"][0] - first[1]["PyTorch eager"][0])
+      results["variants"][name] |= {
+        "ratio": common.ratios(seconds, "attention_zoo", "PyTorch eager"), "max_abs_error": error
+      }  # fmt: skip
+      notes.append(
+        f"{name}: first step loss and gradient norm {first[0]['attention_zoo']}, differing by {error:.1e} from the "
+        f"peer's; loss of the second step by {second:.1e}" + (" (other dropout masks)" if dropout else "")
+      )
+      if not bfloat16 and not dropout and error > 1e-4:
+        raise SystemExit(f"the sides do not compute the same: {first}")
+    else:
+      rows.append((name, "PyTorch eager", "not run (torch is not installed)", ""))
+  columns = ("variant", "side", "target tokens/s: median (min to max)", "times faster")
+  title = f"Training step, base, {arguments.rows} x {arguments.length} tokens a side"
+  common.publish("train_step", title, columns, rows, notes, results, arguments.out)
+
+
+if __name__ == "__main__":
+  main()

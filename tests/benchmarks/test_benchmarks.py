@@ -1,0 +1,82 @@
+"""The benchmarks run, at the smallest sizes, and say what they measured. (How fast anything is, no test asserts.)"""
+
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks import cold_start, common, decode, pipeline, train_step
+
+
+@pytest.fixture(autouse=True)
+def no_restart(monkeypatch):
+  """`common.prepare` restarts the process where the environment is not set."""
+  monkeypatch.setenv("GLIBC_TUNABLES", "")
+  monkeypatch.setattr(common, "busy", lambda: 0.0)
+
+
+def test_sides_are_timed_in_turn_and_the_warm_up_is_not_counted():
+  calls = []
+  seconds = common.alternate({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=3, warmup=2)
+  assert "".join(calls) == "ab" * 5
+  assert [len(times) for times in seconds.values()] == [3, 3]
+
+
+def test_a_ratio_pairs_the_rounds():
+  seconds = {"ours": [1.0, 2.0, 1.0], "peer": [2.0, 2.0, 3.0]}
+  assert common.ratios(seconds, "ours", "peer") == (1.0, 2.0, 3.0)
+  rows = common.side_rows(seconds, 6, "ours")
+  assert rows == [("ours", "6 (3 to 6) tokens/s", ""), ("peer", "3 (2 to 3) tokens/s", "2.00 (1.00 to 3.00)")]
+
+
+def run(benchmark, name, tmp_path, *options):
+  benchmark.main(["--tiny", "--rounds=3", f"--out={tmp_path}", *options])
+  return json.loads((tmp_path / f"{name}.json").read_text())
+
+
+def test_train_step(tmp_path):
+  found = run(train_step, "train_step", tmp_path, "--rows=8", "--length=8")
+  variant = found["variants"]["float32"]
+  assert len(variant["seconds"]["attention_zoo"]) == 3
+  if "PyTorch eager" in variant["seconds"]:
+    assert variant["max_abs_error"] < 1e-4
+  else:
+    assert ["float32", "PyTorch eager", "not run (torch is not installed)", ""] in found["rows"]
+  assert found["environment"]["processor"] and found["environment"]["versions"]["jax"]
+
+
+def test_decode(tmp_path):
+  found = run(decode, "decode", tmp_path, "--rows=8", "--source_length=6", "--length=5")
+  for beams in found["beams"].values():
+    assert len(beams["seconds"]["attention_zoo"]) == 3
+    assert all(same > 0.9 for side, same in beams["sentences_with_identical_tokens"].items() if "int8" not in side)
+
+
+def test_no_special_token_is_ever_among_the_candidates():
+  """What the decoding benchmark rests on: every sentence is as long as asked for."""
+  from attention_zoo.models import transformer
+
+  model = transformer.Transformer(
+    transformer.Config(503, d_model=64, d_ff=64, num_heads=2, d_k=32, d_v=32, num_encoder_layers=1, num_decoder_layers=1)
+  )
+  params = decode.make_parameters(model)
+  source = np.random.default_rng(1).integers(4, 503, (8, 6), dtype=np.int32)
+  tokens, logprobs = decode.our_search(model, params, source, beam_size=2, length=9, room=12)()
+  assert tokens.shape == (8, 9) and (tokens >= 4).all() and np.isfinite(logprobs).all()
+
+
+def test_pipeline(number_files, tmp_path):
+  config = pipeline.make_config("text", number_files, False, tiny=True)
+  config.data.update(vocab_size=200, row_length=64, max_length=32)
+  for batching in ("packed", "bucketed"):
+    source_fill, target_fill, rates = pipeline.measure(config, tmp_path, batching, count=4, rounds=2)[1:]
+    assert 0.5 < source_fill <= 1 and 0.5 < target_fill <= 1
+    assert all(rate > 0 for rate in rates)
+
+
+@pytest.mark.slow
+def test_cold_start_measures_another_process():
+  arguments = cold_start.parse(["--tiny", "--rows=8", "--length=4"])
+  seconds, parts = cold_start.measure(arguments, cache=None)
+  assert seconds > parts["first step"] > 0
+  assert list(parts) == ["imports", "initialisation", "first step", "second step"]
