@@ -4,6 +4,8 @@ Both add sinusoids to scaled embeddings and normalise after the residual, as the
 cosines and the epsilon of the normalisation differ in the class and are set to ours.
 """
 
+import copy
+
 import numpy as np
 import torch
 from transformers import MarianConfig, MarianMTModel
@@ -79,6 +81,7 @@ def ctranslate2_translator(model, directory, *, quantization, inter_threads, int
   from ctranslate2.converters.transformers import BartLoader
 
   if not (directory / "model.bin").exists():
+    model = copy.deepcopy(model)  # the conversion changes parameters where they lie
     model.config.normalize_before = model.config.normalize_embedding = False
     spec = BartLoader().get_model_spec(model)
     words = ["<pad>", "<s>", "</s>", "<unk>", *map(str, range(4, model.config.vocab_size))]

@@ -37,9 +37,20 @@ from launch import ablation_devices, ablation_grid, ablation_rows, ablation_run
 from launch.restart import BAD_INPUT, UserError
 
 
-def table(entries):
+def fitted(entries, lines):
+  """As many entries as there are lines for, and what the others are: first the waiting ones go, then those done."""
+  gone = {"waiting": 0, "done": 0}
+  for status in gone:
+    for entry in [entry for entry in reversed(entries) if entry[1].status == status]:
+      if len(entries) > lines:
+        entries = [other for other in entries if other is not entry]
+        gone[status] += 1
+  return entries, ", ".join(f"{count} more {status}" for status, count in gone.items() if count)
+
+
+def table(entries, caption=""):
   """entries: (name, Progress, steps). A rich table, in the order of the grid."""
-  out = Table(title_justify="left")
+  out = Table(caption=caption, caption_justify="left")
   for head in ("Row", "Status"):
     out.add_column(head)
   for head in ("Step", "Loss", "Time left", "Dev perplexity", "Dev BLEU"):
@@ -93,7 +104,7 @@ class View:
     self._next = time.monotonic() + self._every
     entries = [(job.name, _progress(job), job.steps) for job in jobs]
     if self._live:
-      self._live.update(table(entries), refresh=True)
+      self._live.update(table(*fitted(entries, self._console.size.height - 7)), refresh=True)
       return
     for name, p, steps in entries:
       if p.status == "training" and p.loss is not None:

@@ -45,6 +45,7 @@ RELATIVE = (
   *("model.d_model", "model.d_ff", "model.num_heads", "model.d_k", "model.d_v"),
   *("model.num_encoder_layers", "model.num_decoder_layers", "train.steps"),
 )
+# Sentences (max_length) are cut to three quarters of a row: the rows of the side with fewer tokens are shorter.
 SCALES = {
   "paper": {},
   "small": {
@@ -56,7 +57,7 @@ SCALES = {
     "data.vocab_size": 8000,
     "data.batch_tokens": 8192,
     "data.row_length": 128,
-    "data.max_length": 128,
+    "data.max_length": 96,
     "optimizer.warmup_steps": 500,
     "train.steps": 5000,
     "train.eval_every": 1000,
@@ -74,7 +75,7 @@ SCALES = {
     "data.vocab_size": 4000,
     "data.batch_tokens": 2048,
     "data.row_length": 64,
-    "data.max_length": 64,
+    "data.max_length": 48,
     "optimizer.warmup_steps": 200,
     "train.steps": 1000,
     "train.log_every": 50,

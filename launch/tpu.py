@@ -25,7 +25,7 @@ GONE = {
   "DELETING",
 }  # states of a slice that never get better
 
-# TPU VM images carry Python 3.10 (Ubuntu 22.04), which is too old: uv brings the one that constraints.txt is for.
+# TPU VM images carry Python 3.10 (Ubuntu 22.04), which is too old: uv brings the one of constraints.txt.
 INSTALL = """set -eu
 cd "$HOME/{folder}"
 PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --quiet --user --upgrade uv
@@ -59,8 +59,8 @@ mv exit_code.new exit_code"""
 # pgrep, not the pid alone: after a reboot of the VM the number may belong to somebody else.
 ASK = """cd "$HOME/{folder}" 2>/dev/null || true
 if [ -f exit_code ]; then state="exit $(cat exit_code)"
-elif [ -f pid ] && pgrep -g "$(cat pid)" -f attention_zoo >/dev/null; then state=running
-else state=absent
+elif [ -f pid ] && pgrep -g "$(cat pid)" -f attention_zoo >/dev/null; then state="running -"
+else state="absent -"
 fi
 echo "zoo-worker ${{HOSTNAME##*-w-}} $state $(cat id 2>/dev/null)" """
 
@@ -235,15 +235,14 @@ class Tpu:
     lines = self.everywhere(ASK.format(folder=FOLDER), timeout=180)
     if self.gcloud.dry_run:
       return [Worker(self.nodes[0], "exit", 0, "")]
-    found = [
-      (node, re.match(r"zoo-worker (\S+) (running|absent|exit)(?: (\d+))? ?(\w*)$", line))
-      for node, line in lines
-    ]
-    return [
-      Worker(f"{node} w-{match[1]}", match[2], match[3] and int(match[3]), match[4])
-      for node, match in found
-      if match
-    ]
+    workers = []
+    for node, line in lines:
+      if match := re.match(r"zoo-worker (\S+) (running|absent|exit) (\d+|-) ?(\w*)$", line):
+        code = int(match[3]) if match[2] == "exit" else None
+        workers.append(Worker(f"{node} w-{match[1]}", match[2], code, match[4]))
+    if not workers:
+      raise GcloudError(f"no worker of {self.name} said anything that makes sense: {lines[-5:]}")
+    return workers
 
   def follow(self, lines=20):
     """Shows the training log of all workers as it grows; returns the running Everywhere."""

@@ -48,7 +48,7 @@ def watch(tpu, *, grace=120, patience=3):
         continue
       code = outcome(workers)
       running = [worker.name for worker in workers if worker.state == "running"]
-      if workers and not running:
+      if not running:
         return code
       if not logs.running():
         logs.stop()
@@ -73,7 +73,7 @@ def begin(tpu, train_args):
       f"another training runs on {tpu.name}; look with `logs {tpu.name}`, end it with "
       f"`delete {tpu.name}`, or use another name"
     )
-  if len(active) == len(here) and active:
+  if active and len(active) == len(here):
     tpu.gcloud.say(f"this training runs already on {tpu.name}: following it")
     return
   tpu.start(train_args)
@@ -90,7 +90,7 @@ def run_once(tpu, train_args, *, detach):
 
 
 def run_until_done(tpu, train_args, workdir, *, create, install, max_failures):
-  """Creates, installs, runs; again after preemption or failure, until done or given up. Returns an exit code."""
+  """Creates, installs, runs; again after preemption or failure, until done or given up. Returns exit code."""
   attempts = restart.Attempts(max_failures, newest(tpu, workdir))
   installed = False
   while True:

@@ -112,8 +112,12 @@ def test_configs_import_only_configs():
 
 
 def test_launchers_import_nothing_of_the_package():
+  """But for the grid's report, which asks for a parameter count and a page when it is written."""
   allowed = STANDARD | {"absl", "rich", "launch"}
-  assert not complaints(lambda source: outside_complaints(allowed, source), python_files("launch"))
+  files = {path.name: path for path in python_files("launch")}
+  report = files.pop("ablation_report.py")
+  assert not complaints(lambda source: outside_complaints(allowed, source), files.values())
+  assert not complaints(lambda source: outside_complaints(allowed | {"attention_zoo"}, source), [report])
 
 
 @pytest.mark.parametrize(
@@ -188,8 +192,10 @@ def test_entry_points_only_wire():
 
 
 def test_files_are_short():
-  paths = python_files(PACKAGE, "configs", "launch", "benchmarks", "tests")
-  assert not complaints(lambda source: size_complaints(400, source), paths)
+  assert not complaints(
+    lambda source: size_complaints(400, source), python_files(PACKAGE, "configs", "launch", "benchmarks")
+  )
+  assert not complaints(lambda source: size_complaints(500, source), python_files("tests"))
 
 
 def test_the_size_rules_catch():

@@ -24,8 +24,8 @@ def best_candidates(logits_BJV, alive_BJ, count):
   """The `count` most probable one-token extensions of a sentence's hypotheses.
 
   The log-probability of extending beam j by token v is alive[j] + log softmax(logits[j])[v], normalised in float32.
-  The log-softmax is clipped at 0, so that rounding never lets a hypothesis gain probability. Equal ones are ordered
-  by beam, then token, those of probability 0 in any order. NaN or +inf in a row make its `failed` True.
+  Rounding never makes it more than alive[j], because the normalising sum contains exp(0). Equal ones are ordered by
+  beam, then token, those of probability 0 in any order. NaN or +inf in a row make its `failed` True.
 
   Returns:
     (logprobs_BP best first, parents_BP, tokens_BP, failed_BJ)
@@ -96,5 +96,5 @@ def _finite_or_nan(peak):
 
 
 def _extend(logits, peak, log_total, alive):
-  logprobs = alive + jnp.minimum(logits - peak - log_total, 0.0)
+  logprobs = alive + (logits - peak - log_total)
   return jnp.where((logits == -jnp.inf) | (alive == -jnp.inf), -jnp.inf, logprobs)

@@ -37,9 +37,15 @@ def _backward(subscripts, out_dtype, in_dtype, operands, cotangent):
   in_dtype = in_dtype or x.dtype
   xs, ys, outs = subscripts.replace(",", "->").split("->")
   return (
-    _product(f"{outs},{ys}->{xs}", cotangent, y, x.dtype, in_dtype),
-    _product(f"{xs},{outs}->{ys}", x, cotangent, y.dtype, in_dtype),
+    _fit(_product(f"{outs},{ys}->{xs}", cotangent, y, x.dtype, in_dtype), x),
+    _fit(_product(f"{xs},{outs}->{ys}", x, cotangent, y.dtype, in_dtype), y),
   )
+
+
+def _fit(gradient, operand):
+  """Sums over the dimensions of length 1 that the product has stretched."""
+  stretched = [i for i, (g, n) in enumerate(zip(gradient.shape, operand.shape, strict=True)) if g != n]
+  return gradient.sum(stretched, keepdims=True) if stretched else gradient
 
 
 einsum.defvjp(_forward, _backward)

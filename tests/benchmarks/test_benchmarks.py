@@ -70,7 +70,9 @@ def test_pipeline(number_files, tmp_path):
   config.data.update(vocab_size=200, row_length=64, max_length=32)
   for batching in ("packed", "bucketed"):
     source_fill, target_fill, rates = pipeline.measure(config, tmp_path, batching, count=4, rounds=2)[1:]
-    assert 0.5 < source_fill <= 1 and 0.5 < target_fill <= 1
+    assert 0 < source_fill <= 1 and 0 < target_fill <= 1, batching
+    if batching == "packed":
+      assert source_fill > 0.9 and target_fill > 0.9
     assert all(rate > 0 for rate in rates)
 
 

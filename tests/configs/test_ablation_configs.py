@@ -1,5 +1,7 @@
 """Table 3 as files: each differs from base in its row's fields alone, and has the paper's parameters."""
 
+import sys
+
 import jax
 import pytest
 from absl import flags as absl_flags
@@ -192,13 +194,15 @@ def test_flags_of_the_command_line_change_base_and_every_row_with_it():
 
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of config_flags
 @pytest.mark.parametrize("name", ["base", "a_heads_32", "d_smoothing_0", "e_learned_positions", "big"])
-def test_trainings_flags_make_the_row(name):
+def test_trainings_flags_make_the_row(name, monkeypatch):
   """What `attention_zoo.train` reads from the file and the flags is the row, and nothing it would refuse."""
   changed = ablation_rows.base_fields("tiny", "tfds:some/set", "", ["data.languages=('en','fr')"])
   values = absl_flags.FlagValues()
   config_flags.DEFINE_config_file("config", None, flag_values=values)
   words = ablation_rows.flags(name, changed, 3, "/a b/cache")
-  values(["train", f"--config={ablation_rows.file_of(name)}", *words])
+  argv = ["train", f"--config={ablation_rows.file_of(name)}", *words]
+  monkeypatch.setattr(sys, "argv", argv)  # where config_flags looks for the fields to define
+  values(argv)
   config_lib.validate(values.config)
   expected = ablation_rows.row_fields(name, changed) | {
     "train.seed": 3,

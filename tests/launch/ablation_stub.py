@@ -25,6 +25,8 @@ if not (work / "tokenizer.model").exists():
 pathlib.Path(flags["config.data.cache_dir"], "text").mkdir(parents=True, exist_ok=True)
 (work / "versions.json").write_text('{"jax": "1.2", "python": "3"}')
 step = max((int(path.name) for path in checkpoints.iterdir()), default=0)
+while "await" in plan and not os.path.exists(plan["await"]):
+  time.sleep(0.05)
 print(f"starting at step {step}", flush=True)
 while step < plan.get("steps", 3):
   time.sleep(plan.get("sleep", 0))

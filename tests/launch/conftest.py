@@ -184,7 +184,11 @@ def cloud(tmp_path, monkeypatch):
   (folder / "worker_bin/python3").write_text(WORKER_PYTHON.format(folder=folder, python=sys.executable))
   (folder / "worker_bin/gcloud").write_text(f'#!/bin/bash\nexec {folder}/bin/gcloud "$@"\n')
   source = pathlib.Path(__file__).with_name("fake_gcloud.py").read_text()
-  (folder / "bin/gcloud").write_text(f"#!{sys.executable} -S\n" + source)
+  (folder / "bin/gcloud.py").write_text(source)
+  # Like the real one, a shell script with Python as its child: whoever ends it has to end both.
+  (folder / "bin/gcloud").write_text(
+    f'#!/bin/bash\n{sys.executable} -S {folder}/bin/gcloud.py "$@"\nexit $?\n'
+  )
   for program in ("worker_bin/python3", "worker_bin/gcloud", "bin/gcloud"):
     (folder / program).chmod(0o755)
   service = Cloud(folder)
@@ -202,6 +206,9 @@ def cloud(tmp_path, monkeypatch):
   monkeypatch.setenv("FAKE_GCLOUD", str(folder))
   monkeypatch.setenv("PATH", f"{folder}/bin:{os.environ['PATH']}")
   yield service
+  for process in service.launchers:
+    process.kill()
+    process.communicate()
   for path in folder.glob("workers/*/zoo/pid"):
     with contextlib.suppress(ProcessLookupError, ValueError):
       os.killpg(int(path.read_text()), signal.SIGKILL)

@@ -46,6 +46,7 @@ class Cloud:
 
   def __init__(self, folder):
     self.folder = folder
+    self.launchers = []  # to be ended with the test
 
   def state(self):
     return json.loads((self.folder / "state.json").read_text())

@@ -217,7 +217,7 @@ def test_a_full_disk_stops_the_grid_and_loses_nothing(place, capsys, who):
 
 def test_jobs_run_side_by_side_on_cores_of_their_own(place):
   cores = sorted(os.sched_getaffinity(0))
-  place.plan(base={"prepare": 1.0, "steps": 8, "sleep": 0.5}, a_heads_1={"steps": 1})
+  place.plan(base={"prepare": 1.0, "await": f"{place.directory('a_heads_1')}/eval/dev-latest.json"})
   assert place.run("--rows=base,big,a_heads_1", "--jobs=2") == 0
   history = place.history()
   # a_heads_1 waited for base's vocabulary, and was done before base.
@@ -288,3 +288,16 @@ def test_the_live_table_on_a_terminal(place, monkeypatch, capsys):
   assert place.run("--rows=base") == 0
   err = capsys.readouterr().err
   assert "Dev perplexity" in err and "1000/1000" in err and "25.0" in err
+
+
+def test_a_table_fits_its_window():
+  entry = lambda name, status: (name, ablation_grid.Progress(status), 10)
+  entries = [entry(f"d{i}", "done") for i in range(3)] + [entry("t", "training"), entry("f", "failed")]
+  entries += [entry(f"w{i}", "waiting") for i in range(3)]
+  names = lambda lines: [name for name, _, _ in ablation.fitted(entries, lines)[0]]
+  assert names(8) == ["d0", "d1", "d2", "t", "f", "w0", "w1", "w2"] and ablation.fitted(entries, 8)[1] == ""
+  assert names(6) == ["d0", "d1", "d2", "t", "f", "w0"] and ablation.fitted(entries, 6)[1] == "2 more waiting"
+  assert (
+    names(4) == ["d0", "d1", "t", "f"] and ablation.fitted(entries, 4)[1] == "3 more waiting, 1 more done"
+  )
+  assert names(0) == ["t", "f"]

@@ -68,7 +68,9 @@ def grid(tmp_path):
   }
   ablation_grid.write_json(grid.directory("a_heads_4", 0) / "row.json", note)
   (grid.directory("big", 0) / "checkpoints" / "250").mkdir(parents=True)
-  ablation_grid.write_json(grid.directory("big", 0) / "row.json", note | {"status": "training"})
+  ablation_grid.write_json(
+    grid.directory("big", 0) / "row.json", note | {"status": "training", "message": ""}
+  )
   return grid
 
 
@@ -229,7 +231,7 @@ TOY = (
     "data.vocab_size=300",
     "data.batch_tokens=128",
     "data.row_length=32",
-    "data.max_length=32",
+    "data.max_length=24",
     "train.steps=60",
   ),
   *("train.log_every=1", "train.eval_every=1000", "train.checkpoint_every=6", "optimizer.warmup_steps=10"),

@@ -11,7 +11,8 @@ import pytest
 from launch_helpers import ROOT, launch, wait_for
 
 from launch import cloud_tpu, tpu_run
-from launch.tpu import Worker
+from launch.gcloud import Gcloud, GcloudError
+from launch.tpu import Tpu, Worker
 
 ZONE = "--zone=us-west4-a"
 FAST = ["--poll=0.2"]
@@ -30,18 +31,14 @@ def tpu(command, *flags, cwd="/", timeout=300, name="zoo"):
   return launch("cloud_tpu", command, name, ZONE, *FAST, *flags, cwd=cwd, timeout=timeout)
 
 
-def begin(*flags, cwd="/"):
+def begin(cloud, *flags):
   """Starts a launcher that the test will interrupt."""
   command = [sys.executable, "-m", "launch.cloud_tpu", *flags]
-  return subprocess.Popen(
-    command,
-    cwd=cwd,
-    env=dict(os.environ, PYTHONPATH=str(ROOT)),
-    text=True,
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-    stdin=subprocess.DEVNULL,
-  )
+  env = dict(os.environ, PYTHONPATH=str(ROOT))
+  pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
+  process = subprocess.Popen(command, cwd="/", env=env, text=True, **pipes)
+  cloud.launchers.append(process)
+  return process
 
 
 def check_nothing_forgotten(cloud, output):
@@ -57,7 +54,7 @@ def check_nothing_forgotten(cloud, output):
     assert "COSTS MONEY" in last
   if not cloud.exists() and "MAY STILL APPEAR" not in last:
     assert "nothing exists in us-west4-a: no TPU costs money there" in output
-  left = subprocess.run(["pgrep", "-af", f"{cloud.folder}/bin/gcloud"], capture_output=True, text=True).stdout
+  left = subprocess.run(["pgrep", "-af", f"{cloud.folder}/bin/"], capture_output=True, text=True).stdout
   assert not left, left
 
 
@@ -226,6 +223,25 @@ def test_exit_code_75_is_no_failure(cloud, wheel):
   assert "training was preempted" in ran.stdout and len(cloud.calls("create")) == 1
 
 
+def test_what_workers_say():
+  said = [
+    "zoo-worker 0 running - 012345abcdef",
+    "zoo-worker 1 exit 75 99",
+    "zoo-worker 2 absent - ",
+    "SSH: noise",
+  ]
+  tpu = Tpu(Gcloud("here"), "zoo")
+  tpu.everywhere = lambda *_, **__: [("zoo", line) for line in said]
+  assert tpu.ask() == [
+    Worker("zoo w-0", "running", None, "012345abcdef"),
+    Worker("zoo w-1", "exit", 75, "99"),
+    Worker("zoo w-2", "absent", None, ""),
+  ]
+  said = ["SSH: noise"]
+  with pytest.raises(GcloudError, match="no worker of zoo"):
+    tpu.ask()
+
+
 def worker(code):
   state = code if isinstance(code, str) else "exit"
   return Worker("zoo w-0", state, None if isinstance(code, str) else code, "")
@@ -279,7 +295,17 @@ def test_signals_at_any_moment(cloud, wheel, moment, number, code):
   if moment == "installing":
     cloud.change(faults=[{"match": "--reinstall-package", "times": 9, "hang": 60}])
   process = begin(
-    "run", "zoo", ZONE, *FAST, *CREATE, "--until_done", "--delete_after", wheel, *TRAIN, "--config.end=0@9999"
+    cloud,
+    "run",
+    "zoo",
+    ZONE,
+    *FAST,
+    *CREATE,
+    "--until_done",
+    "--delete_after",
+    wheel,
+    *TRAIN,
+    "--config.end=0@9999",
   )
   started = {
     "queued": lambda: cloud.state()["resources"],
@@ -300,7 +326,7 @@ def test_signals_at_any_moment(cloud, wheel, moment, number, code):
 def test_interrupted_creation_is_not_forgotten(cloud, wheel):
   """gcloud hangs in create; the request may have reached the service or not."""
   cloud.change(faults=[{"match": "queued-resources create", "times": 1, "hang": 60}])
-  process = begin("create", "zoo", ZONE, *FAST, *CREATE)
+  process = begin(cloud, "create", "zoo", ZONE, *FAST, *CREATE)
   wait_for("create", lambda: cloud.calls("create"), 120)
   process.send_signal(signal.SIGINT)
   out, err = process.communicate(timeout=120)
@@ -311,7 +337,7 @@ def test_interrupted_creation_is_not_forgotten(cloud, wheel):
 
 def test_ctrl_c_leaves_training_alone_and_run_finds_it_again(cloud, wheel):
   command = ["run", "zoo", ZONE, *FAST, *CREATE, "--until_done", wheel, *TRAIN, "--config.end=0@99999"]
-  process = begin(*command)
+  process = begin(cloud, *command)
   wait_for("training", lambda: len(cloud.checkpoints()) > 3, 120)
   process.send_signal(signal.SIGINT)
   process.communicate(timeout=120)
@@ -320,8 +346,9 @@ def test_ctrl_c_leaves_training_alone_and_run_finds_it_again(cloud, wheel):
   other = tpu("run", *TRAIN, "--config.end=0@70")
   assert other.returncode == 2 and "another training runs on zoo" in other.stderr
   check_nothing_forgotten(cloud, other.stdout)
-  again = begin(*command)
-  assert "this training runs already on zoo: following it" in again.stdout.readline()
+  again = begin(cloud, *command)
+  first = again.stdout.readline() + again.stdout.readline()
+  assert "this training runs already on zoo: following it" in first, again.communicate()
   (cloud.folder / "finish").touch()
   out, err = again.communicate(timeout=120)
   assert again.returncode == 0 and "training is done" in out, out + err
@@ -331,10 +358,10 @@ def test_ctrl_c_leaves_training_alone_and_run_finds_it_again(cloud, wheel):
 
 def test_detach(cloud, wheel):
   assert tpu("create", *CREATE).returncode == 0 and tpu("setup", wheel).returncode == 0
-  ran = tpu("run", "--detach", *TRAIN)
+  ran = tpu("run", "--detach", *TRAIN, "--config.end=0@30")
   assert ran.returncode == 0 and "goes on without this connection" in ran.stdout
   check_nothing_forgotten(cloud, ran.stdout)
-  wait_for("training", lambda: 8 in cloud.checkpoints(), 60)
+  wait_for("training", lambda: 30 in cloud.checkpoints(), 60)
 
 
 def test_create_no_wait_and_others_resources(cloud):

@@ -28,16 +28,18 @@ def test_values_and_bias():
 
 @pytest.mark.parametrize(("dtype", "matmul_dtype"), [("bfloat16", None), ("float32", "bfloat16"), ("bfloat16", "float32")])
 def test_only_operands_are_rounded(dtype, matmul_dtype):
-  """The sum of a million ones in bfloat16 would stop at 256."""
-  x = jnp.full((1, 1, 2048), 1 + 2**-9, dtype)
-  kernel = jnp.full((2048, 1), 1 + 2**-9, jnp.float32)
-  run = lambda kernel: Linear("BTD,DF->BTF", (2048, 1), matmul_dtype=matmul_dtype).apply({"params": {"kernel": kernel}}, x)
+  """1 + 2^-9 is 1 in bfloat16, and of 2,049 ones the last would be lost."""
+  length = 2049
+  x = jnp.full((1, 1, length), 1 + 2**-9, dtype)
+  kernel = jnp.full((length, 1), 1 + 2**-9, jnp.float32)
+  linear = Linear("BTD,DF->BTF", (length, 1), matmul_dtype=matmul_dtype)
+  run = lambda kernel: linear.apply({"params": {"kernel": kernel}}, x)
   out, vjp = jax.vjp(run, kernel)
   (gradient,) = vjp(jnp.ones_like(out))
   assert out.dtype == dtype and gradient.dtype == jnp.float32
   fine = {"bfloat16": 1.0, "float32": 1 + 2**-9}
   multiplied = matmul_dtype or dtype
-  wanted = 2048 * min(float(x[0, 0, 0]), fine[multiplied]) * fine[multiplied]
+  wanted = length * min(float(x[0, 0, 0]), fine[multiplied]) * fine[multiplied]
   assert float(out[0, 0, 0]) == pytest.approx(wanted, rel=1e-6 if dtype == "float32" else 2**-8)
 
 

@@ -142,12 +142,18 @@ def test_dropout_differs_between_steps_and_micro_batches():
     def batch(self, step):
       return {name: np.tile(x[:1], (toy_task.B, 1)) for name, x in super().batch(0).items()}
 
-  def losses(**changes):
-    config = toy_task.make_config(**{"optimizer.learning_rate": 0.0, "model.dropout": 0.5, **changes})
-    return [float(h["sums"]["loss"]) for h in step_on(1, task=Constant(config), **changes)[1]]
-
-  assert len(set(losses())) == 3
-  assert losses(**{"train.accumulate": 2}) != losses()
+  # The parameters stay as they are, and so does the batch: what changes from step to step is dropout.
+  changes = {"optimizer.learning_rate": 0.0, "model.dropout": 0.5}
+  _, history = step_on(1, task=Constant(toy_task.make_config(**changes)), **changes)
+  assert len({float(metrics["sums"]["loss"]) for metrics in history}) == 3
+  changes = {"train.accumulate": 2, "model.dropout": 0.5}
+  task = Constant(toy_task.make_config(**changes))
+  _, history = step_on(1, steps=1, task=task, **changes)
+  rng = jax.random.fold_in(jax.random.key(0), 0)
+  halves = [{name: x[index::2] for name, x in task.batch(0).items()} for index in (0, 1)]
+  expected = [task.loss(_init().params, half, jax.random.fold_in(rng, i))[0] for i, half in enumerate(halves)]
+  assert expected[0] != expected[1]
+  np.testing.assert_allclose(history[0]["sums"]["loss"], sum(expected), rtol=1e-6)
 
 
 def test_a_step_that_is_not_finite_is_skipped():

@@ -2,12 +2,13 @@
 [--train.steps=20 ...]
 
 --devices=N: simulated devices. --kill=STEP:SIGNAL: the process sends itself a signal when it fetches that
-batch. --process=0|1 --port=P: one of two processes. Prints a digest of the final parameters; exits as the
-entry points do.
+batch. --process=0|1 --port=P: one of two processes. --limit=BYTES: no file may grow larger. Prints a digest
+of the final parameters; exits as the entry points do.
 """
 
 import os
 import pathlib
+import resource
 import signal
 import sys
 
@@ -32,6 +33,8 @@ def main():
   kill = flags.pop("kill", None)
   devices = flags.pop("devices", "1")
   jax.config.update("jax_num_cpu_devices", int(devices))
+  if "limit" in flags:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(flags.pop("limit")),) * 2)
   if process is not None:
     distributed.initialize(f"localhost:{port}", 2, int(process), timeout=240, heartbeat=20)
   changes = {name: value if name == "mesh.rules" else int(value) for name, value in flags.items()}
