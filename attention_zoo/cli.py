@@ -1,6 +1,5 @@
 """What every entry point shares: flags, and errors a user can put right told in one line with exit code 2."""
 
-import difflib
 import logging
 import re
 import sys
@@ -29,13 +28,15 @@ def run(main, required=("workdir",)):
   def parse(argv):
     try:
       rest = FLAGS(argv)
+      if "config" in FLAGS and FLAGS["config"].value is not None:
+        FLAGS["config"].value.get("task")  # A file that could not be loaded complains when it is first used.
     except (flags.Error, KeyError, AttributeError, TypeError, OSError) as error:
       raise SystemExit(_complain(_explain(error))) from error
+    if len(rest) > 1:
+      raise SystemExit(_complain(f"cannot use the argument {rest[1]!r}: every option is written --name=value"))
     missing = [name for name in required if FLAGS[name].value is None]
     if missing:
       raise SystemExit(_complain(f"--{missing[0]} is missing (see --help)"))
-    if len(rest) > 1:
-      raise SystemExit(_complain(f"cannot use the argument {rest[1]!r}: every option is written --name=value"))
     return rest
 
   def guarded(_):
@@ -50,21 +51,13 @@ def run(main, required=("workdir",)):
 
 
 def _explain(error) -> str:
-  """absl's and ConfigDict's messages in one line, with the nearest name."""
+  """absl's and ConfigDict's messages in one line."""
   text = str(error.args[0] if error.args else error).replace("\\n", " ").replace("\n", " ").strip("\"' ")
-  config = FLAGS["config"].value if "config" in FLAGS else None
   if isinstance(error, (KeyError, AttributeError)):
     wanted = re.findall(r"[\w.]+", text)[0]
-    near = difflib.get_close_matches(wanted, list(_names(config or {})), n=1)
+    near = re.findall(r'Did you mean "([^"]+)"', text)
     return f"config has no field {wanted!r}" + (f" (did you mean {near[0]!r}?)" if near else "")
   return text
-
-
-def _names(group):
-  for name, value in group.items():
-    yield name
-    if hasattr(value, "items"):
-      yield from _names(value)
 
 
 def _complain(error) -> int:

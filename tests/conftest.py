@@ -13,14 +13,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import pytest
-
-SMALL = {
-  "model": dict(d_model=32, d_ff=64, num_heads=2, d_k=16, d_v=16, num_encoder_layers=1, num_decoder_layers=1),
-  "data": dict(source="text", vocab_size=200, batch_tokens=1024, row_length=32, max_length=32),
-  "optimizer": dict(warmup_steps=30),
-  "train": dict(steps=40, eval_every=20, checkpoint_every=10, keep=3, log_every=10),
-  "decode": dict(beam_size=3, extra_length=12, batch_tokens=256),
-}
+from small_run import small_config
 
 
 @pytest.fixture(scope="session")
@@ -34,17 +27,6 @@ def number_files(tmp_path_factory):
       lines = "".join(num2words(i * 7, lang=language) + "\n" for i in numbers)
       (directory / f"{split}.{language}").write_text(lines)
   return directory
-
-
-def small_config(number_files):
-  """The quickstart, shrunk to seconds, on `number_files`."""
-  from configs import quickstart
-
-  config = quickstart.get_config()
-  for group, fields in SMALL.items():
-    config[group].update(fields)
-  config.data.update(dir=str(number_files), train_split="train", dev_split="dev", test_split="test")
-  return config
 
 
 @pytest.fixture(scope="session")

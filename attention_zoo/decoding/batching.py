@@ -8,7 +8,7 @@ _SHORTEST = 16
 
 
 class LengthBatch(NamedTuple):
-  """indices: of the sentences, longest first; at most `rows`, the rest of the array [rows, padded_length] is padding."""
+  """indices: of at most `rows` sentences, longest first; what is left of [rows, padded_length] is padding."""
 
   indices: np.ndarray
   padded_length: int
@@ -26,9 +26,9 @@ def padded_length(length):
 def length_batches(lengths, *, batch_tokens, row_multiple=1):
   """Cuts sentences into batches, longest first; every sentence is in exactly one.
 
-  Every batch but the last is full, and all batches of one padded length have the same rows, so that one executable
-  serves a padded length. `rows` follows from the budget; it is less where there are only few sentences.
-  Results go back to input order by `output[index] = result` over each batch's indices.
+  Every batch but the last is full, and all batches of one padded length have the same rows, so that one
+  executable serves a padded length. `rows` follows from the budget; it is less where there are only few
+  sentences. Results go back to input order by `output[index] = result` over each batch's indices.
 
   Args:
     lengths: tokens of each sentence, at least 1 (what is empty is not to be decoded).

@@ -5,10 +5,11 @@ tensor2tensor implements them, which is what "Attention Is All You Need" decoded
 
     score(hypothesis) = log P(hypothesis) / ((5 + length) / 6)^alpha
 
-with length = number of target tokens, EOS included and BOS excluded. (Toolkits that divide by length^alpha search for
-something else with the same alpha.) alpha may be negative.
+with length = number of target tokens, EOS included and BOS excluded. (Toolkits that divide by length^alpha
+search for something else with the same alpha.) alpha may be negative.
 
-The model is a function, `step_fn(tokens_BJ, t, cache) -> (logits_BJV, cache)`: nothing here knows what is behind it.
+The model is a function, `step_fn(tokens_BJ, t, cache) -> (logits_BJV, cache)`: nothing here knows what is
+behind it.
 
 Letters: B sentences, J beams, V vocabulary, T target positions, and P the 2J candidates of one step.
 """
@@ -27,7 +28,7 @@ class BeamResult(NamedTuple):
   """Hypotheses of every sentence, best first; J is n_best here.
 
   tokens_BJT: ids without BOS, with EOS where the hypothesis ended, then `pad`.
-  scores_BJ: log-probability over length penalty; -inf where there are fewer hypotheses, NaN where the model failed.
+  scores_BJ: log-probability over length penalty; -inf where there is none, NaN where the model failed.
   lengths_BJ: number of tokens, EOS included; 0 where there is no hypothesis.
   logprobs_BJ: log-probability in nats.
   """
@@ -73,37 +74,39 @@ def beam_search(
   """Finds the n_best hypotheses of every sentence; to be called under `jax.jit`, shapes are static.
 
   Rules, the same for every sentence whatever shares its batch:
-    - A step extends each of the J unfinished hypotheses and takes the 2J most probable candidates. Those that end in
-      EOS compete for the finished list by score; the J best others go on. (A hypothesis has one EOS, so at least J
-      candidates go on: endings never starve the beam.)
-    - A sentence stops at its own limit, or as soon as no continuation can enter its finished list: probabilities only
-      fall, so nothing that an unfinished hypothesis of log-probability p leads to scores above p / (the largest
-      penalty still ahead). That holds for either sign of alpha. From then on its result is frozen.
+    - A step extends each of the J unfinished hypotheses and takes the 2J most probable candidates. Those that
+      end in EOS compete for the finished list by score; the J best others go on. (A hypothesis has one EOS,
+      so at least J candidates go on: endings never starve the beam.)
+    - A sentence stops at its own limit, or as soon as no continuation can enter its finished list:
+      probabilities only fall, so nothing that an unfinished hypothesis of log-probability p leads to scores
+      above p / (the largest penalty still ahead). That holds for either sign of alpha. From then on its
+      result is frozen.
     - Hypotheses that have not ended at the limit are returned only if none has ended, scored as they stand.
     - Ties: finished earlier before later, lower beam before higher, lower token id before higher.
-    - A logit of -inf forbids the token. NaN or +inf in the logits of a live hypothesis is a fault of the model and is
-      shown: the sentence stops, with NaN scores and no tokens. Other sentences go on.
+    - A logit of -inf forbids the token. NaN or +inf in the logits of a live hypothesis is a fault of the
+      model and is shown: the sentence stops, with NaN scores and no tokens. Other sentences go on.
 
   Args:
-    step_fn: (tokens_BJ, t, cache) -> (logits_BJV, cache), t an int32 scalar that counts from 0; step 0 is fed `bos`.
-      Logits need not be normalised. Encoder outputs are best closed over: they need no reordering.
+    step_fn: (tokens_BJ, t, cache) -> (logits_BJV, cache), t an int32 scalar that counts from 0; step 0 is fed
+      `bos`. Logits need not be normalised. Encoder outputs are best closed over: they need no reordering.
     cache: any pytree; `reorder` must understand it.
     batch_size: B.
     beam_size: J; 1 is greedy search.
-    max_lengths_B: most tokens of each sentence, EOS included (the paper: source length + 50). At 0 the result is the
-      empty hypothesis, at once, so that rows which only pad a batch cost no steps.
+    max_lengths_B: most tokens of each sentence, EOS included (the paper: source length + 50). At 0 the result
+      is the empty hypothesis, at once, so that rows which only pad a batch cost no steps.
     max_length: static size of T; limits above it are cut.
     bos, eos, pad: token ids.
     alpha: exponent of the length penalty, a float or a traced scalar.
-    n_best: hypotheses returned, J if None. Few let a sentence stop sooner and are the same as the first of many.
-    reorder: (cache, parents_BJ) -> cache, called after every step when J > 1; parents_BJ[b, j] is the beam that beam
-      j continues.
+    n_best: hypotheses returned, J if None. Few are the first of many, and let a sentence stop sooner.
+    reorder: (cache, parents_BJ) -> cache, called after every step when J > 1; parents_BJ[b, j] is the beam
+      that beam j continues.
 
   Returns:
     BeamResult.
 
   Raises:
-    ValueError: n_best not in [1, beam_size], max_length < 1, a wrong shape, or a vocabulary of fewer than 2 tokens.
+    ValueError: n_best not in [1, beam_size], max_length < 1, a wrong shape, or a vocabulary of fewer than 2
+      tokens.
   """
   n_best = beam_size if n_best is None else n_best
   limits_B = jnp.minimum(jnp.asarray(max_lengths_B, jnp.int32), max_length)

@@ -1,6 +1,6 @@
-"""One step's best continuations of the beams of a sentence: log-softmax, sum and top-k over beams times vocabulary.
+"""The best one-token extensions of a sentence's beams: log-softmax and top-k over beams times vocabulary.
 
-Letters: B sentences, J beams, V vocabulary, P candidates asked for, C chunks of the vocabulary, W tokens of a chunk.
+Letters: B sentences, J beams, V vocabulary, P candidates asked for, C chunks of the vocabulary, W width.
 """
 
 import jax
@@ -15,7 +15,7 @@ _SUM_CHUNK = 1024
 def pick(x, indices):
   """x[b, indices[b]] for every sentence b.
 
-  Mapped over sentences rather than indexed by them, so that a batch split over devices is picked from where it lies.
+  Mapped over sentences rather than indexed by them: a batch split over devices is picked from where it lies.
   """
   return jax.vmap(lambda x, indices: x[indices])(x, indices)
 
@@ -23,9 +23,10 @@ def pick(x, indices):
 def best_candidates(logits_BJV, alive_BJ, count):
   """The `count` most probable one-token extensions of a sentence's hypotheses.
 
-  The log-probability of extending beam j by token v is alive[j] + log softmax(logits[j])[v], normalised in float32.
-  Rounding never makes it more than alive[j], because the normalising sum contains exp(0). Equal ones are ordered by
-  beam, then token, those of probability 0 in any order. NaN or +inf in a row make its `failed` True.
+  The log-probability of extending beam j by token v is alive[j] + log softmax(logits[j])[v], normalised in
+  float32. Rounding never makes it more than alive[j], because the normalising sum contains exp(0). Equal ones
+  are ordered by beam, then token, those of probability 0 in any order. NaN or +inf in a row make its `failed`
+  True.
 
   Returns:
     (logprobs_BP best first, parents_BP, tokens_BP, failed_BJ)
@@ -53,12 +54,12 @@ def _by_full_sort(logits_BJV, alive_BJ, *, count):
 
 
 def _by_chunk_maxima(logits_BJV, alive_BJ, *, count):
-  """The same values and ties in two passes over the logits, reading each once and writing nothing of their size.
+  """The same values and ties in two passes over the logits, which write nothing of their size.
 
-  The best `count` elements lie in the `count` chunks with the largest maxima (a chunk that loses to `count` others
-  has `count` elements before each of its own; equal maxima go to the earlier chunk, as equal elements do), so only
-  those are sorted. That the log-probability is a monotone function of the logit in a row, in floating point too, lets
-  maxima be taken of logits and compared as log-probabilities.
+  The best `count` elements lie in the `count` chunks with the largest maxima (a chunk that loses to `count`
+  others has `count` elements before each of its own; equal maxima go to the earlier chunk, as equal elements
+  do), so only those are sorted. That the log-probability is a monotone function of the logit in a row, in
+  floating point too, lets maxima be taken of logits and compared as log-probabilities.
   """
   batch, beams, vocab = logits_BJV.shape
 

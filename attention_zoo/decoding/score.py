@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 
 class SequenceScores(NamedTuple):
-  """logprobs_BT: of each target token in nats, 0 where the weight is 0. scores_B: their sum over length penalty."""
+  """logprobs_BT: of each target token in nats, 0 where the weight is 0; scores_B: sum over length penalty."""
 
   logprobs_BT: jax.Array
   scores_B: jax.Array
@@ -21,8 +21,9 @@ def length_penalty(length, alpha):
 def sequence_scores(logits_BTV, targets_BT, weights_BT, *, alpha):
   """Log-probability of every target token, and each sequence's log-probability over its length penalty.
 
-  logits_BTV are those of teacher forcing (position t has seen the targets before t); targets_BT end in EOS; weights_BT
-  are nonzero on target tokens, EOS included, and 0 on padding. A sequence without tokens scores 0. Softmax in float32.
+  logits_BTV are those of teacher forcing (position t has seen the targets before t); targets_BT end in EOS;
+  weights_BT are nonzero on target tokens, EOS included, and 0 on padding. A sequence without tokens scores 0.
+  Softmax in float32.
   """
   logits_BTV = logits_BTV.astype(jnp.float32)
   chosen_BT = jnp.take_along_axis(logits_BTV, targets_BT[..., None], axis=-1)[..., 0]

@@ -3,15 +3,16 @@
 One output scores up to two points apart in them, so a number is worth nothing without its dialect:
 
   sacreBLEU        what one quotes today: of detokenised text, mteval-v13a tokens, cased.
-  tokenised        multi-bleu.perl: of tokens, cased, no smoothing. Data that comes as tokens is scored as it is, which
-                   is how Multi30k is published (lower-cased tokens). Raw text gets 13a tokens, so that only the
-                   smoothing is left to differ from sacreBLEU.
-  compounds split  "Attention Is All You Need", GNMT and ConvS2S on WMT 2014: as before, after hyphens within words
-                   were split off in hypothesis and reference (tensor2tensor, utils/get_ende_bleu.sh). Rewards a hit on
-                   half a compound: about half a point to one and a half higher on English-German.
+  tokenised        multi-bleu.perl: of tokens, cased, no smoothing. Data that comes as tokens is scored as it
+                   is, which is how Multi30k is published (lower-cased tokens). Raw text gets 13a tokens, so
+                   that only the smoothing is left to differ from sacreBLEU.
+  compounds split  "Attention Is All You Need", GNMT and ConvS2S on WMT 2014: as before, after hyphens within
+                   words were split off in hypothesis and reference (tensor2tensor, utils/get_ende_bleu.sh).
+                   Rewards a hit on half a compound.
 
-The script tokenised raw text with Moses' tokenizer.perl; 13a stands in for it here (both keep hyphens inside words,
-which the split relies on, but 13a leaves typographic quotes on their words), and the row's name says so.
+The script tokenised raw text with Moses' tokenizer.perl; 13a stands in for it here (both keep hyphens inside
+words, which the split relies on, but 13a leaves typographic quotes on their words), and the row's name says
+so.
 """
 
 import re
@@ -33,7 +34,7 @@ class BleuRow(NamedTuple):
 
 
 def split_compounds(tokenised):
-  """perl -ple 's{(\\S)-(\\S)}{$1 ##AT##-##AT## $2}g': bytes, as Perl reads them, and one hyphen of a-b-c only."""
+  """perl -ple 's{(\\S)-(\\S)}{$1 ##AT##-##AT## $2}g': on bytes, as Perl does; one hyphen of a-b-c only."""
   return re.sub(rb"(\S)-(\S)", rb"\1 ##AT##-##AT## \2", tokenised.encode()).decode()
 
 
@@ -43,8 +44,8 @@ def bleu_report(hypotheses: Sequence[str], references: Sequence[str], *, tokeniz
   Args:
     hypotheses: output, one string a sentence; may be empty strings.
     references: as many.
-    tokenized: both are tokens between spaces (nothing is detokenised: the sacreBLEU row then scores tokens as if they
-      were text, and is comparable with other systems on the same data only).
+    tokenized: both are tokens between spaces (nothing is detokenised: the sacreBLEU row then scores tokens as
+      if they were text, and is comparable with other systems on the same data only).
 
   Raises:
     UserError: the counts differ, or there are no sentences.

@@ -23,8 +23,9 @@ def count_words(references):
 def perplexity(*, nll, smoothed_loss, tokens, words):
   """Perplexities of a split from its sums.
 
-  Per-subword figures (those of Vaswani et al. 2017, table 3) depend on the vocabulary: only models that share one may
-  be compared. Per-word figures spread the same sum over the words of the reference and compare across vocabularies.
+  Per-subword figures (those of Vaswani et al. 2017, table 3) depend on the vocabulary: only models that share
+  one may be compared. Per-word figures spread the same sum over the words of the reference and compare across
+  vocabularies.
 
   Args:
     nll: sum of -log P over the target tokens, EOS included, in nats.

@@ -55,7 +55,8 @@ GARDEN_PATH = [
 
 
 def test_hand_computed_chain():
-  # 4 EOS = .4 x .9 = .36; 3 EOS = .6 x .3 = .18; 3 4 EOS = .6 x .3 x .9 = .162; 3 3 EOS = .6 x .4 x .3 = .072.
+  # 4 EOS = .4 x .9 = .36; 3 EOS = .6 x .3 = .18; 3 4 EOS = .6 x .3 x .9 = .162;
+  # 3 3 EOS = .6 x .4 x .3 = .072.
   result = markov_search(GARDEN_PATH, [6, 2])
   expected = [[4, EOS, 0, 0, 0, 0], [3, EOS, 0, 0, 0, 0], [3, 4, EOS, 0, 0, 0], [3, 3, EOS, 0, 0, 0]]
   np.testing.assert_array_equal(result.tokens_BJT[0], expected)
@@ -150,7 +151,7 @@ def test_companions_of_every_kind_change_nothing():
 
 @functools.partial(jax.jit, static_argnames="n_best")
 def search_until(broken_step, probability_of_eos, limit, alpha, n_best):
-  """A chain whose EOS probability is constant, and whose model breaks at a step: shows whether it was reached."""
+  """Scores of a chain whose EOS probability is constant that breaks at a step: NaN if that was reached."""
   probability_of_others = (1 - probability_of_eos) / 2
   logits_V = jnp.log(jnp.array([0.0, 0.0, probability_of_eos, probability_of_others, probability_of_others]))
 
@@ -168,11 +169,11 @@ def stopped_before(step, probability_of_eos, *, n_best, limit=50, alpha=0.6):
 
 
 def test_stops_as_soon_as_proved_and_not_before():
-  # EOS at once scores log .9 = -.105. The best unfinished hypothesis then has log .05 = -3.0, which the largest
-  # penalty ahead, (55/6)^.6 = 3.78, could lift to -.79 at most: one step proves the best.
+  # EOS at once scores log .9 = -.105. The best unfinished hypothesis then has log .05 = -3.0, which the
+  # largest penalty ahead, (55/6)^.6 = 3.78, could lift to -.79 at most: one step proves the best.
   assert stopped_before(1, 0.9, n_best=1)
-  # The second best ends at the second step: log(.05 x .9) / (7/6)^.6 = -2.83. Unfinished hypotheses could still
-  # score log(.05^2) / 3.78 = -1.59 after two steps, -2.38 after three, -3.17 after four.
+  # The second best ends at the second step: log(.05 x .9) / (7/6)^.6 = -2.83. Unfinished hypotheses could
+  # still score log(.05^2) / 3.78 = -1.59 after two steps, -2.38 after three, -3.17 after four.
   assert not stopped_before(3, 0.9, n_best=2)
   assert stopped_before(4, 0.9, n_best=2)
   # With EOS at .4 the unfinished log .3 = -1.2 could be lifted to -.32, above log .4 = -.92.
@@ -269,7 +270,7 @@ def test_reorder_hook_gets_the_parents():
   tables_BMV = toys.random_tables(seed=9, batch=8)
 
   def step_fn(tokens_BJ, t, cache):
-    # The state lives where it was written; the pointers say which slot is whose. Nothing but pointers is permuted.
+    # The state stays where it was written; pointers, and they alone, are permuted to say which slot is whose.
     written_BJ, slots_BJ = cache
     state_BJ = toys.next_state(pick(written_BJ, slots_BJ), tokens_BJ, tables_BMV.shape[1])
     return pick(jnp.asarray(tables_BMV), state_BJ), (state_BJ, jnp.broadcast_to(jnp.arange(4), (8, 4)))

@@ -40,9 +40,12 @@ def test_random_logits(way, vocab, dtype):
 
 @parametrize_ways
 def test_ties_by_beam_then_token(way):
-  # Few distinct logits, the large ones rare, and equal rows: ties within chunks, across chunks and across beams.
+  # Few distinct logits, the large ones rare, and equal rows: ties within and across chunks and beams.
   rng = np.random.default_rng(0)
   logits_BJV = np.repeat(rng.binomial(4, 0.03, size=(8, 1, 700)), 3, axis=1).astype(np.float32)
+  logits_BJV[0] = 0
+  logits_BJV[0, :, 600] = 3  # the chunk with the largest is not the first with a 2
+  logits_BJV[0, :, [10, 601]] = 2
   alive_BJ = np.zeros((8, 3), np.float32)
   _, parents_BP, tokens_BP, _ = WAYS[way](logits_BJV, alive_BJ, count=6)
   order = np.argsort(-logits_BJV.reshape(8, -1), axis=1, kind="stable")[:, :6]

@@ -68,7 +68,7 @@ def penalty(length, alpha):
 
 
 def reference_search(table_MV, limit, alpha, *, beam_size):
-  """Beam search as one would explain it: lists, float64, no early stop. [(tokens, score, log-probability)]."""
+  """Beam search as one would explain it, without early stop: [(tokens, score, log-probability)]."""
   logprobs_MV = log_softmax(table_MV)
   alive, finished = [((), 0.0, next_state(0, BOS, len(table_MV)))], []
   for length in range(1, limit + 1):

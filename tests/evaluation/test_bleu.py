@@ -31,6 +31,8 @@ TOKENISED_HYPOTHESES = [
   "eine frau spielt z.b. auf ihrer e-geige .",
 ]
 
+VERSION = f"version:{sacrebleu.__version__}"
+
 
 def as_dict(rows):
   return {name: (round(score, 4), signature) for name, score, signature in rows}
@@ -41,15 +43,15 @@ def test_raw_text_in_three_dialects():
   assert as_dict(bleu_report(HYPOTHESES, REFERENCES)) == {
     "sacreBLEU": (
       57.8276,
-      f"nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:{sacrebleu.__version__}|hyp:detokenised",
+      f"nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|{VERSION}|hyp:detokenised",
     ),
     "tokenised (13a)": (
       57.8276,
-      f"nrefs:1|case:mixed|eff:no|tok:13a|smooth:none|version:{sacrebleu.__version__}|hyp:detokenised",
+      f"nrefs:1|case:mixed|eff:no|tok:13a|smooth:none|{VERSION}|hyp:detokenised",
     ),
     "tokenised (13a for Moses), compounds split": (
       69.0056,
-      f"nrefs:1|case:mixed|eff:no|tok:13a+compounds|smooth:none|version:{sacrebleu.__version__}|hyp:detokenised",
+      f"nrefs:1|case:mixed|eff:no|tok:13a+compounds|smooth:none|{VERSION}|hyp:detokenised",
     ),
   }
 
@@ -58,15 +60,15 @@ def test_tokens_in_three_dialects():
   assert as_dict(bleu_report(TOKENISED_HYPOTHESES, TOKENISED_REFERENCES, tokenized=True)) == {
     "sacreBLEU (of pre-tokenised text)": (
       53.0637,
-      f"nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:{sacrebleu.__version__}|hyp:tokens-as-is",
+      f"nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|{VERSION}|hyp:tokens-as-is",
     ),
     "tokenised (as is)": (
       47.2303,
-      f"nrefs:1|case:mixed|eff:no|tok:none|smooth:none|version:{sacrebleu.__version__}|hyp:tokens-as-is",
+      f"nrefs:1|case:mixed|eff:no|tok:none|smooth:none|{VERSION}|hyp:tokens-as-is",
     ),
     "tokenised (as is), compounds split": (
       48.1732,
-      f"nrefs:1|case:mixed|eff:no|tok:none+compounds|smooth:none|version:{sacrebleu.__version__}|hyp:tokens-as-is",
+      f"nrefs:1|case:mixed|eff:no|tok:none+compounds|smooth:none|{VERSION}|hyp:tokens-as-is",
     ),
   }
 

@@ -183,10 +183,16 @@ def ssh(args):
       "PATH": f"{FOLDER}/worker_bin:/usr/bin:/bin",
       "FAKE_GCLOUD": str(FOLDER),
     }
-    processes.append(
-      subprocess.Popen(["bash", "-c", args.command], cwd=home, env=env, stdin=subprocess.DEVNULL)
-    )
-  sys.exit(max(process.wait() for process in processes))
+    command = ["bash", "-c", args.command]
+    processes.append(subprocess.Popen(command, cwd=home, env=env, stdin=subprocess.DEVNULL, process_group=0))
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit(255))
+  try:
+    code = max(process.wait() for process in processes)
+  finally:
+    for process in processes:  # the end of a connection takes with it what was not detached
+      with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+  sys.exit(code)
 
 
 def scp(args):

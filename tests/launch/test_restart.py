@@ -74,6 +74,12 @@ def test_what_is_tried_again(attempt, plan, code, starts):
     assert "giving up" in result.stderr
 
 
+def test_a_lost_checkpoint_is_no_progress():
+  attempts = restart.Attempts(2, newest=10)
+  assert attempts.after(1, 5)[0] is None
+  assert attempts.after(1, 6)[0] == 1
+
+
 def test_max_failures(attempt):
   result, started = attempt("9 9 9 9 0", "--max_failures=5")
   assert result.returncode == 0 and len(started) == 5

@@ -108,9 +108,8 @@ def test_training_arguments_arrive_unchanged(capsys, tmp_path, monkeypatch, valu
   python.chmod(0o755)
   train = ["--", "--config=configs/quickstart.py", "--workdir=runs/a", f"--config.data.dir={value}", value]
   script = script_of(capsys, f"--python={python}", f"--log_dir={tmp_path}", train=train)
-  result = subprocess.run(
-    ["bash", "-c", script], capture_output=True, text=True, env={"SLURM_CPUS_PER_TASK": "1"}
-  )
+  env = {"SLURM_CPUS_PER_TASK": "1"}
+  result = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=env, cwd="/")
   assert result.returncode == 0, result.stderr
   cwd, *arguments = result.stdout.split("\0")[:-1]
   assert cwd == str(folder) and not (folder / "pwned").exists()

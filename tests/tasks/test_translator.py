@@ -101,7 +101,7 @@ def test_checkpoints_by_name_and_step(tiny_run, tmp_path):
   leaves = [np.asarray(jax.tree.leaves(run.params)[0]) for run in (average, latest, step)]
   assert not np.array_equal(leaves[0], leaves[1]) and not np.array_equal(leaves[1], leaves[2])
   assert zoo.load(tiny_run).checkpoint == "average"
-  with pytest.raises(UserError, match="no work directory"):
+  with pytest.raises(UserError, match="not the work directory"):
     zoo.load(tmp_path)
   with pytest.raises(UserError, match="7"):
     zoo.load(tiny_run, 7)
