@@ -20,8 +20,10 @@ NUM_SLICES = flags.DEFINE_integer("num_slices", 1, "Slices joined by the data-ce
 def main():
   from attention_zoo import progress, tasks
   from attention_zoo.training import aot
+  from attention_zoo.training.config import validate
 
   config = CONFIG.value
+  validate(config)
   devices, kind = aot.topology_devices(TOPOLOGY.value, NUM_SLICES.value)
   compiled, _, abstract = aot.compile_step(tasks.make(config, "."), config, devices)
   found = aot.report(compiled, abstract, aot.CHIPS[kind], config.data.batch_tokens)

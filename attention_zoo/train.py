@@ -16,8 +16,9 @@ WORKDIR = cli.define_workdir()
 
 def main():
   from attention_zoo import tasks
-  from attention_zoo.training import distributed, loop
+  from attention_zoo.training import config, distributed, loop
 
+  config.validate(CONFIG.value)
   distributed.initialize()
   loop.train(tasks.make(CONFIG.value, WORKDIR.value), CONFIG.value, WORKDIR.value)
 

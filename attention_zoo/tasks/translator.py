@@ -81,6 +81,8 @@ class Translator:
         self.params, *self._rows(batch, length, rows), alpha, beam_size=beam_size, n_best=n_best
       )  # fmt: skip
       result = jax.device_get(result)
+      if np.isnan(result.scores_BJ).any():
+        raise UserError("the model's logits are not finite: the checkpoint is of a run that has diverged, take another")
       for b, i in enumerate(indices):
         found[full[i]] = [self._hypothesis(result, b, j) for j in range(n_best) if result.lengths_BJ[b, j]]
       if report:

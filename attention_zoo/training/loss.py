@@ -19,9 +19,9 @@ from jax.sharding import PartitionSpec
 
 from attention_zoo.training.sharding import BATCH_AXES
 
-# Rows of logits at a time. On two CPU cores 512 was fastest from V = 8,000 to 37,000. An accelerator wants
-# its matrix products larger: each chunk reads and writes embedding's gradient once, which 4,096 rows make
-# small beside them.
+# Rows of logits at a time. On two CPU cores 512 was fastest at V = 8,000 (256 to 2,048 hardly differ). For an
+# accelerator 4,096 is an estimate, not measured: each chunk reads and writes embedding's gradient once, which
+# that many rows make small beside the matrix products.
 CHUNK_CPU, CHUNK = 512, 4096
 
 

@@ -1,8 +1,8 @@
 """Stand-ins for attention_zoo.train and attention_zoo.evaluate, quick and obedient.
 
 plan.json in the current directory says what a row does: {row: {"steps", "sleep": a step, "crash": at step, "bad": at
-step, "kill": deaths by SIGKILL in a row, "deaf": ignores SIGTERM, "full": the disk is full at step}}. Every step is a
-checkpoint.
+step, "kill": deaths by SIGKILL in a row, "deaf": ignores SIGTERM, "full": the disk is full at step, "await":
+a file to wait for}}. Every step is a checkpoint.
 """
 
 TRAIN = """
@@ -19,7 +19,6 @@ with open("history.txt", "a") as file:
   print("train", row, work.name, file=file)
 (work / "args.json").write_text(json.dumps([sys.argv[1:], {k: os.environ.get(k) for k in ("NPROC", "OMP_NUM_THREADS")},
                                             sorted(os.sched_getaffinity(0))]))
-time.sleep(plan.get("prepare", 0))
 if not (work / "tokenizer.model").exists():
   (work / "tokenizer.model").write_text("learnt by " + row)
 pathlib.Path(flags["config.data.cache_dir"], "text").mkdir(parents=True, exist_ok=True)
