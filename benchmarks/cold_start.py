@@ -43,7 +43,11 @@ def measure(arguments, cache):
   if cache:
     variables |= {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
   command = [sys.executable, "-m", "benchmarks.cold_start", "--child", f"--rows={arguments.rows}"]
-  command += [f"--length={arguments.length}", f"--devices={arguments.devices}", *(["--tiny"] if arguments.tiny else [])]
+  command += [
+    f"--length={arguments.length}",
+    f"--devices={arguments.devices}",
+    *(["--tiny"] if arguments.tiny else []),
+  ]
   start = time.perf_counter()
   with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=variables) as process:
     process.stdout.readline()
@@ -82,8 +86,17 @@ def main(argv=None):
     low, median, high = common.spread([seconds for seconds, _ in found])
     parts = {part: common.spread([parts[part] for _, parts in found])[1] for part in found[0][1]}
     results["runs"][name] = {"seconds": [seconds for seconds, _ in found], "median_parts": parts}
-    rows.append((name, f"{median:.1f} ({low:.1f} to {high:.1f})", *(f"{value:.1f}" for value in parts.values())))
-  columns = ("", "seconds to the first step: median (min to max)", "imports", "initialisation", "first step", "second step")
+    rows.append(
+      (name, f"{median:.1f} ({low:.1f} to {high:.1f})", *(f"{value:.1f}" for value in parts.values()))
+    )
+  columns = (
+    "",
+    "seconds to the first step: median (min to max)",
+    "imports",
+    "initialisation",
+    "first step",
+    "second step",
+  )
   title = f"Cold start, base, {arguments.rows} x {arguments.length} tokens a side"
   common.publish("cold_start", title, columns, rows, [], results, arguments.out)
 

@@ -70,7 +70,9 @@ def side_rows(seconds, amount, ours, unit="tokens/s"):
   rows = []
   for name, times in seconds.items():
     rate = _numbers(spread([amount / t for t in times]), "{:,.0f}")
-    rows.append((name, f"{rate} {unit}", "" if name == ours else _numbers(ratios(seconds, ours, name), "{:.2f}")))
+    rows.append(
+      (name, f"{rate} {unit}", "" if name == ours else _numbers(ratios(seconds, ours, name), "{:.2f}"))
+    )
   return rows
 
 
@@ -137,7 +139,10 @@ def publish(name, title, columns, rows, notes, results, out):
   console = rich.console.Console(width=120)
   console.print(table)
   versions = ", ".join(f"{package} {version}" for package, version in about["versions"].items())
-  for line in (*notes, f"{about['processor']}, {about['cores']} cores ({', '.join(about['units'])}), {about['device']}; {versions}"):
+  for line in (
+    *notes,
+    f"{about['processor']}, {about['cores']} cores ({', '.join(about['units'])}), {about['device']}; {versions}",
+  ):
     console.print(line, highlight=False)
   if about["cores_busy_before"] > 0.2:
     console.print(f"NOT IDLE: other work kept {about['cores_busy_before']} cores busy before the start")

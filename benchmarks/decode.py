@@ -88,7 +88,9 @@ def make_peers(config, params, source, *, length, directory):
 
   positions = np.asarray(sinusoidal(np.arange(max(source.shape[1], length) + 8), config.d_model))
   model = peers.hugging_face(config, params, positions, pad=PAD, bos=BOS, eos=EOS)
-  sides = {"Hugging Face": lambda beam: peers.hugging_face_search(model, source, beam_size=beam, length=length)}
+  sides = {
+    "Hugging Face": lambda beam: peers.hugging_face_search(model, source, beam_size=beam, length=length)
+  }
   try:
     import ctranslate2  # noqa: F401
   except ModuleNotFoundError:
@@ -118,7 +120,9 @@ def main(argv=None):
   options.add_argument("--rows", type=int, default=16)
   options.add_argument("--source_length", type=int, default=32)
   options.add_argument("--length", type=int, default=32, help="tokens that every search finds")
-  options.add_argument("--devices", type=int, default=common.cores(), help="simulated devices that share the rows")
+  options.add_argument(
+    "--devices", type=int, default=common.cores(), help="simulated devices that share the rows"
+  )
   arguments = options.parse_args(argv)
   common.prepare(arguments.devices)
 
@@ -126,11 +130,22 @@ def main(argv=None):
 
   from attention_zoo.models import transformer
 
-  results = {"environment": common.environment(), "settings": vars(arguments) | {"out": str(arguments.out)}, "beams": {}}
+  results = {
+    "environment": common.environment(),
+    "settings": vars(arguments) | {"out": str(arguments.out)},
+    "beams": {},
+  }
   sizes = dict(vocab_size=37000)
   if arguments.tiny:
     sizes = dict(
-      vocab_size=101, d_model=32, d_ff=64, num_heads=2, d_k=16, d_v=16, num_encoder_layers=1, num_decoder_layers=1
+      vocab_size=101,
+      d_model=32,
+      d_ff=64,
+      num_heads=2,
+      d_k=16,
+      d_v=16,
+      num_encoder_layers=1,
+      num_decoder_layers=1,
     )
   config = transformer.Config(**sizes)
   model = transformer.Transformer(config)
@@ -149,7 +164,11 @@ def main(argv=None):
       tokens, _ = ours()
       if not (tokens >= 4).all() and not arguments.tiny:
         raise SystemExit("a special token was generated")
-      equal = {name: float((side() == tokens).all(1).mean()) for name, side in sides.items() if name != "attention_zoo"}
+      equal = {
+        name: float((side() == tokens).all(1).mean())
+        for name, side in sides.items()
+        if name != "attention_zoo"
+      }
       seconds = common.alternate(sides, arguments.rounds, warmup=0)
       best = [fastest(seconds, kind) for kind in ("CTranslate2 float32", "CTranslate2 int8")]
       against = [name for name in ("Hugging Face", *best) if name in seconds]

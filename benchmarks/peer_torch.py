@@ -13,7 +13,9 @@ class Attention(nn.Module):
   def __init__(self, d_model, heads):
     super().__init__()
     self.heads = heads
-    self.query, self.key, self.value, self.output = (nn.Linear(d_model, d_model, bias=False) for _ in range(4))
+    self.query, self.key, self.value, self.output = (
+      nn.Linear(d_model, d_model, bias=False) for _ in range(4)
+    )
 
   def forward(self, x, memory, causal=False):
     q, k, v = (
@@ -29,7 +31,10 @@ class Layer(nn.Module):
     d = config.d_model
     self.self_attention, self.self_attention_norm = Attention(d, config.num_heads), nn.LayerNorm(d, EPSILON)
     if cross:
-      self.cross_attention, self.cross_attention_norm = Attention(d, config.num_heads), nn.LayerNorm(d, EPSILON)
+      self.cross_attention, self.cross_attention_norm = (
+        Attention(d, config.num_heads),
+        nn.LayerNorm(d, EPSILON),
+      )
     self.wi, self.wo = nn.Linear(d, config.d_ff), nn.Linear(config.d_ff, d)
     self.feed_forward_norm = nn.LayerNorm(d, EPSILON)
     self.dropout = nn.Dropout(config.dropout)

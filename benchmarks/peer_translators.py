@@ -63,7 +63,11 @@ def _norm(state, name, values):
 
 def hugging_face_search(model, source, *, beam_size, length):
   """Tokens [rows, length] of the best hypotheses; scores are log-probabilities, not divided by lengths."""
-  beams = dict(num_beams=beam_size, length_penalty=0.0, early_stopping=False) if beam_size > 1 else dict(num_beams=1)
+  beams = (
+    dict(num_beams=beam_size, length_penalty=0.0, early_stopping=False)
+    if beam_size > 1
+    else dict(num_beams=1)
+  )
   ids = torch.from_numpy(source).long()
   with torch.inference_mode():
     found = model.generate(

@@ -25,7 +25,9 @@ def make_config(tiny, bfloat16, dropout, rows, length):
   config.model.update(dtype="float32", matmul_dtype="bfloat16" if bfloat16 else "float32", dropout=dropout)
   config.data.update(batch_tokens=rows * length, row_length=length)
   if tiny:
-    config.model.update(d_model=32, d_ff=64, num_heads=2, d_k=16, d_v=16, num_encoder_layers=1, num_decoder_layers=1)
+    config.model.update(
+      d_model=32, d_ff=64, num_heads=2, d_k=16, d_v=16, num_encoder_layers=1, num_decoder_layers=1
+    )
     config.data.vocab_size = 101
   return config
 
@@ -95,10 +97,16 @@ def main(argv=None):
   options = common.parser(__doc__)
   options.add_argument("--rows", type=int, default=32)
   options.add_argument("--length", type=int, default=64, help="tokens of a row, on each side")
-  options.add_argument("--devices", type=int, default=common.cores(), help="simulated devices that share the rows")
+  options.add_argument(
+    "--devices", type=int, default=common.cores(), help="simulated devices that share the rows"
+  )
   arguments = options.parse_args(argv)
   common.prepare(arguments.devices)
-  results = {"environment": common.environment(), "settings": vars(arguments) | {"out": str(arguments.out)}, "variants": {}}
+  results = {
+    "environment": common.environment(),
+    "settings": vars(arguments) | {"out": str(arguments.out)},
+    "variants": {},
+  }
   rows, notes = [], []
   for name, bfloat16, dropout in VARIANTS:
     config = make_config(arguments.tiny, bfloat16, dropout, arguments.rows, arguments.length)
@@ -115,7 +123,9 @@ def main(argv=None):
     for side, rate, ratio in common.side_rows(seconds, tokens, "attention_zoo"):
       rows.append((name, side, rate, ratio))
     if peer:
-      error = max(abs(a - b) for a, b in zip(first[0]["attention_zoo"], first[0]["PyTorch eager"], strict=True))
+      error = max(
+        abs(a - b) for a, b in zip(first[0]["attention_zoo"], first[0]["PyTorch eager"], strict=True)
+      )
       second = abs(first[1]["attention_zoo"][0] - first[1]["PyTorch eager"][0])
       results["variants"][name] |= {
         "ratio": common.ratios(seconds, "attention_zoo", "PyTorch eager"), "max_abs_error": error

@@ -112,7 +112,8 @@ class Everywhere:
         self._gcloud.say(f"{node} {line.rstrip()}")
 
   def running(self):
-    return any(process.poll() is None for process, _, _ in self._processes.values())
+    """Whether the connections to all slices hold."""
+    return all(process.poll() is None for process, _, _ in self._processes.values())
 
   def wait(self, timeout):
     """Waits for all slices; raises GcloudError if one failed or `timeout` seconds passed."""

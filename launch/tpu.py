@@ -164,6 +164,7 @@ class Tpu:
     while True:
       condition, detail = self.condition()
       if condition == "ready":
+        self.reach()
         self.gcloud.say(f"{self.name} is ready: {', '.join(self.nodes)}")
         return
       if condition == "failed":
@@ -175,6 +176,18 @@ class Tpu:
         self.gcloud.say(f"waiting for {self.name}: {detail}")
         shown = detail
       time.sleep(self.poll)
+
+  def reach(self, attempts=10):
+    """Makes our folder on all workers; a new machine may need minutes to answer. Raises GcloudError."""
+    for attempt in range(attempts):
+      try:
+        self.everywhere(f"mkdir -p {FOLDER}", timeout=300)
+        return
+      except GcloudError as error:
+        if attempt == attempts - 1:
+          raise
+        self.gcloud.say(f"{self.name} does not answer yet: {error}")
+        time.sleep(self.poll)
 
   def delete(self, attempts=5):
     """Deletes the queued resource and its slices, and looks that they are gone; raises GcloudError."""
@@ -205,7 +218,6 @@ class Tpu:
   def install(self, wheel, configs, constraints=None, data=None):
     """Copies wheel and configs to all workers and installs them there; raises GcloudError."""
     files = [str(path) for path in (wheel, configs, constraints) if path]
-    self.everywhere(f"mkdir -p {FOLDER}", timeout=300)
     for node in self.nodes:
       self.gcloud.run(
         "tpu-vm", "scp", *files, f"{node}:{FOLDER}/", "--recurse", "--worker=all", "--quiet", timeout=1800

@@ -50,10 +50,11 @@ def watch(tpu, *, grace=120, patience=3):
       running = [worker.name for worker in workers if worker.state == "running"]
       if not running:
         return code
-      if not logs.running():
-        logs.stop()
-        logs = tpu.follow(lines=0)
-      if len(running) < len(workers):
+      if len(running) == len(workers):
+        if not logs.running():
+          logs.stop()
+          logs = tpu.follow(lines=0)
+      else:
         ended = ended or time.monotonic()
         if time.monotonic() - ended > grace:
           tpu.gcloud.say(f"still running after the others have ended: {', '.join(running)}")

@@ -48,7 +48,7 @@ def draw(results):
     left.plot(curve, lw=1.4, color=color, label=name)
   for share in (1 / 3, 2 / 3):
     left.axhline(share, color=LIGHT["rule"], lw=1, zorder=0)
-  left.set(xlabel="training step", ylabel="variance left", ylim=(0, None))
+  left.set(xlabel="training step", ylabel="variance left", ylim=(0, 1.2))
   left.legend()
   heads = np.concatenate([np.array(weights) for weights in results["maps"].values()])
   names = [f"{name}, #{i + 1}" for name, weights in results["maps"].items() for i in range(len(weights))]
@@ -57,6 +57,7 @@ def draw(results):
   right.set_xticks(range(5), ["-2", "who\n-1", "did what\n0", "to whom\n+1", "+2"])
   right.set_title("where the heads look", fontsize="medium")
   right.tick_params(length=0)
+  right.grid(False)
   figure.colorbar(picture, ax=right, label="weight")
   return figure
 

@@ -66,7 +66,7 @@ def draw(results):
     f"ln {KEYS} - 1/2",
     color=LIGHT["muted"],
     ha="right",
-    va="bottom",
+    va="top",
   )
   axes[1].legend()
   return figure

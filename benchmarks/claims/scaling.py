@@ -32,12 +32,14 @@ TITLE = "Time and memory over the length n"
 SOURCE = (
   "The lectures' comparison tables: attention n^2, recurrence and convolution n; local and compressed attention were "
   "made to be linear. One sequence, one head, width 64, float32, forward. Analytic: the exponents of n in the "
-  "docstrings' costs. Measured: the slopes of the last three points of the log-log plot, of the fastest of several runs "
-  "and of the compiler's analysis of temporaries and results. A variant goes on to the length where a run would take "
-  "longer than its budget or more memory than its share. Compression by a fixed stride of 3 has n^2 / 3 logits, and "
+  "docstrings' costs, of time and of memory. Measured: the slopes of the last three points of the log-log plot, of the fastest of several runs "
+  "and of the compiler's analysis of temporaries and results. A variant is run up to the length where a run would take "
+  "more than 1.5 s or 3 GB, and compiled up to 20 GB. Compression by a fixed stride of 3 has n^2 / 3 logits, and "
   "so is linear in memory, where queries go in chunks, but not in time; to a fixed number of keys it is linear in both."
 )
 WIDTH, WINDOW, EXPERTS, DEGREE = 64, 128, 8, 16
+# Bytes up to which a variant is compiled, though not run.
+COMPILED_SHARE = 2e10
 
 
 @dataclasses.dataclass
@@ -189,10 +191,15 @@ def measure(quick, variants=None):
   rows = []
   for variant in variants:
     points = curves[variant.name]
-    slopes = _slopes(points)
-    reached = f"to n = {points[-1]['n']}" if points else "not run"
-    rows.append([f"{variant.name}, {reached}: time", f"n^{variant.time}", variant.time, slopes[0]])
-    rows.append([f"{variant.name}: memory", None, variant.memory, slopes[1]])
+    measured = [_slope(points, key) for key in ("seconds", "bytes")]
+    rows.append(
+      [
+        f"{variant.name}, n to {_reach(points, 'seconds')}, {_reach(points, 'bytes')}",
+        f"n^{variant.time}",
+        f"{variant.time}, {variant.memory}",
+        ", ".join("–" if slope is None else f"{slope:.2f}" for slope in measured),
+      ]
+    )
   return {"rows": rows, "curves": curves, "exponents": {v.name: [v.time, v.memory] for v in variants}}
 
 
@@ -208,8 +215,8 @@ def draw(results):
     (memory_axes, "bytes", 1e6, "megabytes of temporaries and result"),
   ):
     for name, points in curves.items():
-      lengths = [point["n"] for point in points]
-      axes.loglog(lengths, [point[key] / unit for point in points], ".-", color=colour[name], lw=1, alpha=0.8)
+      lengths, values = _known(points, key)
+      axes.loglog(lengths, np.array(values) / unit, ".-", color=colour[name], lw=1, alpha=0.8)
     ticks = [1024 * 4**i for i in range(4)]
     axes.set_xticks(ticks, [f"{n // 1024}k" for n in ticks])
     axes.minorticks_off()
@@ -217,42 +224,58 @@ def draw(results):
   for name, color in (("n²", "orange"), ("n² in time, n in memory", "gold"), ("n", "blue")):
     time_axes.plot([], [], color=LIGHT[color], label=name)
   time_axes.legend(title="by the docstring")
-  rows = {name: _slopes(points) for name, points in curves.items() if len(points) > 2}
-  for y, (name, (time_slope, memory_slope)) in enumerate(rows.items()):
-    slope_axes.plot(time_slope, y, "o", color=colour[name], ms=6)
-    slope_axes.plot(memory_slope, y, "s", color=colour[name], ms=6, mfc="none")
+  for y, (name, points) in enumerate(curves.items()):
+    for key, style in (
+      ("bytes", {"marker": "s", "mfc": "none", "ms": 8}),
+      ("seconds", {"marker": "o", "ms": 5}),
+    ):
+      if (slope := _slope(points, key)) is not None:
+        slope_axes.plot(slope, y, color=colour[name], **style)
   slope_axes.plot([], [], "o", color=LIGHT["muted"], label="time")
   slope_axes.plot([], [], "s", color=LIGHT["muted"], mfc="none", label="memory")
-  slope_axes.set_yticks(range(len(rows)), rows)
-  slope_axes.set(xlabel="fitted exponent of n", xlim=(0, 2.6), ylim=(len(rows) - 0.5, -0.5))
+  slope_axes.set_yticks(range(len(curves)), curves)
+  slope_axes.set(xlabel="fitted exponent of n", xlim=(0, 2.6), ylim=(len(curves) - 0.5, -0.5))
   slope_axes.legend(loc="upper left")
   return figure
 
 
-def _slopes(points):
-  """Fitted exponents of time and memory over the last three points, or None where there are fewer."""
-  if len(points) < 3:
-    return None, None
-  return tuple(
-    log_slope(*([point[k] for point in points[-3:]] for k in ("n", key))) for key in ("seconds", "bytes")
-  )
+def _known(points, key):
+  """Lengths and values of the points that have a value."""
+  known = [point for point in points if point[key] is not None]
+  return [point["n"] for point in known], [point[key] for point in known]
+
+
+def _reach(points, key):
+  lengths, _ = _known(points, key)
+  return f"{lengths[-1] // 1024}k" if lengths else "none"
+
+
+def _slope(points, key):
+  """The fitted exponent over the last three points, or None where there are fewer."""
+  lengths, values = _known(points, key)
+  return log_slope(lengths[-3:], values[-3:]) if len(values) > 2 else None
 
 
 def _curve(variant, lengths, seconds, share):
-  """Points {n, seconds, bytes} of one variant, until the next would break the budget."""
-  points = []
+  """Points {n, bytes, seconds} of one variant; seconds is None from where a run would break the budget."""
+  points, running = [], True
   for n in lengths:
+    before = points[-1] if points else None
+    growth = n / before["n"] if before else None
+    if before and before["bytes"] * growth**variant.memory > COMPILED_SHARE:
+      break
     function, shapes = variant.make(n)
     arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
     compiled = jax.jit(function).lower(*arguments).compile()
     memory = compiled.memory_analysis()
-    bytes_held = memory.temp_size_in_bytes + memory.output_size_in_bytes
-    growth = (n / points[-1]["n"]) ** variant.time if points else 1
-    if bytes_held > share or (points and points[-1]["seconds"] * growth > seconds):
-      break
-    rng = np.random.default_rng(0)
-    inputs = [jnp.asarray(rng.standard_normal(shape, np.float32) / shape[-1] ** 0.5) for shape in shapes]
-    points.append({"n": n, "seconds": _fastest(compiled, inputs, seconds), "bytes": bytes_held})
+    point = {"n": n, "bytes": memory.temp_size_in_bytes + memory.output_size_in_bytes, "seconds": None}
+    running = running and point["bytes"] <= share
+    running = running and not (before and before["seconds"] * growth**variant.time > seconds)
+    if running:
+      rng = np.random.default_rng(0)
+      inputs = [jnp.asarray(rng.standard_normal(shape, np.float32) / shape[-1] ** 0.5) for shape in shapes]
+      point["seconds"] = _fastest(compiled, inputs, seconds)
+    points.append(point)
   return points
 
 

@@ -271,7 +271,10 @@ def test_a_workdir_that_cannot_be(place, capsys):
 def test_progress_reads_a_growing_file(tmp_path):
   assert ablation_grid.progress(tmp_path, 10, False) == ablation_grid.Progress("not run")
   ablation_grid.write_json(tmp_path / "row.json", {"status": "training", "message": "", "since": 100.0})
-  lines = [{"step": s, "split": "train", "time": 90.0 + 5 * s, "loss": 9.0 - s} for s in (1, 2, 4, 6)]
+  lines = [
+    {"step": s, "split": "train", "time": 10.0 if s == 1 else 90.0 + 5 * s, "loss": 9.0 - s}
+    for s in (1, 2, 4, 6)
+  ]
   lines.append({"step": 6, "split": "dev", "time": 121.0, "loss": 1.0})
   text = "\n".join(map(json.dumps, lines)) + '\n{"step": 7, "spl'
   (tmp_path / "metrics.jsonl").write_text(text)

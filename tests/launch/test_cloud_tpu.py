@@ -183,6 +183,8 @@ ENDINGS = {
   "creation fails but happens": (0, "training is done", {"faults": [fails("resources create", after=True)]}),
   "request fails in the queue": (1, "giving up", {"knobs": {"fails": True}, "flags": ["--max_failures=2"]}),
   "installation fails": (1, "no space", {"faults": [fails("--reinstall-package", 9, text="no space")]}),
+  "workers answer late": (0, "does not answer yet", {"faults": [fails("mkdir", 5)]}),
+  "workers never answer": (1, "no route", {"faults": [fails("mkdir", 999, text="no route")]}),
   "copying fails once": (0, "training is done", {"faults": [fails("tpu-vm scp")]}),
   "start fails": (1, "giving up", {"faults": [fails("setsid", 9)]}),
   "workers out of reach": (1, "no route", {"faults": [fails("zoo-worker", 999, text="no route")]}),

@@ -298,9 +298,9 @@ def test_real_training_is_requeued_and_resumes(slurm, tmp_path):
     "--",
     f"--config={ROOT}/configs/quickstart.py",
     "--workdir=run",
-    "--config.train.steps=300",
+    "--config.train.steps=160",
     "--config.train.checkpoint_every=20",
-    "--config.train.eval_every=300",
+    "--config.train.eval_every=160",
     "--config.train.log_every=20",
     *(f"--config.model.{field}" for field in TINY),
     *(f"--config.data.{name}={value}" for name, value in fields.items()),
@@ -321,11 +321,11 @@ def test_real_training_is_requeued_and_resumes(slurm, tmp_path):
   control(slurm, "scontrol", "requeue", job)
   wait_for("the state to be saved", lambda: count(log, "training was preempted"), 60)
   saved = newest()
-  assert 0 < saved < 300, log.read_text()
+  assert 0 < saved < 160, log.read_text()
   wait_for("the resumed job to end", ended, 180)
   assert state(slurm, job) == "COMPLETED", log.read_text()
   lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
   steps = [row["step"] for row in map(json.loads, lines) if row["split"] == "train"]
-  assert newest() == 300 and steps == sorted(set(steps)) and set(range(20, 301, 20)) <= set(steps), (
+  assert newest() == 160 and steps == sorted(set(steps)) and set(range(20, 161, 20)) <= set(steps), (
     log.read_text()
   )
