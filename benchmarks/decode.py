@@ -55,13 +55,13 @@ def our_search(model, params, source, *, beam_size, length, room):
     positions_BS = jnp.broadcast_to(jnp.arange(S, dtype=jnp.int32), (B, S))
     apply = lambda *args, **options: model.apply({"params": params}, *args, **options)
     cross, cache = apply(
-      source_BS, jnp.ones_like(source_BS), positions_BS, num_beams=beam_size, max_length=room, method="start"
+      source_BS, jnp.ones_like(source_BS), positions_BS, num_beams=beam_size, max_length=0, method="start"
     )
     found = beam_search(
       lambda tokens_BJ, t, cache: apply(tokens_BJ, t, cross, cache, method="step"),
       cache,
       batch_size=B, beam_size=beam_size, max_lengths_B=jnp.full((B,), length), max_length=room,
-      bos=BOS, eos=EOS, pad=PAD, alpha=0.0, n_best=1, reorder=transformer.reorder,
+      bos=BOS, eos=EOS, pad=PAD, alpha=0.0, n_best=1, reorder=transformer.reorder, grow=transformer.grow,
     )  # fmt: skip
     return found.tokens_BJT[:, 0], found.logprobs_BJ[:, 0]
 

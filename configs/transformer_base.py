@@ -26,9 +26,13 @@ def get_config():
       num_decoder_layers=6,
       dropout=0.1,
       attention_dropout=0.0,
-      norm="post",  # or "pre"
-      positions="sinusoidal",  # or "learned", up to max_length
-      max_length=1024,
+      residual="post",  # where the normalisation stands; or "pre", or "none": no residual connections
+      encoder_attention="dot_product",  # self-attention: any of docs/attention.md, such as "shaw(max_distance=16)"
+      decoder_attention="dot_product",
+      feed_forward="dense",  # or "mixture_of_experts(num_experts=4, k=2)"
+      positions="sinusoidal",  # or "learned", "scalar", "none"
+      position_mode="add",  # or "add_every_layer", "concatenate"
+      max_length=1024,  # of learned positions, and of what else is indexed by position
       dtype="bfloat16",  # of activations; parameters are float32
       matmul_dtype="bfloat16",  # what the operands of linear maps are rounded to; sums are float32
     )

@@ -1,12 +1,12 @@
 """Batches of fixed shape, each a pure function of (seed, step): packed rows, or sentences bucketed by length.
 
 A batch is a dict of int32 arrays: `source, source_segments, source_positions` [B, S] and `inputs, targets,
-target_segments, target_positions` [B, T]. A row holds one or more sentence pairs; segment 1, 2, ... tells them
-apart, on both sides alike, and 0 is padding (where everything else is 0 too). Positions count from 0 in each
-sentence. `inputs` are the targets shifted right in their sentence, beginning with BOS.
+target_segments, target_positions` [B, T]. A row holds one or more sentence pairs; segment 1, 2, ... tells
+them apart, on both sides alike, and 0 is padding (where everything else is 0 too). Positions count from 0 in
+each sentence. `inputs` are the targets shifted right in their sentence, beginning with BOS.
 
-`batches[step]` is the global batch and `batches.local(step, process_index, process_count)` the rows of it that
-one process feeds. Epochs roll over without end, each in another random order.
+`batches[step]` is the global batch and `batches.local(step, process_index, process_count)` the rows of it
+that one process feeds. Epochs roll over without end, each in another random order.
 """
 
 import functools
@@ -137,12 +137,15 @@ class BucketedBatches:
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
-def eval_batches(corpus: Corpus, *, rows: int, row_length: int) -> Iterator[Batch]:
-  """Every sentence pair exactly once, packed, in batches of one shape; the last one is filled up with empty rows.
+def eval_batches(corpus: Corpus, *, rows: int, row_length: int, packed: bool = True) -> Iterator[Batch]:
+  """Every sentence pair exactly once, in batches of one shape; the last one is filled up with empty rows.
 
   Where a sentence is longer than its side of a row, that side is as long as the sentence, up to `row_length`.
+  packed: several sentences a row rather than one.
   """
   shape, packing = _packed(corpus, row_length, seed=0, stretch=True)
+  if not packed:
+    packing = Packing(np.arange(len(corpus)), np.arange(len(corpus) + 1))
   for start in range(0, len(packing), rows):
     which = np.arange(start, min(start + rows, len(packing)))
     yield _build(corpus, *_sentences(packing, which), rows, *shape)

@@ -70,6 +70,7 @@ def beam_search(
   pad=0,
   n_best=None,
   reorder=gather_beams,
+  grow=None,
 ):
   """Finds the n_best hypotheses of every sentence; to be called under `jax.jit`, shapes are static.
 
@@ -100,6 +101,8 @@ def beam_search(
     n_best: hypotheses returned, J if None. Few are the first of many, and let a sentence stop sooner.
     reorder: (cache, parents_BJ) -> cache, called after every step when J > 1; parents_BJ[b, j] is the beam
       that beam j continues.
+    grow: (cache, length) -> the cache with room for `length` steps, at least as many as it had. With it the search
+      runs with a quarter of the room first, then half, then all: a step that attends reads all the room there is.
 
   Returns:
     BeamResult.
@@ -157,21 +160,23 @@ def beam_search(
       done_B=done_B,
     )
 
-  final = lax.while_loop(
-    lambda state: ~jnp.all(state.done_B),
-    search_step,
-    _State(
-      t=jnp.int32(0),
-      cache=cache,
-      tokens_BJ=jnp.full((batch_size, beam_size), bos, jnp.int32),
-      alive_BJ=jnp.full((batch_size, beam_size), -jnp.inf, jnp.float32).at[:, 0].set(0.0),
-      history_T2BJ=jnp.zeros((max_length, 2, batch_size, beam_size), jnp.int32),
-      scores_BJ=jnp.full((batch_size, n_best), -jnp.inf, jnp.float32),
-      logprobs_BJ=jnp.full((batch_size, n_best), -jnp.inf, jnp.float32),
-      origins_BJ=jnp.zeros((batch_size, n_best), jnp.int32),
-      done_B=limits_B <= 0,
-    ),
+  state = _State(
+    t=jnp.int32(0),
+    cache=cache,
+    tokens_BJ=jnp.full((batch_size, beam_size), bos, jnp.int32),
+    alive_BJ=jnp.full((batch_size, beam_size), -jnp.inf, jnp.float32).at[:, 0].set(0.0),
+    history_T2BJ=jnp.zeros((max_length, 2, batch_size, beam_size), jnp.int32),
+    scores_BJ=jnp.full((batch_size, n_best), -jnp.inf, jnp.float32),
+    logprobs_BJ=jnp.full((batch_size, n_best), -jnp.inf, jnp.float32),
+    origins_BJ=jnp.zeros((batch_size, n_best), jnp.int32),
+    done_B=limits_B <= 0,
   )
+  for room in sorted({-(-max_length // parts) for parts in (4, 2, 1)}) if grow else [max_length]:
+    if grow:
+      state = state._replace(cache=grow(state.cache, room))
+    goes_on = lambda state, room=room: (state.t < room) & ~jnp.all(state.done_B)
+    state = lax.while_loop(goes_on, search_step, state)
+  final = state
 
   # Where nothing ended, the unfinished hypotheses stand in: all `limit` steps long and without EOS.
   unended_B1 = final.scores_BJ[:, :1] == -jnp.inf

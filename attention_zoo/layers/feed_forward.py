@@ -10,13 +10,13 @@ from attention_zoo.layers.linear import Linear
 
 
 class FeedForward(nn.Module):
-  """max(0, x W_i + b_i) W_o + b_o at every position alike."""
+  """max(0, x W_i + b_i) W_o + b_o at every position alike, whatever its segment, in training and after."""
 
   d_ff: int
   matmul_dtype: jnp.dtype | None = None
 
   @nn.compact
-  def __call__(self, x_BTD):
+  def __call__(self, x_BTD, segments_BT=None, *, train=False):
     D = x_BTD.shape[-1]
     linear = functools.partial(Linear, use_bias=True, matmul_dtype=self.matmul_dtype)
     hidden_BTF = jax.nn.relu(linear("BTD,DF->BTF", (D, self.d_ff), name="wi")(x_BTD))

@@ -4,7 +4,7 @@ Deviations and choices where the paper is silent:
 
 | what                   | the paper                     | here                                                            |
 |------------------------|-------------------------------|-----------------------------------------------------------------|
-| normalisation          | post-LN (Figure 1, sec. 5.4)  | the same; norm="pre" normalises sub-layer inputs and both outputs |
+| normalisation          | post-LN (Figure 1, sec. 5.4)  | the same; residual="pre" normalises sub-layer inputs and both outputs |
 | embeddings             | shared, times sqrt(d_model)   | the same; drawn with deviation d_model^-0.5                     |
 | other kernels          | not stated                    | Glorot-uniform over the flattened [D, N K] matrix, as tensor2tensor |
 | biases                 | in the feed-forward (eq. 2)   | the same; none in attention and none on the output logits       |
@@ -12,23 +12,29 @@ Deviations and choices where the paper is silent:
 | attention dropout      | none in the published setting | `attention_dropout`, 0 by default                               |
 | dropout rate           | exact                         | rounded to 1/65,536                                             |
 | learned positions      | one table (Table 3, row E)    | one table for the encoder, one for the decoder                  |
+| self-attention         | scaled dot-product            | the same; others of ops/ by name: encoder_attention, decoder_attention |
+| feed-forward           | dense                         | the same; or "mixture_of_experts(num_experts=.., k=..)", Shazeer et al. 2017 |
 | packed rows            | one sentence pair a row       | segment ids keep the pairs of a row apart; same mathematics     |
 
 Letters beyond the house's: I = beam slots in a cache (the slot an entry was written by, as J is the beam that reads it).
 """
 
 import dataclasses
+import math
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from attention_zoo.layers import positions as positions_lib
+from attention_zoo.layers import residual as residual_lib
 from attention_zoo.layers.attention import MultiHeadAttention
 from attention_zoo.layers.dropout import Dropout
 from attention_zoo.layers.feed_forward import FeedForward
-from attention_zoo.layers.positions import LearnedPositions, sinusoidal
+from attention_zoo.layers.mixture_of_experts import MixtureOfExperts
+from attention_zoo.layers.positions import Positions
 from attention_zoo.layers.residual import residual
-from attention_zoo.ops import masks
+from attention_zoo.ops import masks, variant
 from attention_zoo.ops.einsum import einsum
 
 
@@ -46,34 +52,81 @@ class Config:
   num_decoder_layers: int = 6
   dropout: float = 0.1
   attention_dropout: float = 0.0
-  norm: str = "post"  # or "pre"
-  positions: str = "sinusoidal"  # or "learned"
-  max_length: int = 1024  # of learned positions
+  residual: str = "post"  # where the normalisation stands; or "pre", or "none": no residual connections
+  encoder_attention: str = "dot_product"  # self-attention, any that ops/variant.py finds
+  decoder_attention: str = "dot_product"
+  feed_forward: str = "dense"  # or "mixture_of_experts(num_experts=4, k=2)"
+  positions: str = "sinusoidal"  # or "learned", "scalar", "none"
+  position_mode: str = "add"  # or "add_every_layer", "concatenate"
+  max_length: int = 1024  # of learned positions, and of what else is indexed by position
   dtype: str = "float32"  # of activations; parameters are float32
   matmul_dtype: str = "float32"  # what the operands of linear maps are rounded to; sums are float32
 
   def __post_init__(self):
     for field, choices in (
-      ("norm", ("post", "pre")),
-      ("positions", ("sinusoidal", "learned")),
+      ("residual", residual_lib.KINDS),
+      ("positions", positions_lib.KINDS),
+      ("position_mode", positions_lib.MODES),
       ("dtype", ("float32", "bfloat16")),
       ("matmul_dtype", ("float32", "bfloat16")),
     ):
       if getattr(self, field) not in choices:
         raise ValueError(f"model.{field} must be one of {choices}, got {getattr(self, field)!r}")
+    for field in ("encoder_attention", "decoder_attention", "feed_forward"):
+      try:
+        getattr(self, f"make_{field}")()
+      except (TypeError, ValueError) as error:
+        raise ValueError(f"model.{field}: {error}") from error
+
+  def make_encoder_attention(self):
+    return self._attention(self.encoder_attention, causal=False)
+
+  def make_decoder_attention(self):
+    return self._attention(self.decoder_attention, causal=True)
+
+  def _attention(self, text, causal):
+    sizes = variant.Sizes(self.d_model, self.num_heads, self.d_k, self.d_v, self.max_length, causal)
+    return variant.make(text, sizes)
+
+  def make_feed_forward(self):
+    name, options = variant.parse(self.feed_forward)
+    kinds = {"dense": FeedForward, "mixture_of_experts": MixtureOfExperts}
+    if name not in kinds:
+      raise ValueError(f"{name!r} is not one of {', '.join(kinds)}")
+    return kinds[name](self.d_ff, matmul_dtype=self.matmul_dtype, **options)
+
+  @property
+  def packs(self) -> bool:
+    """Whether several sentences in a row give what they give in rows of their own."""
+    return self.make_encoder_attention().packs and self.make_decoder_attention().packs
 
 
 def parameter_count(config: Config) -> int:
   """The closed form of the number of parameters; tests hold every config against it."""
   c = config
-  attention = c.num_heads * (2 * c.d_k + 2 * c.d_v) * c.d_model
-  feed_forward = 2 * c.d_model * c.d_ff + c.d_ff + c.d_model
+
+  def attention(variant):
+    depths = (variant.query_depth or c.d_k) + c.d_k + c.d_v + (variant.output_depth or c.d_v)
+    own = sum(math.prod(parameter.shape) for parameter in variant.parameters.values())
+    return c.num_heads * depths * c.d_model + own
+
+  plain = c.num_heads * (2 * c.d_k + 2 * c.d_v) * c.d_model
   norm = 2 * c.d_model
-  encoder = c.num_encoder_layers * (attention + feed_forward + 2 * norm)
-  decoder = c.num_decoder_layers * (2 * attention + feed_forward + 3 * norm)
-  final_norms = 2 * norm if c.norm == "pre" else 0
+  encoder = attention(c.make_encoder_attention()) + _feed_forward_count(c) + 2 * norm
+  decoder = attention(c.make_decoder_attention()) + plain + _feed_forward_count(c) + 3 * norm
+  final_norms = 2 * norm if c.residual == "pre" else 0
   positions = 2 * c.max_length * c.d_model if c.positions == "learned" else 0
-  return c.vocab_size * c.d_model + encoder + decoder + final_norms + positions
+  if c.position_mode == "concatenate" and c.positions != "none":
+    positions += 2 * (c.d_model + (1 if c.positions == "scalar" else c.d_model)) * c.d_model
+  layers = c.num_encoder_layers * encoder + c.num_decoder_layers * decoder
+  return c.vocab_size * c.d_model + layers + final_norms + positions
+
+
+def _feed_forward_count(c):
+  name, options = variant.parse(c.feed_forward)
+  if name == "dense":
+    return 2 * c.d_model * c.d_ff + c.d_ff + c.d_model
+  return options["num_experts"] * (2 * c.d_model + 2 * c.d_model * c.d_ff)
 
 
 class Embedding(nn.Module):
@@ -102,48 +155,60 @@ class Layer(nn.Module):
 
   def setup(self):
     c = self.config
-    attention = lambda: MultiHeadAttention(c.num_heads, c.d_k, c.d_v, c.d_model, matmul_dtype=c.matmul_dtype)
+    own = c.make_decoder_attention() if self.cross else c.make_encoder_attention()
+    attention = lambda **kind: MultiHeadAttention(
+      c.num_heads, c.d_k, c.d_v, c.d_model, matmul_dtype=c.matmul_dtype, **kind
+    )
     norm = lambda: nn.LayerNorm(dtype=c.dtype)
-    self.self_attention, self.self_attention_norm = attention(), norm()
+    self.self_attention, self.self_attention_norm = attention(attention=own), norm()
     if self.cross:
       self.cross_attention, self.cross_attention_norm = attention(), norm()
-    self.feed_forward, self.feed_forward_norm = FeedForward(c.d_ff, c.matmul_dtype), norm()
+    self.feed_forward, self.feed_forward_norm = c.make_feed_forward(), norm()
     self.dropout = Dropout(c.dropout)
     self.attention_dropout = Dropout(c.attention_dropout)
 
-  def __call__(self, x_BTD, mask, memory_BSD=None, memory_mask=None, *, train=False):
+  def __call__(self, x_BTD, segments_BT, mask, memory_BSD=None, memory_mask=None, *, train=False):
+    kind = self.config.residual
     dropout = lambda x: self.dropout(x, train)
     weights_dropout = (lambda w: self.attention_dropout(w, train)) if self.config.attention_dropout else None
-    attend = lambda x: self.self_attention(x, x, mask=mask, dropout=weights_dropout)
-    x_BTD = residual(self.config.norm, x_BTD, attend, self.self_attention_norm, dropout)
+    attend = lambda x: self.self_attention(x, x, mask=mask, segments_BT=segments_BT, dropout=weights_dropout)
+    x_BTD = residual(kind, x_BTD, attend, self.self_attention_norm, dropout)
     if self.cross:
       attend = lambda x: self.cross_attention(x, memory_BSD, mask=memory_mask, dropout=weights_dropout)
-      x_BTD = residual(self.config.norm, x_BTD, attend, self.cross_attention_norm, dropout)
-    return residual(self.config.norm, x_BTD, self.feed_forward, self.feed_forward_norm, dropout)
+      x_BTD = residual(kind, x_BTD, attend, self.cross_attention_norm, dropout)
+    feed_forward = lambda x: self.feed_forward(x, segments_BT, train=train)
+    return residual(kind, x_BTD, feed_forward, self.feed_forward_norm, dropout)
 
-  def step(self, x_BJD, t, cache, mask, cross, cross_mask):
-    """One target position of every beam. cache: (k_BNTIK, v_BNTIH), written at t; cross: keys and values of the source."""
+  def step(self, x_BJD, t, cache, ancestry_BJT, cross, cross_mask):
+    """One target position of every beam. cache: keys and values so far, written at t; cross: those of the source."""
 
     def attend(x_BJD):
       nonlocal cache
       new = self.self_attention.keys_values(x_BJD)
+      # Not reshaped between update and use: XLA would copy the cache instead of writing into it.
       cache = tuple(
-        jax.lax.dynamic_update_slice_in_dim(old, fresh[:, :, None].astype(old.dtype), t, 2)
+        jax.lax.dynamic_update_slice_in_dim(old, fresh.astype(old.dtype), t * x_BJD.shape[1], 2)
         for old, fresh in zip(cache, new, strict=True)
       )
-      flat = (x.reshape(*x.shape[:2], -1, x.shape[-1]) for x in cache)
-      return self.self_attention.attend(x_BJD, *flat, mask)
+      return self.self_attention.step(x_BJD, t, *cache, ancestry_BJT)
+
+    def feed_forward(x_BJD):
+      # Each token is a row of its own: it does not compete for experts with those beside it.
+      return self.feed_forward(x_BJD.reshape(-1, 1, x_BJD.shape[-1])).reshape(x_BJD.shape)
 
     identity = lambda x: x
-    norm = self.config.norm
-    x_BJD = residual(norm, x_BJD, attend, self.self_attention_norm, identity)
+    kind = self.config.residual
+    x_BJD = residual(kind, x_BJD, attend, self.self_attention_norm, identity)
     attend_source = lambda x: self.cross_attention.attend(x, *cross, cross_mask)
-    x_BJD = residual(norm, x_BJD, attend_source, self.cross_attention_norm, identity)
-    return residual(norm, x_BJD, self.feed_forward, self.feed_forward_norm, identity), cache
+    x_BJD = residual(kind, x_BJD, attend_source, self.cross_attention_norm, identity)
+    return residual(kind, x_BJD, feed_forward, self.feed_forward_norm, identity), cache
 
 
 class Stack(nn.Module):
-  """N identical layers, and the closing normalisation that pre-LN needs."""
+  """N identical layers, and the closing normalisation that pre-LN needs.
+
+  again: what happens to the input of each layer but the first: the timing signal of "add_every_layer", or nothing.
+  """
 
   config: Config
   num_layers: int
@@ -151,21 +216,21 @@ class Stack(nn.Module):
 
   def setup(self):
     self.layers = [Layer(self.config, self.cross, name=f"layer_{i}") for i in range(self.num_layers)]
-    if self.config.norm == "pre":
+    if self.config.residual == "pre":
       self.norm = nn.LayerNorm(dtype=self.config.dtype)
 
   def finish(self, x):
-    return self.norm(x) if self.config.norm == "pre" else x
+    return self.norm(x) if self.config.residual == "pre" else x
 
-  def __call__(self, x_BTD, *args, train=False):
-    for layer in self.layers:
-      x_BTD = layer(x_BTD, *args, train=train)
+  def __call__(self, x_BTD, again, *args, train=False):
+    for i, layer in enumerate(self.layers):
+      x_BTD = layer(again(x_BTD) if i else x_BTD, *args, train=train)
     return self.finish(x_BTD)
 
-  def step(self, x_BJD, t, caches, mask, crosses, cross_mask):
+  def step(self, x_BJD, again, t, caches, ancestry_BJT, crosses, cross_mask):
     steps = []
-    for layer, cache, cross in zip(self.layers, caches, crosses, strict=True):
-      x_BJD, cache = layer.step(x_BJD, t, cache, mask, cross, cross_mask)
+    for i, (layer, cache, cross) in enumerate(zip(self.layers, caches, crosses, strict=True)):
+      x_BJD, cache = layer.step(again(x_BJD) if i else x_BJD, t, cache, ancestry_BJT, cross, cross_mask)
       steps.append(cache)
     return self.finish(x_BJD), steps
 
@@ -178,33 +243,35 @@ class Transformer(nn.Module):
   def setup(self):
     c = self.config
     self.embedding = Embedding(c)
-    if c.positions == "learned":
-      self.source_positions = LearnedPositions(c.max_length, c.d_model)
-      self.target_positions = LearnedPositions(c.max_length, c.d_model)
+    places = lambda: Positions(c.positions, c.position_mode, c.max_length, c.d_model, c.matmul_dtype)
+    self.source_positions, self.target_positions = places(), places()
     self.encoder = Stack(c, c.num_encoder_layers, cross=False)
     self.decoder = Stack(c, c.num_decoder_layers, cross=True)
     self.dropout = Dropout(c.dropout)
 
   def embed(self, tokens, positions, side, length):
-    """Embeddings plus positions (section 3.4 and 3.5). length: static bound of the positions."""
-    if self.config.positions == "learned":
-      encoding = getattr(self, f"{side}_positions")(positions, length)
-    else:
-      encoding = sinusoidal(positions, self.config.d_model)
-    return self.embedding(tokens) + encoding.astype(self.config.dtype)
+    """(embeddings with positions (section 3.4 and 3.5), what adds the positions to the input of a later layer).
+
+    length: static bound of the positions.
+    """
+    place = lambda x: getattr(self, f"{side}_positions")(x, positions, length)
+    every_layer = self.config.position_mode == "add_every_layer"
+    return place(self.embedding(tokens)), place if every_layer else lambda x: x
 
   def encode(self, source_BS, segments_BS, positions_BS, *, train=False):
     """Returns the memory BSD."""
-    x_BSD = self.dropout(self.embed(source_BS, positions_BS, "source", source_BS.shape[1]), train)
-    return self.encoder(x_BSD, masks.segments(segments_BS, segments_BS), train=train)
+    x_BSD, again = self.embed(source_BS, positions_BS, "source", source_BS.shape[1])
+    mask = masks.segments(segments_BS, segments_BS)
+    return self.encoder(self.dropout(x_BSD, train), again, segments_BS, mask, train=train)
 
   def decode(self, memory_BSD, memory_segments_BS, inputs_BT, segments_BT, positions_BT, *, train=False):
     """inputs_BT: the targets shifted right. Returns the last layer's output BTD; `logits` makes scores of it."""
     T = inputs_BT.shape[1]
-    x_BTD = self.dropout(self.embed(inputs_BT, positions_BT, "target", T), train)
+    x_BTD, again = self.embed(inputs_BT, positions_BT, "target", T)
     mask = masks.segments(segments_BT, segments_BT) & masks.causal(T)
     memory_mask = masks.segments(segments_BT, memory_segments_BS)
-    return self.decoder(x_BTD, mask, memory_BSD, memory_mask, train=train)
+    x_BTD = self.dropout(x_BTD, train)
+    return self.decoder(x_BTD, again, segments_BT, mask, memory_BSD, memory_mask, train=train)
 
   def logits(self, x_BTD):
     return self.embedding.logits(x_BTD)
@@ -221,11 +288,15 @@ class Transformer(nn.Module):
     """Logits BTV (float32)."""
     return self.logits(self.hidden(batch, train=train))
 
-  # Cached decoding. The cache holds keys and values as they were written, slot I at time T; `ancestry_BJT` says from
-  # which slot a hypothesis reads at each time. Choosing beams permutes that small array, never the keys and values.
+  # Cached decoding. The cache holds keys and values as they were written, k_BNSK and v_BNSH with S = T I in one axis:
+  # slot I of time T. `ancestry_BJT` says from which slot a hypothesis reads at each time. Choosing beams permutes that
+  # small array, never the keys and values.
 
   def start(self, source_BS, segments_BS, positions_BS, *, num_beams, max_length):
-    """Encodes the source. Returns (cross, cache): what steps only read, and what they carry."""
+    """Encodes the source. Returns (cross, cache): what steps only read, and what they carry.
+
+    max_length: steps that the cache has room for; `grow` gives it more.
+    """
     c = self.config
     B = source_BS.shape[0]
     memory_BSD = self.encode(source_BS, segments_BS, positions_BS)
@@ -233,7 +304,7 @@ class Transformer(nn.Module):
       "kv": [layer.cross_attention.keys_values(memory_BSD) for layer in self.decoder.layers],
       "mask": masks.padding(segments_BS > 0),
     }
-    empty = lambda depth: jnp.zeros((B, c.num_heads, max_length, num_beams, depth), c.dtype)
+    empty = lambda depth: jnp.zeros((B, c.num_heads, max_length * num_beams, depth), c.dtype)
     cache = {
       "kv": [(empty(c.d_k), empty(c.d_v)) for _ in range(c.num_decoder_layers)],
       "ancestry_BJT": jnp.full((B, num_beams, max_length), -1, jnp.int32),
@@ -243,18 +314,28 @@ class Transformer(nn.Module):
   def step(self, tokens_BJ, t, cross, cache):
     """Feeds the token of position t (the first is BOS) to every hypothesis. Returns (logits_BJV, cache)."""
     B, J = tokens_BJ.shape
-    slots_J = jnp.arange(J, dtype=jnp.int32)
-    written_BJ1 = jnp.broadcast_to(slots_J[None, :, None], (B, J, 1))
+    written_BJ1 = jnp.broadcast_to(jnp.arange(J, dtype=jnp.int32)[None, :, None], (B, J, 1))
     ancestry_BJT = jax.lax.dynamic_update_slice_in_dim(cache["ancestry_BJT"], written_BJ1, t, 2)
-    mask_BJTI = ancestry_BJT[..., None] == slots_J[None, None, None, :]
-    mask = mask_BJTI.reshape(B, 1, J, -1)
     length = ancestry_BJT.shape[2]
-    x_BJD = self.embed(tokens_BJ, jnp.full((B, J), t, jnp.int32), "target", length)
-    x_BJD, kv = self.decoder.step(x_BJD, t, cache["kv"], mask, cross["kv"], cross["mask"])
+    x_BJD, again = self.embed(tokens_BJ, jnp.full((B, J), t, jnp.int32), "target", length)
+    x_BJD, kv = self.decoder.step(x_BJD, again, t, cache["kv"], ancestry_BJT, cross["kv"], cross["mask"])
     return self.logits(x_BJD), {"kv": kv, "ancestry_BJT": ancestry_BJT}
 
 
 def reorder(cache, parents_BJ):
   """Beam j goes on from hypothesis parents_BJ[:, j]: the `reorder` of `decoding.beam.beam_search`."""
-  rows_B1 = jnp.arange(parents_BJ.shape[0])[:, None]
-  return cache | {"ancestry_BJT": cache["ancestry_BJT"][rows_B1, parents_BJ]}
+  # vmap: each row is indexed on the device that holds it.
+  return cache | {"ancestry_BJT": jax.vmap(lambda row_JT, parents_J: row_JT[parents_J])(cache["ancestry_BJT"], parents_BJ)}
+
+
+def grow(cache, length):
+  """Room for `length` target positions: the `grow` of `decoding.beam.beam_search`."""
+  _, J, T = cache["ancestry_BJT"].shape
+
+  def pad(x, axis, more, value):
+    return jnp.pad(x, [(0, more if i == axis else 0) for i in range(x.ndim)], constant_values=value)
+
+  return {
+    "kv": jax.tree.map(lambda x: pad(x, 2, (length - T) * J, 0), cache["kv"]),
+    "ancestry_BJT": pad(cache["ancestry_BJT"], 2, length - T, -1),
+  }

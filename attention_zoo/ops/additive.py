@@ -1,16 +1,15 @@
-"""Attention with learned similarities: Bahdanau's MLP and Luong's dot, general, concat and location-based
-scores.
+"""Attention with learned similarities: Bahdanau's MLP, Luong's general, concat and location-based scores.
 
 Both papers have one head: N = 1. Luong's `dot` is `dot_product.attention(dot, q, k, v)`, without the scale.
 options everywhere: bias, mask, dropout, return_weights as `dot_product.attend` takes them. For incremental
-decoding see `dot_product`; what a decoder step would recompute for every key, `additive_logits` takes already
-projected.
+decoding see `dot_product`; `additive_logits` takes the keys already projected, once and not at every step.
 """
 
 import jax.numpy as jnp
 
 from attention_zoo.ops import shapes
 from attention_zoo.ops.dot_product import attention
+from attention_zoo.ops.variant import Parameter, masked
 
 
 def additive_logits(q_BTNF, k_BSNF, w_score_NF):
@@ -80,3 +79,22 @@ def location_attention(q_BTNK, v_BSNH, w_NSK, **options):
     return jnp.einsum("BTNK,NSK->BNTS", q_BTNK, used_NSK, preferred_element_type=jnp.float32)
 
   return attention(similarity, q_BTNK, v_BSNH, **options)
+
+
+# For layers
+
+
+def additive(sizes, *, width=None):
+  """Bahdanau's MLP in every head, `width` wide (d_k by default)."""
+  N, K = sizes.num_heads, sizes.d_k
+  F = width or K
+  kernel = Parameter((N, K, F), K**-0.5)
+  return masked(additive_attention, w_query=kernel, w_key=kernel, w_score=Parameter((N, F), F**-0.5))
+
+
+def general(sizes):
+  """Luong's bilinear score in every head."""
+  return masked(general_attention, w=Parameter((sizes.num_heads, sizes.d_k, sizes.d_k), 1 / sizes.d_k))
+
+
+VARIANTS = (additive, general)

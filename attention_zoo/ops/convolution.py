@@ -1,5 +1,4 @@
-"""Convolutions over time: dense, depthwise and separable; W is the width of the kernel, F the output
-channels."""
+"""Convolutions over time: dense, depthwise and separable. W: width of the kernel, F: output channels."""
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +9,9 @@ PADDINGS = ("same", "causal", "valid")
 
 
 def conv1d(x_BTD, kernel_WDF, bias_F=None, *, stride=1, dilation=1, padding="same"):
-  """1-D convolution: y_t = sum_w x_{t stride + w dilation - left} K_w + b (LeCun et al. 1989; dilated: Yu and
-  Koltun 2016).
+  """1-D convolution (LeCun et al. 1989; dilated: Yu and Koltun 2016).
+
+    y_t = sum_w x_{t stride + w dilation - left} K_w + b
 
   x_BTD: inputs; kernel_WDF: one matrix a tap; bias_F. padding: "same" puts (W - 1) dilation // 2 zeros on the
   left and the rest on the right; "causal" puts all of them on the left, so that y_t sees nothing after x_t;
@@ -46,8 +46,7 @@ def depthwise_conv1d(x_BTD, kernel_WD, *, dilation=1, padding="same"):
 def separable_conv1d(x_BTD, depthwise_WD, pointwise_DF, bias_F=None, *, dilation=1, padding="same"):
   """Depthwise, then pointwise: y_t = (depthwise(x))_t P + b (Chollet 2017, section 3; Kaiser et al. 2018).
 
-  Equal to `conv1d` with the kernel K_wdf = depthwise_wd P_df. Raises ValueError for an argument that does not
-  fit.
+  Equal to `conv1d` with the kernel K_wdf = depthwise_wd P_df. ValueError for an argument that does not fit.
 
   Cost: time O(T D (W + F)) against O(T W D F), memory O(T (D + F)).
   """

@@ -4,11 +4,10 @@
   step 1  dot product           attention(dot, q_B1NK, x_BSNK)
   step 2  scaled dot product    attention(scaled_dot, q_B1NK, x_BSNK)
   step 3  many queries          attention(scaled_dot, q_BTNK, x_BSNK)
-  step 4  keys and values       attention(scaled_dot, q_BTNK, k_BSNK, v_BSNH) == dot_product_attention(q, k,
-  v)
+  step 4  keys and values       attention(scaled_dot, q_BTNK, k_BSNK, v_BSNH)
 
-Every attention in this package ends in `attend`: logits in, softmax over the keys, weighted mean of the
-values.
+The last is `dot_product_attention(q_BTNK, k_BSNK, v_BSNH)`. Every attention in this package ends in `attend`:
+logits in, softmax over the keys, weighted mean of the values.
 
 Incremental decoding of anything built on `attend`: the cache holds k_BSNK and v_BSNH for all S positions
 there will ever be, a step writes position `index` and calls the same function with one query and
@@ -20,18 +19,19 @@ import jax.numpy as jnp
 
 from attention_zoo.ops import shapes
 from attention_zoo.ops.einsum import einsum
+from attention_zoo.ops.variant import Variant
 
 
 def masked_softmax(logits_BNTS, mask=None):
-  """Softmax over keys in float32; masked keys get exactly 0, and so does every key of a row that may attend
-  nowhere.
+  """Softmax over the keys in float32, where masked keys get exactly 0.
 
-  mask (bool, True = may attend) broadcasts to BNTS.
+  mask (bool, True = may attend) broadcasts to BNTS. In a row that may attend nowhere every key gets 0.
   """
   logits_BNTS = logits_BNTS.astype(jnp.float32)
   if mask is None:
     return jax.nn.softmax(logits_BNTS)
-  # The most negative float rather than -inf: a row of -inf would turn into NaN, here and in the gradient.
+  # The most negative float rather than -inf: the softmax of a row of only -inf is NaN. The two `where` would
+  # keep that out of weights and gradient, but jax_debug_nans would stop there. Other rows come out the same.
   weights_BNTS = jax.nn.softmax(jnp.where(mask, logits_BNTS, jnp.finfo(jnp.float32).min))
   return jnp.where(mask, weights_BNTS, 0.0)
 
@@ -52,8 +52,7 @@ def attend(logits_BNTS, v_BSNH, *, bias=None, mask=None, dropout=None, return_we
 
 
 def dot(q_BTNK, k_BSNK):
-  """logits_BNTS = q . k. Their size grows with sqrt(d_k), which is why `scaled_dot` divides. Cost: O(T S N
-  K)."""
+  """logits_BNTS = q . k. They grow with sqrt(d_k), which is why `scaled_dot` divides. Cost: O(T S N K)."""
   shapes.check(q_BTNK=q_BTNK, k_BSNK=k_BSNK)
   return einsum("BTNK,BSNK->BNTS", q_BTNK, k_BSNK, jnp.float32)
 
@@ -83,8 +82,7 @@ def dot_product_attention(
   returns zeros. Softmax runs in float32. Returns out_BTNH, or (out_BTNH, weights_BNTS) with return_weights.
 
   On a GPU `fused` decides whether cuDNN's flash attention runs instead of the einsums; the results differ by
-  the rounding of its 16-bit types. Elsewhere the einsums run: JAX's TPU kernels are experimental and not
-  used.
+  the rounding of its 16-bit types. Elsewhere the einsums run: JAX's TPU kernels are experimental, not used.
 
   Cost: time O(T S N (K + H)), memory O(T S N) for the weights; fused O((T + S) N K), and the mask's own size.
   Raises ValueError naming the argument that does not fit.
@@ -97,8 +95,7 @@ def dot_product_attention(
 
 
 def fused(q_BTNK, k_BSNK, v_BSNH):
-  """Whether cuDNN's kernel takes these: a GPU, one 16-bit type, d_k = d_v <= 128 a multiple of 8, even
-  lengths.
+  """Whether cuDNN's kernel takes these: a GPU, one 16-bit type, d_k = d_v <= 128 in eights, even lengths.
 
   `dot_product_attention` asks, and adds: no bias (the kernel drops the gradient of one with a batch), no
   dropout, no weights to return.
@@ -150,3 +147,15 @@ def check_broadcast(BNTS, *, bias=None, mask=None):
       raise ValueError(f"{name} has shape {x.shape}, wanted one that broadcasts to BNTS = {tuple(BNTS)}")
   if mask is not None and mask.dtype != jnp.bool_:
     raise ValueError(f"mask must be bool (True = may attend), got {mask.dtype}")
+
+
+def dot_product(sizes):
+  """For layers: the paper's."""
+
+  def attend(p, q_BTNK, k_BTNK, v_BTNH, *, segments_BT=None, **options):
+    return dot_product_attention(q_BTNK, k_BTNK, v_BTNH, **options)
+
+  return Variant(attend, weights=True)
+
+
+VARIANTS = (dot_product,)

@@ -1,4 +1,4 @@
-"""Two-operand einsum that multiplies in a type of choice, sums in float32, and differentiates the same way."""
+"""Two-operand einsum that multiplies in a chosen type, sums in float32, and differentiates the same way."""
 
 import functools
 
@@ -8,14 +8,14 @@ import jax.numpy as jnp
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3, 4))
 def einsum(subscripts, x, y, out_dtype=None, in_dtype=None):
-  """`jnp.einsum(subscripts, x, y)` with both operands rounded to in_dtype, float32 sums, one rounding to out_dtype.
+  """`jnp.einsum(subscripts, x, y)` of operands rounded to in_dtype, float32 sums, one rounding to out_dtype.
 
-  Both types are x's by default. Every letter must stand in two of the three terms. In the backward pass the cotangent
-  is rounded to in_dtype too, so that no product is ever taken in a wider type than asked for; the gradients of x and y
-  have their own types and come straight from the float32 sums (a bfloat16 model gets float32 gradients of its float32
-  parameters). float32 operands with in_dtype bfloat16 is what TPUs do by default.
-  In plain JAX the transpose of a bfloat16 product with float32 result is a float32 product: three times slower on CPUs
-  and GPUs with bfloat16 units.
+  Both types are x's by default. Every letter must stand in two of the three terms. In the backward pass the
+  cotangent is rounded to in_dtype too, so that no product is ever taken in a wider type than asked for; the
+  gradients of x and y have their own types and come straight from the float32 sums (a bfloat16 model gets
+  float32 gradients of its float32 parameters). float32 operands with in_dtype bfloat16 is what TPUs do by
+  default. In plain JAX the transpose of a bfloat16 product with float32 result is a float32 product: three
+  times slower on CPUs and GPUs with bfloat16 units.
   """
   return _product(subscripts, x, y, out_dtype or x.dtype, in_dtype or x.dtype)
 

@@ -44,9 +44,9 @@ def graph_attention(
 
   types_BTS: int, the type of the edge from node s to node t; anything outside 0 .. R - 1 means no edge.
   key_table_RNK, value_table_RNH: a and b; without the second, b = 0. mask (bool, True = may attend;
-  `masks.padding` for nodes that do not exist) broadcasts to BNTS. dropout is a function of the weights. A node
-  that nothing reaches gets zeros. Returns out_BTNH, or (out_BTNH, weights_BNTS) with return_weights. Raises
-  ValueError for an argument whose shape or dtype does not fit.
+  `masks.padding` for nodes that do not exist) broadcasts to BNTS. dropout is a function of the weights.
+  A node that nothing reaches gets zeros. Returns out_BTNH, or (out_BTNH, weights_BNTS) with return_weights.
+  Raises ValueError for an argument whose shape or dtype does not fit.
 
   Cost: time O(T S N (K + H + R)), memory O(T S (N + R)); a vector for each edge would take O(T S K).
   """
@@ -88,8 +88,8 @@ def edge_attention(
 
   senders_BG, receivers_BG, types_BG: int, edge g goes from node senders[g] to node receivers[g]. An edge with
   a node or type that does not exist, or where mask_BG (bool, True = a real edge) is False, is padding. An
-  edge listed twice counts twice. Returns out_BTNH. Raises ValueError for an argument whose shape or dtype
-  does not fit.
+  edge listed twice counts twice. Returns out_BTNH.
+  Raises ValueError for an argument whose shape or dtype does not fit.
 
   Cost: time and memory O(G N (K + H)), whatever T and S: linear in the nodes where the degree is bounded.
   """

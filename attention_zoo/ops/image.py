@@ -47,8 +47,8 @@ def dot_product(x_BTD, y_BSD, v_BSH, *, theta_DK, phi_DK):
 def concatenation(x_BTD, y_BSD, v_BSH, *, theta_DK, phi_DK, query_weight_K, key_weight_K):
   """out_i = 1 / S sum_j relu(w [x_i theta, y_j phi]^T) v_j (Wang et al. 2018, eq. 6).
 
-  query_weight_K, key_weight_K: the two halves of w; the concatenated pairs are never made. Cost: time O(T S H),
-  memory O(T S).
+  query_weight_K, key_weight_K: the two halves of w; the concatenated pairs are never made.
+  Cost: time O(T S H), memory O(T S).
   """
   shapes.check(
     x_BTD=x_BTD, y_BSD=y_BSD, v_BSH=v_BSH, theta_DK=theta_DK, phi_DK=phi_DK,

@@ -8,8 +8,7 @@ segments_BT (int, optional): packed rows, as `masks.segments`; 0 is padding, whi
 nothing. dropout is a function of the weights.
 
 The `_step` functions are one position of incremental decoding: q_B1NK at position `index` (int32, may be
-traced), and the cache with that position already written. They read the window alone, whatever the length of
-the cache.
+traced), and the cache with that position already written. They read the window alone, however long the cache.
 """
 
 import jax
@@ -24,11 +23,11 @@ from attention_zoo.ops.dot_product import (
   scaled_dot,
 )
 from attention_zoo.ops.relative import skew, skewed_attention
+from attention_zoo.ops.variant import Parameter, Variant
 
 
 def with_halo(x, width, left, right, axis=1):
-  """Cuts an axis of length S into C = ceil(S / width) blocks, each with its neighbours; zeros beyond the
-  ends.
+  """Cuts an axis of length S into C = ceil(S / width) blocks, each with its neighbours; zeros past the ends.
 
   Returns x with the axis replaced by two, [C, left + width + right]. Shifted slices rather than a gather, so
   that the gradient is sums rather than a scatter. Cost: time and memory O(S (left + width + right) / width).
@@ -47,8 +46,7 @@ def with_halo(x, width, left, right, axis=1):
 def _blockwise(
   q_BTNK, k_BTNK, v_BTNH, visible, width, left, right, segments_BT, dropout, attention=dot_product_attention
 ):
-  """Attention on blocks of queries with their memory. visible(t, s): which positions see which, by
-  broadcasting."""
+  """Attention on blocks of queries with their memory. visible(t, s): which see which (broadcasts)."""
   B, T = q_BTNK.shape[:2]
   check_shapes(q_BTNK[..., : k_BTNK.shape[-1]], k_BTNK, v_BTNH)
   if k_BTNK.shape[1] != T:
@@ -84,8 +82,7 @@ def _window(left, right):
 
 
 def local_attention_1d(q_BTNK, k_BTNK, v_BTNH, *, block_width, memory_width, segments_BT=None, dropout=None):
-  """A block of queries sees itself and memory_width positions on either side (Parmar et al. 2018, section
-  4.1).
+  """A block of queries sees itself and memory_width positions on either side (Parmar et al. 2018, 4.1).
 
   Image Transformer's local 1D without a mask, for encoders. Returns out_BTNH.
   Cost: time O(T (W + 2 M) N (K + H)), memory O(T (W + 2 M) N) for block_width W and memory_width M.
@@ -102,13 +99,12 @@ def local_attention_1d(q_BTNK, k_BTNK, v_BTNH, *, block_width, memory_width, seg
 def masked_local_attention_1d(
   q_BTNK, k_BTNK, v_BTNH, *, block_width, memory_width=None, segments_BT=None, dropout=None
 ):
-  """A query sees the past of its own block and the memory_width positions before the block (Parmar et al.
-  2018, 4.1).
+  """A query sees the past in its own block and memory_width positions before it (Parmar et al. 2018, 4.1).
 
   memory_width None: one block, which is Tensor2Tensor's masked_local_attention_1d (but that makes one block
   of a sequence shorter than two, so that what a position sees depends on the length; here it never does).
-  Returns out_BTNH. Cost: time O(T (W + M) N (K + H)), memory O(T (W + M) N) for block_width W and
-  memory_width M.
+  Returns out_BTNH.
+  Cost: time O(T (W + M) N (K + H)), memory O(T (W + M) N) for block_width W and memory_width M.
   """
   memory_width = block_width if memory_width is None else memory_width
 
@@ -152,11 +148,12 @@ def time_restricted_attention(
 ):
   """Keys and values extended by the one-hot offset, in a window (Povey et al. 2018, section 3).
 
-  logits_ts = q_t . k_s / sqrt(d_k) + q_offset_t[s - t + left] for -left <= s - t <= right, and the output is
-  the mean of [v_s, one-hot(s - t + left)]: the values' mean, then the weights themselves. As in Kaldi the
-  scale is for the keys alone. R = left + 1 + right; the frames on the right are the latency. Returns [B, T,
-  N, H + R]. Cost: time O(T (R + W) N (K + H)), memory O(T (R + W) N) for block_width W, by default max(left +
-  right, 64).
+    logits_ts = q_t . k_s / sqrt(d_k) + q_offset_t[s - t + left],  -left <= s - t <= right
+
+  The output is the mean of [v_s, one-hot(s - t + left)]: the values' mean, then the weights themselves. As in
+  Kaldi the scale is for the keys alone. R = left + 1 + right; the frames on the right are the latency.
+  Returns [B, T, N, H + R].
+  Cost: time O(T (R + W) N (K + H)), memory O(T (R + W) N); block_width W is max(left + right, 64) by default.
   """
   _check_offsets(q_BTNK, q_offset_BTNR, left, right)
 
@@ -190,8 +187,7 @@ def time_restricted_step(q_B1NK, q_offset_B1NR, k_BSNK, v_BSNH, *, index, left, 
 
 
 def music_local_attention(q_BTNK, k_BTNK, v_BTNH, table_RNK, *, block_width, segments_BT=None, dropout=None):
-  """Music Transformer's causal relative local attention: own and previous block (Huang et al. 2018, section
-  3.5).
+  """Music Transformer's causal relative local attention, own and previous block (Huang et al. 2018, 3.5).
 
   table_RNK: distances -(R - 1) .. 0, R >= 2 W for block_width W. Skewed in each block. Returns out_BTNH.
   Cost: time O(T W N (K + H)), memory O(T W N + W N K).
@@ -272,3 +268,68 @@ def _with_offsets(q_BTNK, q_offset_BTNR, k_BSNK, v_BSNH, place, mask, dropout):
   by_offset = jax.linear_transpose(place, jax.ShapeDtypeStruct(offsets_BNTR.shape, v_BSNH.dtype))
   out_BTNH = jnp.einsum("BNTS,BSNH->BTNH", kept_BNTS, v_BSNH)
   return jnp.concatenate([out_BTNH, by_offset(kept_BNTS)[0].swapaxes(1, 2)], -1)
+
+
+# For layers
+
+
+def local(sizes, *, block_width, memory_width=None):
+  """Image Transformer's local 1D, masked where it is causal; memory_width is block_width by default."""
+  options = {"block_width": block_width, "memory_width": block_width if memory_width is None else memory_width}
+  function = masked_local_attention_1d if sizes.causal else local_attention_1d
+
+  def step(p, q_B1NK, k_BSNK, v_BSNH, index):
+    return masked_local_step_1d(q_B1NK, k_BSNK, v_BSNH, index=index, **options)
+
+  return _variant(lambda p, *qkv, **more: function(*qkv, **options, **more), step, packs=False)
+
+
+def sliding_window(sizes, *, width):
+  """Each position sees itself and `width` positions before it, and as many behind it where it is not causal."""
+  right = 0 if sizes.causal else width
+
+  def attend(p, *qkv, **more):
+    return sliding_window_attention(*qkv, left=width, right=right, **more)
+
+  def step(p, q_B1NK, k_BSNK, v_BSNH, index):
+    return sliding_window_step(q_B1NK, k_BSNK, v_BSNH, index=index, left=width)
+
+  return _variant(attend, step)
+
+
+def time_restricted(sizes, *, left, right=0):
+  """Povey et al. 2018; queries and outputs are wider by left + 1 + right. right must be 0 where it is causal."""
+  if sizes.causal and right:
+    raise ValueError(f"time_restricted(right={right}) sees the future, which a causal layer must not: right=0")
+  K, R, options = sizes.d_k, left + 1 + right, {"left": left, "right": right}
+
+  def attend(p, q_BTNK, k_BTNK, v_BTNH, **more):
+    return time_restricted_attention(q_BTNK[..., :K], q_BTNK[..., K:], k_BTNK, v_BTNH, **options, **more)
+
+  def step(p, q_B1NK, k_BSNK, v_BSNH, index):
+    return time_restricted_step(q_B1NK[..., :K], q_B1NK[..., K:], k_BSNK, v_BSNH, index=index, **options)
+
+  return _variant(attend, step, query_depth=K + R, output_depth=sizes.d_v + R)
+
+
+def music_local(sizes, *, block_width):
+  """Music Transformer's relative local attention."""
+  R = 2 * block_width if sizes.causal else 4 * block_width - 1
+  function = music_local_attention if sizes.causal else music_local_bidirectional_attention
+
+  def attend(p, *qkv, **more):
+    return function(*qkv, p["table"], block_width=block_width, **more)
+
+  def step(p, q_B1NK, k_BSNK, v_BSNH, index):
+    return music_local_step(q_B1NK, k_BSNK, v_BSNH, p["table"], index=index, block_width=block_width)
+
+  table = Parameter((R, sizes.num_heads, sizes.d_k), sizes.d_k**-0.5)
+  return _variant(attend, step, parameters={"table": table}, packs=False)
+
+
+def _variant(attend, step, **fields):
+  """What looks at segments rather than at masks."""
+  return Variant(lambda *args, mask=None, **more: attend(*args, **more), step, **fields)
+
+
+VARIANTS = (local, sliding_window, time_restricted, music_local)

@@ -1,13 +1,12 @@
-"""Image Transformer's local 2D attention: tiles of queries, each with the pixels around it (Parmar et al.
-2018, 4.1).
+"""Image Transformer's local 2D attention: tiles of queries, each with the pixels around it.
 
-Images are q_BYXNK, tile = (rows, columns) of queries computed together, flange = (rows, columns) of memory
-around. Sizes that are no multiple of the tile are padded inside. Time and memory linear in the number of
-pixels.
+Parmar et al. 2018, section 4.1. Images are q_BYXNK, tile = (rows, columns) of queries computed together,
+flange = (rows, columns) of memory around. Sizes that are no multiple of the tile are padded inside. Time and
+memory are linear in the number of pixels.
 
 The masked form generates in *block-raster order*: tile after tile in raster order, and in raster order inside
-a tile. A query sees what comes no later in that order among its own tile, the flange above (with its corners)
-and left of it.
+a tile. A query sees what comes no later in that order in its own tile, in the flange above (with its
+corners) and in the flange left of it.
 """
 
 import jax
@@ -31,8 +30,7 @@ def block_raster_order(Y, X, tile):
 
 
 def local_attention_2d(q_BYXNK, k_BYXNK, v_BYXNH, *, tile, flange, dropout=None):
-  """A tile of queries sees itself and the flange on all four sides (Parmar et al. 2018, section 4.1). Returns
-  BYXNH.
+  """A tile of queries sees itself and the flange on all four sides. Returns BYXNH.
 
   Cost: time O(Y X M N (K + H)), memory O(Y X M N), M = (tile[0] + 2 flange[0]) (tile[1] + 2 flange[1]).
   """
@@ -61,8 +59,7 @@ def masked_local_attention_2d(q_BYXNK, k_BYXNK, v_BYXNH, *, tile, flange, dropou
 
 
 def masked_local_step_2d(q_B1NK, k_BYXNK, v_BYXNH, *, position, tile, flange):
-  """The pixel position = (y, x) (int32, may be traced) of `masked_local_attention_2d`, for incremental
-  decoding.
+  """One pixel of `masked_local_attention_2d`, position = (y, x) (int32, may be traced).
 
   k_BYXNK, v_BYXNH: caches in raster layout, this pixel already written; later ones are not looked at.
   Returns out_B1NH. Cost: time O(M N (K + H)), whatever the size of the image.
@@ -109,8 +106,7 @@ def _in_flange(query, key, tile, flange):
 
 
 def _tiled(q_BYXNK, k_BYXNK, v_BYXNH, visible, *, tile, flange, below, dropout):
-  """Dense attention on tiles as a batch. visible(query, key): pairs of positions (y, x) that see each
-  other."""
+  """Dense attention on tiles as a batch. visible(query, key): which positions (y, x) see each other."""
   sizes = shapes.check(q_BYXNK=q_BYXNK, k_BYXNK=k_BYXNK, v_BYXNH=v_BYXNH)
   B, Y, X = sizes["B"], sizes["Y"], sizes["X"]
   if min(*tile, flange[0] + 1, flange[1] + 1) < 1:
@@ -123,8 +119,7 @@ def _tiled(q_BYXNK, k_BYXNK, v_BYXNH, visible, *, tile, flange, below, dropout):
     return tiles.reshape(B * rows * columns, tiles.shape[3] * tiles.shape[4], *tiles.shape[5:])
 
   def positions(blocks, width, before, after):
-    """Queries' and keys' positions on one axis, by block: [blocks, width] and [blocks, before + width +
-    after]."""
+    """Positions on one axis by block: queries' [blocks, width], keys' [blocks, before + width + after]."""
     start = jnp.arange(blocks)[:, None] * width
     return start + jnp.arange(width)[None], start + jnp.arange(before + width + after)[None] - before
 

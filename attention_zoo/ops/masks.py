@@ -19,15 +19,13 @@ def causal(T, S=None, offset=0):
 
 
 def window(T, S=None, *, left, right=0, offset=0):
-  """Sliding or time-restricted window [-left, +right]: -left <= s - (t + offset) <= right. Returns [1, 1, T,
-  S]."""
+  """Sliding or time-restricted window: -left <= s - (t + offset) <= right. Returns [1, 1, T, S]."""
   distance = _distance(T, S, offset)
   return (distance >= -left) & (distance <= right)
 
 
 def step(S, index):
-  """One query at position index (may be traced) sees the keys written so far, s <= index. Returns [1, 1, 1,
-  S]."""
+  """One query at position index (may be traced) sees the keys s <= index. Returns [1, 1, 1, S]."""
   return (jnp.arange(S) <= index)[None, None, None]
 
 
@@ -37,8 +35,7 @@ def padding(valid_BS):
 
 
 def segments(query_segments_BT, key_segments_BS):
-  """Packed rows: a query sees the keys of its own segment. Segment 0 is padding: it sees and is seen by
-  nothing.
+  """Packed rows: a query sees the keys of its own segment. Segment 0 is padding: it neither sees nor is seen.
 
   Returns [B, 1, T, S].
   """
@@ -58,8 +55,7 @@ def prefix_lm(prefix_lengths_B, T):
 def block_local(T, *, block_width, left, right=0):
   """A query block sees itself, `left` positions before it and `right` behind it. Returns [1, 1, T, T].
 
-  `& causal(T)`: Image Transformer's masked local 1D (Parmar et al. 2018, section 4.1). `local` has it in
-  linear time.
+  `& causal(T)`: Image Transformer's masked local 1D (Parmar et al. 2018, 4.1); in linear time in `local`.
   """
   s_1T = jnp.arange(T)[None, :]
   start_T1 = jnp.arange(T)[:, None] // block_width * block_width

@@ -1,5 +1,4 @@
-"""Memory-compressed attention: keys and values shortened by a strided convolution (Liu et al. 2018, section
-4.2.3).
+"""Memory-compressed attention: keys and values shortened by a strided convolution (Liu et al. 2018, 4.2.3).
 
 With kernel W = 3 and stride 3, as published, there are a third of the keys. `local` blocks and this one in
 turn (L-M-L-M-L) make T-DMCA. Compressed key c reads the positions c * stride .. c * stride + W - 1.
@@ -11,13 +10,13 @@ import jax.numpy as jnp
 from attention_zoo.ops import shapes
 from attention_zoo.ops.dot_product import check_shapes, dot_product_attention
 from attention_zoo.ops.local import with_halo
+from attention_zoo.ops.variant import Parameter, Variant
 
 
 def compress(x_BSND, kernel_WNDH, bias_NH=None, *, stride=3):
-  """Strided convolution of each head: out_c = sum_w x_{c stride + w} kernel_w + bias, C = ceil(S / stride) of
-  them.
+  """Strided convolution of each head: out_c = sum_w x_{c stride + w} kernel_w + bias.
 
-  The end is padded with zeros. N = 1 with D = d_model mixes all channels. Returns [B, C, N, H].
+  C = ceil(S / stride); the end is padded with zeros. N = 1 with D = d_model mixes all channels. Returns [B, C, N, H].
   Cost: time O(S W / stride N D H), memory O(S W / stride N D).
   """
   shapes.check(x_BSND=x_BSND, kernel_WNDH=kernel_WNDH, bias_NH=bias_NH)
@@ -47,8 +46,8 @@ def memory_compressed_attention(
 
   valid_BS (bool): positions that are no padding; the others count as zeros, and a compressed key of padding
   alone is hidden. chunk: queries whose logits exist at one time; dropout draws one mask, so with it all
-  queries are one chunk. Cost: time O(T S / stride N (K + H)), memory O(chunk S / stride N + (T + S) N (K +
-  H)), also for the gradient.
+  queries are one chunk.
+  Cost: time O(T S / stride N (K + H)), memory O(chunk S / stride N + (T + S) N (K + H)), backward too.
   """
   check_shapes(q_BTNK, k_BSNK, v_BSNH)
   keys_BCNK, values_BCNH, seen_BC = _compressed(
@@ -94,8 +93,7 @@ def masked_memory_compressed_attention(
 
 
 def init_cache(k_BSNK, v_BSNH, kernel_width, stride=3):
-  """An empty cache for S positions. k_BSNK, v_BSNH: arrays or ShapeDtypeStructs of the shapes and types to
-  come.
+  """An empty cache for S positions. k_BSNK, v_BSNH: arrays or ShapeDtypeStructs of what is to come.
 
   A dict: keys, values [B, 1 + ceil(S / stride), N, ..]: position 0, then the compressed; key_tail, value_tail
   [B, kernel_width, N, ..]: the latest positions. Memory O(S / stride N (K + H)).
@@ -126,8 +124,7 @@ def masked_memory_compressed_step(
   index,
   stride=3,
 ):
-  """Position `index` (int32, may be traced) of `masked_memory_compressed_attention`: takes this position's
-  key and value.
+  """One position of `masked_memory_compressed_attention`, with its key and value. index may be traced.
 
   Where a field ends here it is compressed, once. Returns out_B1NH and the new cache (see `init_cache`).
   Cost: time O(S / stride N (K + H) + W N (K^2 + H^2)).
@@ -180,8 +177,7 @@ def _compressed(
 
 
 def _check_kernels(k_BSNK, v_BSNH, key_kernel_WNDK, value_kernel_WNDH, key_bias_NK, value_bias_NH):
-  """One width for both (it decides what is past), and depths that stay what they are (position 0 is
-  uncompressed)."""
+  """One width for both, as it decides what is past; depths stay, as position 0 is uncompressed."""
   _, _, N, K = k_BSNK.shape
   W, H = key_kernel_WNDK.shape[0], v_BSNH.shape[-1]
   for name, x, wanted in (
@@ -195,8 +191,7 @@ def _check_kernels(k_BSNK, v_BSNH, key_kernel_WNDK, value_kernel_WNDH, key_bias_
 
 
 def _chunked(q_BTNK, keys_BCNK, values_BCNH, seen_BC, last_C, chunk, dropout):
-  """Attention where query t sees key c if last_C[c] <= t, a chunk of queries at a time, each recomputed
-  backward."""
+  """Attention where query t sees key c if last_C[c] <= t, in chunks of queries, recomputed backward."""
   B, T, N, K = q_BTNK.shape
 
   def rows(q_BTNK, start):
@@ -211,3 +206,31 @@ def _chunked(q_BTNK, keys_BCNK, values_BCNH, seen_BC, last_C, chunk, dropout):
   starts = jnp.arange(len(chunks)) * chunk
   out = jax.lax.map(lambda args: jax.checkpoint(rows)(*args), (chunks, starts))
   return jnp.moveaxis(out, 0, 1).reshape(B, len(chunks) * chunk, N, -1)[:, :T]
+
+
+def memory_compressed(sizes, *, width=3, stride=3):
+  """For layers. Decoding compresses the cache anew at every step; `masked_memory_compressed_step` keeps it compressed."""
+  function = masked_memory_compressed_attention if sizes.causal else memory_compressed_attention
+
+  def attend(p, q_BTNK, k_BTNK, v_BTNH, *, mask=None, segments_BT=None, dropout=None):
+    valid_BS = None if segments_BT is None else segments_BT > 0
+    return function(q_BTNK, k_BTNK, v_BTNH, *p.values(), stride=stride, valid_BS=valid_BS, dropout=dropout)
+
+  def step(p, q_B1NK, k_BSNK, v_BSNH, index):
+    keys_BCNK, values_BCNH, _ = _compressed(k_BSNK, v_BSNH, *p.values(), stride, None)
+    keys_BCNK = jnp.concatenate([k_BSNK[:, :1], keys_BCNK], 1)
+    values_BCNH = jnp.concatenate([v_BSNH[:, :1], values_BCNH], 1)
+    mask = (_last_read(keys_BCNK.shape[1], width, stride) <= index)[None, None, None]
+    return dot_product_attention(q_B1NK, keys_BCNK, values_BCNH, mask=mask)
+
+  N, K, H = sizes.num_heads, sizes.d_k, sizes.d_v
+  parameters = {
+    "key_kernel": Parameter((width, N, K, K), (width * K) ** -0.5),
+    "value_kernel": Parameter((width, N, H, H), (width * H) ** -0.5),
+    "key_bias": Parameter((N, K), 0),
+    "value_bias": Parameter((N, H), 0),
+  }
+  return Variant(attend, step, parameters, packs=False)
+
+
+VARIANTS = (memory_compressed,)

@@ -1,5 +1,7 @@
-"""Sparsely gated mixture of experts (Shazeer et al. 2017), in the form of products with dispatch and combine
-tensors that Mesh-TensorFlow and GShard gave it, so that the experts shard over devices with static shapes.
+"""Sparsely gated mixture of experts (Shazeer et al. 2017).
+
+In the form that Mesh-TensorFlow and GShard gave it, products with dispatch and combine tensors, so that the
+experts shard over devices with static shapes.
 
 Letters beside the house's: Q places in an expert's queue (its capacity). Each row of the batch is a group of
 its own: its tokens compete for B x Q places with nobody outside the row.
@@ -21,9 +23,8 @@ def noisy_top_k_gates(x_BTD, gate_DE, noise_DE, *, k, rng=None, mask_BT=None):
     H_e = (x W_g)_e + noise_e softplus((x W_noise)_e);  G = softmax over the k largest H, exactly 0 elsewhere
     P_e = Phi(((x W_g)_e - k-th largest of the other H) / softplus((x W_noise)_e))
 
-  x_BTD: tokens; gate_DE, noise_DE: W_g and W_noise (both start at 0 in the paper). rng: key of the noise; None, in
-  evaluation, leaves it out. mask_BT: bool, True = a real token; the others get no expert and count for
-  nothing.
+  x_BTD: tokens; gate_DE, noise_DE: W_g and W_noise (both start at 0 in the paper). rng: key of the noise;
+  None, in evaluation, leaves it out. mask_BT: bool, True = a real token; the others get no expert.
 
   Returns (gates_BTE, load_BTE), float32. load is P, the chance that a token goes to expert e if only the
   noise of e were drawn again, which has a gradient; without noise it is 1 for the chosen and 0 for the rest.
@@ -102,15 +103,14 @@ def feed_forward_experts(x_EBQD, in_EDF, out_EFD):
 
 
 def mixture_of_experts(x_BTD, gates_BTE, experts, *, capacity):
-  """y = sum_e G_e(x) Expert_e(x) (Shazeer et al. 2017, eq. 1), over the experts that had a place for the
-  token.
+  """y = sum_e G_e(x) Expert_e(x) over the experts with a place for the token (Shazeer et al. 2017, eq. 1).
 
-  x_BTD: tokens; gates_BTE: from `noisy_top_k_gates`; experts: maps x_EBQD to y_EBQD, expert by expert, such as
-  `feed_forward_experts` with its matrices bound. A token that no expert had a place for gets zeros. Returns BTD in the
-  dtype of x. Raises ValueError for an argument that does not fit.
+  x_BTD: tokens; gates_BTE: from `noisy_top_k_gates`; experts: maps x_EBQD to y_EBQD, expert by expert, such
+  as `feed_forward_experts` with its matrices bound. A token that no expert had a place for gets zeros.
+  Returns BTD in the dtype of x. Raises ValueError for an argument that does not fit.
 
-  Cost: the experts', on E B Q tokens whatever the gates, and for dispatching time O(B T E Q D), memory O(B T
-  E Q): with Q proportional to T / E that is quadratic in T, linear in the number of rows B.
+  Cost: the experts', on E B Q tokens whatever the gates, and for dispatching time O(B T E Q D), memory
+  O(B T E Q): with Q proportional to T / E that is quadratic in T, linear in the number of rows B.
   """
   shapes.check(x_BTD=x_BTD, gates_BTE=gates_BTE)
   dispatch_BTEQ, combine_BTEQ = dispatch_and_combine(gates_BTE, capacity)

@@ -10,6 +10,10 @@ import math
 import jax.numpy as jnp
 import numpy as np
 
+from attention_zoo.ops import masks
+from attention_zoo.ops.dot_product import dot_product_attention
+from attention_zoo.ops.variant import Parameter, Variant
+
 
 def t5_buckets(distance_TS, *, num_buckets=32, max_distance=128, bidirectional=True):
   """T5's bucket of each distance s - t (Raffel et al. 2020, section 2.1; the published code).
@@ -53,10 +57,9 @@ def t5_bias(table_RN, query_positions_T, key_positions_S, *, max_distance=128, b
 
 
 def alibi_slopes(num_heads):
-  """Slopes 2^(-8 i / N), i = 1 .. N; between powers of two, every second slope of twice as many (Press et al.
-  2022).
+  """ALiBi's slopes 2^(-8 i / N), i = 1 .. N (Press et al. 2022). Returns a NumPy array, N.
 
-  Returns a NumPy array, N.
+  Where N is no power of two: those of the power below, then every second slope of the power above.
   """
   powers = 2 ** math.floor(math.log2(num_heads))
   slopes = 2.0 ** (-8 / powers * np.arange(1, powers + 1))
@@ -65,8 +68,7 @@ def alibi_slopes(num_heads):
 
 
 def alibi_bias(num_heads, query_positions_T, key_positions_S):
-  """-slope_n |t - s|, to be used with a causal mask in the paper (Press et al. 2022, section 3). Returns [1,
-  N, T, S].
+  """-slope_n |t - s|, in the paper with a causal mask (Press et al. 2022, section 3). Returns [1, N, T, S].
 
   Cost: time and memory O(T S N).
   """
@@ -75,12 +77,11 @@ def alibi_bias(num_heads, query_positions_T, key_positions_S):
 
 
 def rotate(x_BTNK, positions_BT, *, base=10000.0):
-  """Rotary position embedding: turns each pair (x_2i, x_2i+1) by position * base^(-2 i / d_k) (Su et al.
-  2021, eq. 34).
+  """Rotary positions: turn each pair (x_2i, x_2i+1) by position * base^(-2 i / d_k) (Su et al. 2021, eq. 34).
 
   q . k of rotated queries and keys depends on positions by their distance alone. Lengths are kept; position 0
-  is the identity. positions_BT: [B or 1, T]. Computed in float32, returned in x's type. Cost: time and memory
-  O(T N K).
+  is the identity. positions_BT: [B or 1, T]. Computed in float32, returned in x's type.
+  Cost: time and memory O(T N K).
   """
   if x_BTNK.ndim != 4 or x_BTNK.shape[-1] % 2:
     raise ValueError(f"x_BTNK has shape {x_BTNK.shape}, wanted rank 4 and an even K")
@@ -92,3 +93,53 @@ def rotate(x_BTNK, positions_BT, *, base=10000.0):
   even, odd = x_BTNK[..., ::2].astype(jnp.float32), x_BTNK[..., 1::2].astype(jnp.float32)
   turned = jnp.stack([even * cos - odd * sin, even * sin + odd * cos], -1)
   return turned.reshape(x_BTNK.shape).astype(x_BTNK.dtype)
+
+
+# For layers
+
+
+def t5(sizes, *, num_buckets=32, max_distance=128):
+  """T5's bias, one table for each layer; the logits are divided by sqrt(d_k), which T5 leaves to its initialisation."""
+  options = {"max_distance": max_distance, "bidirectional": not sizes.causal}
+  t5_buckets(np.zeros((1, 1), np.int32), num_buckets=num_buckets, **options)  # raises for options that cannot be
+  table = Parameter((num_buckets, sizes.num_heads), sizes.d_model**-0.5)
+  return _biased(lambda p, t_T, s_S: t5_bias(p["table"], t_T, s_S, **options), table=table)
+
+
+def alibi(sizes):
+  """ALiBi, symmetric where it is not causal."""
+  return _biased(lambda p, t_T, s_S: alibi_bias(sizes.num_heads, t_T, s_S))
+
+
+def rotary(sizes, *, base=10000.0):
+  """Rotary embedding of queries and keys."""
+
+  def function(p, q_BTNK, k_BSNK, v_BSNH, t_T, s_S, **options):
+    q_BTNK, k_BSNK = rotate(q_BTNK, t_T[None], base=base), rotate(k_BSNK, s_S[None], base=base)
+    return dot_product_attention(q_BTNK, k_BSNK, v_BSNH, **options)
+
+  return _positioned(function)
+
+
+def _biased(bias, **parameters):
+  def function(p, q_BTNK, k_BSNK, v_BSNH, t_T, s_S, **options):
+    return dot_product_attention(q_BTNK, k_BSNK, v_BSNH, bias=bias(p, t_T, s_S), **options)
+
+  return _positioned(function, **parameters)
+
+
+def _positioned(function, **parameters):
+  """The Variant of a function that takes the positions of queries and keys."""
+
+  def attend(p, q_BTNK, k_BTNK, v_BTNH, *, segments_BT=None, **options):
+    t_T = jnp.arange(q_BTNK.shape[1])
+    return function(p, q_BTNK, k_BTNK, v_BTNH, t_T, t_T, **options)
+
+  def step(p, q_B1NK, k_BSNK, v_BSNH, index):
+    S = k_BSNK.shape[1]
+    return function(p, q_B1NK, k_BSNK, v_BSNH, jnp.array([index]), jnp.arange(S), mask=masks.step(S, index))
+
+  return Variant(attend, step, parameters, weights=True)
+
+
+VARIANTS = (t5, alibi, rotary)

@@ -1,7 +1,6 @@
 """Recurrent layers: the plain RNN, the LSTM and the GRU, scanned over time.
 
-Letters beside the house's: F hidden units, A the gates' pre-activations side by side (RNN F, GRU 3F, LSTM
-4F).
+Letters beside the house's: F hidden units, A the gates' pre-activations side by side (F, GRU 3F, LSTM 4F).
 
 The inputs of all steps are projected in one product before the scan; only the product with the previous state
 is sequential. The state is carried in float32 whatever the dtype of the inputs.
@@ -16,10 +15,9 @@ from attention_zoo.ops import shapes
 
 
 def rnn_cell(projected_BA, state, recurrent_FA):
-  """One step of the plain (Elman 1990) RNN: h' = tanh(x W + b + h U). state is (h_BF,); returns the next
-  state.
+  """One step of the plain (Elman 1990) RNN: h' = tanh(x W + b + h U).
 
-  projected_BA: x W + b, with A = F. Cost: time O(B F^2).
+  state is (h_BF,); returns the next state. projected_BA: x W + b, with A = F. Cost: time O(B F^2).
   """
   (h_BF,) = state
   return (jnp.tanh(projected_BA + _product(h_BF, recurrent_FA)),)
@@ -70,9 +68,8 @@ def lstm(x_BTD, input_DA, recurrent_FA, bias_A, *, mask_BT=None, state=None, rev
   """`lstm_cell` over time, A = 4F.
 
   x_BTD: inputs. input_DA, recurrent_FA, bias_A: W, U, b. mask_BT: bool, True = a real step; a padded step
-  passes the state on and puts out zeros. state: (h_BF, c_BF) before the first step, zeros if None. reverse runs from
-  the last step to the first: with lengths padded on the right, each sentence then starts at its own last
-  word.
+  passes the state on and puts out zeros. state: (h_BF, c_BF) before the first step, zeros if None. reverse
+  runs from the last step to the first: padded on the right, each sentence then starts at its own last word.
 
   Returns (h_BTF in the dtype of x, the state after the last step in float32). Raises ValueError for an
   argument whose shape or dtype does not fit.

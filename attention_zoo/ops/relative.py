@@ -1,5 +1,4 @@
-"""Attention that knows how far apart query and key are: Shaw, Music Transformer, Transformer-XL, T5, ALiBi,
-rotary.
+"""Attention that knows how far apart query and key are: Shaw, Music Transformer, Transformer-XL.
 
 Distance is key position minus query position, so the past is negative. A table_RNK has one row a distance,
 ascending; N = 1 shares it between heads. Where there are more keys than queries (a memory, or a cache), the
@@ -7,8 +6,8 @@ queries are the last.
 
 Two ways to the same numbers. *Gather*: look a row up for every pair, an array [T, S, N, K]. *Skew* (Huang et
 al. 2018, section 3.4): multiply the queries with the table first, then move row t of the product T - 1 - t
-places to the left by pad, reshape and slice. Beside the logits, that needs O(S K) for the table instead of
-O(T S K).
+places to the left by pad, reshape and slice. That needs O(S K) for the table, beside the logits, and not
+O(T S K) for the gathered rows.
 
 The `_step` functions are one position of incremental decoding: q_B1NK at position `index` (int32, may be
 traced), k_BSNK and v_BSNH the cache with that position already written; later slots are not looked at. Equal
@@ -21,14 +20,14 @@ import numpy as np
 
 from attention_zoo.ops import masks
 from attention_zoo.ops.dot_product import attend, check_shapes, dot, masked_softmax
+from attention_zoo.ops.variant import Parameter, Variant
 
 
 def skew(x_BNTR, S):
-  """Relative to absolute: out[t, s] = x[t, s - t + T - 1], by pad, reshape and slice (Huang et al. 2018,
-  3.4.1).
+  """Relative to absolute: out[t, s] = x[t, s - t + T - 1] (Huang et al. 2018, section 3.4.1).
 
-  R = T + S - 1 covers every pair. R = S covers the causal ones, s - t <= S - T; the others hold rubbish to be
-  masked. Returns [B, N, T, S]. Cost: time and memory O(T R), no arithmetic.
+  By pad, reshape and slice. R = T + S - 1 covers every pair. R = S covers the causal ones, s - t <= S - T;
+  the others hold rubbish to be masked. Returns [B, N, T, S]. Cost: time and memory O(T R), no arithmetic.
   """
   B, N, T, R = x_BNTR.shape
   if T == 0:
@@ -45,8 +44,10 @@ def skew(x_BNTR, S):
 def shaw_attention(q_BTNK, k_BSNK, v_BSNH, key_table_RNK, value_table_RNH=None, *, mask=None, **options):
   """Attention with relations on keys and values (Shaw et al. 2018, eq. 3 and 4), by skewing.
 
-  logits_ts = q_t . (k_s + keys[clip(s - t, -k, k)]) / sqrt(d_k), out_t = sum_s w_ts (v_s + values[clip(s - t,
-  -k, k)]), with R = 2 k + 1 rows. In the paper the tables are shared between heads (N = 1). Returns out_BTNH.
+    logits_ts = q_t . (k_s + keys[r]) / sqrt(d_k);  out_t = sum_s w_ts (v_s + values[r])
+
+  with r = clip(s - t, -k, k) and R = 2 k + 1 rows in a table. In the paper the tables are shared between
+  heads (N = 1). Returns out_BTNH.
   Cost: time O(T S N (K + H) + T R N (K + H)), memory O(T S N + R N (K + H)).
   """
   T, S = q_BTNK.shape[1], k_BSNK.shape[1]
@@ -63,8 +64,7 @@ def shaw_attention(q_BTNK, k_BSNK, v_BSNH, key_table_RNK, value_table_RNH=None, 
 
 
 def shaw_step(q_B1NK, k_BSNK, v_BSNH, key_table_RNK, value_table_RNH=None, *, index, **options):
-  """`shaw_attention` with a causal mask for the query at `index`. Cost: time O((S + R) N (K + H)), memory O(S
-  N)."""
+  """`shaw_attention`, causal, for the query at `index`. Cost: time O((S + R) N (K + H)), memory O(S N)."""
   S = k_BSNK.shape[1]
   return _shaw(
     q_B1NK,
@@ -81,8 +81,7 @@ def shaw_step(q_B1NK, k_BSNK, v_BSNH, key_table_RNK, value_table_RNH=None, *, in
 def shaw_gather_attention(
   q_BTNK, k_BSNK, v_BSNH, key_table_RNK, value_table_RNH=None, *, mask=None, bias=None
 ):
-  """`shaw_attention` as the paper's equations read, a row looked up for every pair. To check and to measure
-  against.
+  """`shaw_attention` as the paper's equations read, a row looked up for every pair: to compare with.
 
   Cost: memory O(T S N (K + H)) for the gathered tables, time the same as `shaw_attention`'s content part.
   """
@@ -110,8 +109,7 @@ def _shaw(
   dropout=None,
   return_weights=False,
 ):
-  """spread: BNTR -> BNTS, linear. Its transpose adds up the weights of the pairs that share a row of
-  value_table_RNH."""
+  """spread: BNTR -> BNTS, linear; its transpose adds up the weights that share a row of value_table_RNH."""
   _check_shaw(q_BTNK, k_BSNK, v_BSNH, key_table_RNK, value_table_RNH, bias, mask)
   q_BTNK = q_BTNK * q_BTNK.shape[-1] ** -0.5
   relative_BNTR = jnp.einsum("BTNK,RNK->BNTR", q_BTNK, key_table_RNK, preferred_element_type=jnp.float32)
@@ -130,8 +128,7 @@ def _shaw(
 
 
 def _clip(x_BNTR, before, after):
-  """Rows for the distances -before .. after out of rows for -k .. k: the outermost are repeated, or not all
-  needed."""
+  """Rows for the distances -before .. after out of those for -k .. k: repeats the outermost, or cuts."""
   k = x_BNTR.shape[-1] // 2
   edges = (max(before - k, 0), max(after - k, 0))
   start = max(k - before, 0)
@@ -184,11 +181,10 @@ def skewed_step(
   mask=None,
   **options,
 ):
-  """The query at `index` of `music_attention` or `transformer_xl_attention`: time O(S N (K + H)), memory O(S
-  N).
+  """The query at `index` of `music_attention` or `transformer_xl_attention`.
 
-  table_RNK: distances -(R - 1) .. 0, R >= S. mask: further keys to hide, of shape that broadcasts to [B, N,
-  1, S].
+  table_RNK: distances -(R - 1) .. 0, R >= S. mask: further keys to hide; broadcasts to [B, N, 1, S].
+  Cost: time O(S N (K + H)), memory O(S N).
   """
   check_shapes(q_B1NK, k_BSNK, v_BSNH, options.get("bias"), mask)
   S = k_BSNK.shape[1]
@@ -202,8 +198,7 @@ def skewed_step(
 
 
 def music_attention(q_BTNK, k_BSNK, v_BSNH, table_RNK, *, mask=None, **options):
-  """Music Transformer's causal relative attention softmax((Q K^T + skew(Q E^T)) / sqrt(d_k)) V (Huang et al.
-  2018, eq. 3).
+  """Music Transformer's softmax((Q K^T + skew(Q E^T)) / sqrt(d_k)) V, causal (Huang et al. 2018, eq. 3).
 
   table_RNK: E, distances -(R - 1) .. 0, R >= S; the last S rows are used. Causal; mask hides more. Returns
   out_BTNH. Cost: time O(T S N (K + H)), memory O(T S N + S N K): the paper's O(L^2 D) has become O(L D).
@@ -217,11 +212,10 @@ def music_attention(q_BTNK, k_BSNK, v_BSNH, table_RNK, *, mask=None, **options):
 
 
 def music_bidirectional_attention(q_BTNK, k_BSNK, v_BSNH, table_RNK, *, mask=None, **options):
-  """`music_attention` that also looks ahead. table_RNK: distances -r .. r (R = 2 r + 1) with r >= S - 1 and T
-  - 1.
+  """`music_attention` that also looks ahead. Returns out_BTNH. Cost: the same.
 
-  Unlike Shaw's, distances are not clipped: a table that is too short is an error. Returns out_BTNH. Cost: the
-  same.
+  table_RNK: distances -r .. r (R = 2 r + 1) with r >= max(S, T) - 1. Unlike Shaw's, distances are not
+  clipped: a table that is too short is an error.
   """
   check_shapes(q_BTNK, k_BSNK, v_BSNH)
   T, S, r = q_BTNK.shape[1], k_BSNK.shape[1], len(table_RNK) // 2
@@ -256,8 +250,7 @@ def transformer_xl_attention(
 
 
 def sinusoids(positions_R, d_model):
-  """[sin | cos] of positions / 10000^(2 i / d_model) (Dai et al. 2019, R). positions may be negative. Returns
-  RD."""
+  """[sin | cos] of positions / 10000^(2 i / d_model), RD (Dai et al. 2019, R). Positions may be negative."""
   if d_model % 2:
     raise ValueError(f"d_model is {d_model}, wanted an even number")
   angles_RD = positions_R[:, None] / 10000.0 ** (jnp.arange(0, d_model, 2) / d_model)[None]
@@ -287,3 +280,68 @@ def _last_rows(table_RNK, q_BTNK, S):
 def _check_table(name, table, num_heads, depth):
   if table.ndim != 3 or table.shape[1] not in (1, num_heads) or table.shape[2] != depth:
     raise ValueError(f"{name} has shape {table.shape}, wanted ('any', {num_heads} or 1, {depth})")
+
+
+# For layers
+
+
+def shaw(sizes, *, max_distance=16, values=True, shared=True):
+  """Shaw et al. 2018. values: relations on the values too; shared: one table for all heads, as the big model has."""
+  R, N = 2 * max_distance + 1, 1 if shared else sizes.num_heads
+  parameters = {"key_table": Parameter((R, N, sizes.d_k), sizes.d_k**-0.5)}
+  if values:
+    parameters["value_table"] = Parameter((R, N, sizes.d_v), sizes.d_v**-0.5)
+
+  def attend(p, q_BTNK, k_BTNK, v_BTNH, *, segments_BT=None, **options):
+    return shaw_attention(q_BTNK, k_BTNK, v_BTNH, *p.values(), **options)
+
+  def step(p, q_B1NK, k_BSNK, v_BSNH, index):
+    return shaw_step(q_B1NK, k_BSNK, v_BSNH, *p.values(), index=index)
+
+  return Variant(attend, step, parameters, weights=True)
+
+
+def music(sizes):
+  """Music Transformer; a row for each distance up to max_length, in both directions where it is not causal."""
+  R = sizes.max_length if sizes.causal else 2 * sizes.max_length - 1
+  function = music_attention if sizes.causal else music_bidirectional_attention
+
+  def attend(p, q_BTNK, k_BTNK, v_BTNH, *, segments_BT=None, **options):
+    return function(q_BTNK, k_BTNK, v_BTNH, p["table"], **options)
+
+  def step(p, q_B1NK, k_BSNK, v_BSNH, index):
+    return skewed_step(q_B1NK, k_BSNK, v_BSNH, p["table"], index=index)
+
+  table = Parameter((R, sizes.num_heads, sizes.d_k), sizes.d_k**-0.5)
+  return Variant(attend, step, {"table": table}, weights=True)
+
+
+def transformer_xl(sizes):
+  """Transformer-XL's attention without a memory; where it is not causal, the same with distances ahead."""
+  D, N, K = sizes.d_model, sizes.num_heads, sizes.d_k
+
+  def table(p, before, after):
+    rows_RD = sinusoids(jnp.arange(-before, after + 1), D).astype(p["position_kernel"].dtype)
+    return jnp.einsum("RD,DNK->RNK", rows_RD, p["position_kernel"])
+
+  def biases(p):
+    return {"content_bias_NK": p["content_bias"], "position_bias_NK": p["position_bias"]}
+
+  def attend(p, q_BTNK, k_BTNK, v_BTNH, *, segments_BT=None, **options):
+    T = q_BTNK.shape[1]
+    # Causal: `mask` hides the future, so that the distances -(T - 1) .. 0 do.
+    table_RNK = table(p, T - 1, 0 if sizes.causal else T - 1)
+    return skewed_attention(q_BTNK, k_BTNK, v_BTNH, table_RNK, **biases(p), **options)
+
+  def step(p, q_B1NK, k_BSNK, v_BSNH, index):
+    return skewed_step(q_B1NK, k_BSNK, v_BSNH, table(p, k_BSNK.shape[1] - 1, 0), index=index, **biases(p))
+
+  parameters = {
+    "position_kernel": Parameter((D, N, K), D**-0.5),
+    "content_bias": Parameter((N, K), 0),
+    "position_bias": Parameter((N, K), 0),
+  }
+  return Variant(attend, step, parameters, weights=True)
+
+
+VARIANTS = (shaw, music, transformer_xl)

@@ -44,8 +44,15 @@ class Translation:
         f"config.data.row_length = {config.data.row_length}, but learned positions end at config.model.max_length = "
         f"{self.model_config.max_length}: raise the one or lower the other"
       )
+    if config.data.batching == "packed" and not self.model_config.packs:
+      raise UserError(
+        f"config.model.encoder_attention = {config.model.encoder_attention!r} or decoder_attention = "
+        f"{config.model.decoder_attention!r} works in blocks that begin with the row, so that a sentence packed behind "
+        'another would be cut elsewhere: set config.data.batching="bucketed"'
+      )
     self.model = module.Transformer(self.model_config)
-    self.reorder = module.reorder
+    self.reorder, self.grow = module.reorder, module.grow
+    self.corpus = functools.cache(self.corpus)  # opened once, and what it has to say said once
 
   # Data
 
@@ -68,7 +75,10 @@ class Translation:
         normalization=data.normalization,
         split_digits=data.split_digits,
       )
-    return tokenizers.Tokenizer(path)
+    tokenizer = tokenizers.Tokenizer(path)
+    if tokenizer.vocab_size != data.vocab_size:
+      raise UserError(f"{path} has {tokenizer.vocab_size} pieces, but config.data.vocab_size = {data.vocab_size}")
+    return tokenizer
 
   def corpus(self, split: str) -> Corpus:
     """The tokenised sentences of a split, kept on disk."""
@@ -101,11 +111,16 @@ class Translation:
   # What the training loop asks for
 
   def train_batches(self, start_step, process_index, process_count):
+    for _ in self.source.pairs("dev"):
+      pass  # What is wrong with it is told now, and not hours later at the first evaluation.
     return prefetch(self.batches, start_step, process_index, process_count)
 
   def eval_batches(self, split):
     """Each sentence of the split once; the rows are as many as a training batch has."""
-    return eval_batches(self.corpus(split), rows=self._rows, row_length=self.config.data.row_length)
+    data = self.config.data
+    return eval_batches(
+      self.corpus(split), rows=self._rows, row_length=data.row_length, packed=data.batching == "packed"
+    )
 
   def batch_shapes(self):
     """Shapes of a global batch from the config alone, both sides `row_length` long: for compiling without data."""
@@ -119,12 +134,13 @@ class Translation:
 
   def loss(self, params, batch, rng):
     """(sum of the smoothed loss over target tokens, sums to report); rng None means no dropout."""
-    hidden_BTD = self.model.apply(
+    hidden_BTD, sown = self.model.apply(
       {"params": params},
       batch,
       train=rng is not None,
       rngs=None if rng is None else {"dropout": rng},
       method="hidden",
+      mutable=["losses"],
     )
     weights_BT = (batch["target_segments"] > 0).astype(jnp.float32)
     loss, nll, correct = linear_cross_entropy(
@@ -134,4 +150,8 @@ class Translation:
       weights_BT,
       self.config.train.label_smoothing,
     )
-    return loss, {"loss": loss, "nll": nll, "correct": correct, "weight": weights_BT.sum()}
+    sums = {"loss": loss, "nll": nll, "correct": correct, "weight": weights_BT.sum()}
+    if balance := jax.tree.leaves(sown):  # of mixtures of experts
+      sums["balance"] = sum(balance) * sums["weight"]
+      loss += sums["balance"]
+    return loss, sums

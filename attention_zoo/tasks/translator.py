@@ -133,7 +133,7 @@ class Translator:
     segments_BS = (positions_BS < lengths_B[:, None]).astype(jnp.int32)
     cross, cache = model.apply(
       {"params": params}, source_BS, segments_BS, positions_BS,
-      num_beams=beam_size, max_length=max_length, method="start",
+      num_beams=beam_size, max_length=0, method="start",
     )  # fmt: skip
 
     def step(tokens_BJ, t, cache):
@@ -152,6 +152,7 @@ class Translator:
       alpha=alpha,
       n_best=n_best,
       reorder=self.task.reorder,
+      grow=self.task.grow,
     )
 
   # Scoring and looking

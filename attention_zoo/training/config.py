@@ -45,8 +45,12 @@ GROUPS = {
     "num_decoder_layers": COUNT,
     "dropout": FRACTION,
     "attention_dropout": FRACTION,
-    "norm": Field(str, choices=("post", "pre")),
-    "positions": Field(str, choices=("sinusoidal", "learned")),
+    "residual": Field(str, choices=("post", "pre", "none")),
+    "encoder_attention": TEXT,
+    "decoder_attention": TEXT,
+    "feed_forward": TEXT,
+    "positions": Field(str, choices=("sinusoidal", "learned", "scalar", "none")),
+    "position_mode": Field(str, choices=("add", "add_every_layer", "concatenate")),
     "max_length": COUNT,
     "dtype": Field(str, choices=("float32", "bfloat16")),
     "matmul_dtype": Field(str, choices=("float32", "bfloat16")),
@@ -121,6 +125,8 @@ MAY_CHANGE = (
   "train.keep",
   "train.max_nonfinite",
   "data.cache_dir",
+  "data.dev_split",
+  "data.test_split",
   "decode.*",
   "eval.*",
   "mesh.*",
@@ -153,8 +159,7 @@ def _check_value(path, value, field):
 def validate(config, groups=None) -> None:
   """Raises UserError for a field that is unknown, missing, of the wrong type or out of range.
 
-  groups: {group: {field: Field}}; the default is translation's. A group with no fields listed may hold
-  anything.
+  groups: {group: {field: Field}}; the default is translation's. A group without fields may hold anything.
   """
   groups = GROUPS if groups is None else groups
   top = ("task", *groups)

@@ -22,44 +22,36 @@ from attention_zoo.errors import UserError
 AXES = ("replica", "data", "fsdp", "tensor")
 BATCH_AXES = ("replica", "data", "fsdp")
 
-# Ordered (pattern, place) lists; the first pattern found in the path '/'-joined wins. Dimensions of the
-# patterns' leaves: table [V, D]; query, key, value [D, N, K]; output [N, H, D]; wi [D, F] and [F]; wo [F, D]
-# and [D].
-_SMALL = r"_norm/(scale|bias)$|wo/bias$|_positions/table$"
+# Ordered (pattern, place) lists; the first pattern found in the '/'-joined path wins. The leaves' dimensions: table [V, D];
+# query, key, value [D, N, K]; output [N, H, D]; wi [D, F] and [F]; wo [F, D] and [D]; experts_in [E, D, F] and _out
+# [E, F, D]. Those of one place share a rule, so that no rule is idle where a model has experts instead of wi and wo.
+_SMALL = r"_norm/(scale|bias)$|wo/bias$|_positions/(table|joined/kernel)$|_attention/\w+$|feed_forward/(gate|noise)$"
+_INTO = r"attention/(query|key|value)/kernel$|wi/kernel$"  # the first product of a sub-layer
+_EXPERTS = r"experts_(in|out)$"
 RULES = {
   "data_parallel": [(r"", P())],
   "fsdp": [
-    (_SMALL + r"|wi/bias$", P()),
-    (r"embedding/table$", P(None, "fsdp")),
-    (r"attention/(query|key|value)/kernel$", P("fsdp")),
+    (rf"{_SMALL}|wi/bias$", P()),
+    (rf"{_INTO}|{_EXPERTS}", P("fsdp")),
+    (r"embedding/table$|wo/kernel$", P(None, "fsdp")),
     (r"attention/output/kernel$", P(None, None, "fsdp")),
-    (r"wi/kernel$", P("fsdp")),
-    (r"wo/kernel$", P(None, "fsdp")),
   ],
   "tensor_parallel": [
     (_SMALL, P()),
-    (r"embedding/table$", P("tensor")),
-    (r"attention/(query|key|value)/kernel$", P(None, "tensor")),
-    (r"attention/output/kernel$", P("tensor")),
-    (r"wi/kernel$", P(None, "tensor")),
-    (r"wi/bias$", P("tensor")),
-    (r"wo/kernel$", P("tensor")),
+    (_INTO, P(None, "tensor")),
+    (rf"embedding/table$|attention/output/kernel$|wi/bias$|wo/kernel$|{_EXPERTS}", P("tensor")),
   ],
   "fsdp+tensor_parallel": [
-    (_SMALL, P()),
-    (r"embedding/table$", P("tensor", "fsdp")),
-    (r"attention/(query|key|value)/kernel$", P("fsdp", "tensor")),
+    (rf"{_SMALL}|wi/bias$", P()),
+    (_INTO, P("fsdp", "tensor")),
+    (rf"embedding/table$|wo/kernel$|{_EXPERTS}", P("tensor", "fsdp")),
     (r"attention/output/kernel$", P("tensor", None, "fsdp")),
-    (r"wi/kernel$", P("fsdp", "tensor")),
-    (r"wi/bias$", P("tensor")),
-    (r"wo/kernel$", P("tensor", "fsdp")),
   ],
 }
 
 
 def rules_of(config_mesh) -> list:
-  """The rule set that config.mesh.rules names; UserError where there is none, or where it leaves an axis
-  idle."""
+  """The rule set that config.mesh.rules names; UserError where there is none, or it leaves an axis idle."""
   if config_mesh.rules not in RULES:
     raise UserError(f"config.mesh.rules = {config_mesh.rules!r} is not one of {', '.join(RULES)}")
   rules = RULES[config_mesh.rules]
@@ -73,8 +65,7 @@ def rules_of(config_mesh) -> list:
 
 
 def make_mesh(config_mesh, devices=None) -> Mesh:
-  """A mesh of all devices (or those given) with the sizes of config.mesh; data = -1 takes what the others
-  leave."""
+  """A mesh of all devices, or those given, of config.mesh's sizes; data = -1 takes what the others leave."""
   devices = jax.devices() if devices is None else devices
   sizes = {axis: config_mesh[axis] for axis in AXES}
   others = math.prod(size for axis, size in sizes.items() if axis != "data")
@@ -152,8 +143,7 @@ def optimizer_shardings(params, param_shardings, opt_state, mesh: Mesh):
   """The NamedSharding of each leaf of the optimizer's state.
 
   A leaf whose path ends in a parameter's path and which has its shape (Adam's mu and nu) lies where the
-  parameter lies. All else is replicated: counts, and the row and column statistics of Adafactor and SM3,
-  which are small.
+  parameter lies. All else is small and replicated: counts, Adafactor's and SM3's row and column statistics.
   """
   leaves = jax.tree_util.tree_leaves_with_path(params)
   places = {

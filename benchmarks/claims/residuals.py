@@ -2,14 +2,11 @@
 
 import tempfile
 
-import flax.linen as nn
 import jax
 import numpy as np
 from matplotlib.figure import Figure
 
-from attention_zoo.layers.positions import sinusoidal
 from attention_zoo.models import transformer
-from attention_zoo.ops import masks
 from attention_zoo.plots.theme import LIGHT
 from attention_zoo.tasks.translation import Translation
 from attention_zoo.training import loop
@@ -24,73 +21,15 @@ SOURCE = (
   "linear probe tells of a token's position from the encoder's last layer (R^2, on other sentences), and perplexity."
 )
 RUNS = {
-  "with residuals": dict(residuals=True, timing=False),
-  "without": dict(residuals=False, timing=False),
-  "without, timing signals at every layer": dict(residuals=False, timing=True),
+  "with residuals": {},
+  "without": dict(residual="none"),
+  "without, timing signals at every layer": dict(residual="none", position_mode="add_every_layer"),
 }
 LAYERS = 4
 
 
-class Layer(transformer.Layer):
-  """A block of the Transformer, with the residual connections or without: norm(dropout(sublayer(x)))."""
-
-  residuals: bool = True
-
-  def __call__(self, x_BTD, mask, memory_BSD=None, memory_mask=None, *, train=False):
-    if self.residuals:
-      return super().__call__(x_BTD, mask, memory_BSD, memory_mask, train=train)
-    x_BTD = self.self_attention_norm(self.dropout(self.self_attention(x_BTD, x_BTD, mask=mask), train))
-    if self.cross:
-      x_BTD = self.cross_attention(x_BTD, memory_BSD, mask=memory_mask)
-      x_BTD = self.cross_attention_norm(self.dropout(x_BTD, train))
-    return self.feed_forward_norm(self.dropout(self.feed_forward(x_BTD), train))
-
-
-class Stack(nn.Module):
-  """Layers, with the timing signal added again before each but the first, which has it from the embedding."""
-
-  config: transformer.Config
-  num_layers: int
-  cross: bool
-  residuals: bool
-  timing: bool
-
-  @nn.compact
-  def __call__(self, x_BTD, positions_BT, *args, train=False):
-    for i in range(self.num_layers):
-      if self.timing and i > 0:
-        x_BTD = x_BTD + sinusoidal(positions_BT, self.config.d_model).astype(x_BTD.dtype)
-      x_BTD = Layer(self.config, self.cross, self.residuals, name=f"layer_{i}")(x_BTD, *args, train=train)
-    return x_BTD
-
-
-class Transformer(transformer.Transformer):
-  """The Transformer whose residual connections and timing signals can be chosen; not for decoding."""
-
-  residuals: bool = True
-  timing: bool = False
-
-  def setup(self):
-    c = self.config
-    self.embedding = transformer.Embedding(c)
-    self.encoder = Stack(c, c.num_encoder_layers, False, self.residuals, self.timing)
-    self.decoder = Stack(c, c.num_decoder_layers, True, self.residuals, self.timing)
-    self.dropout = transformer.Dropout(c.dropout)
-
-  def encode(self, source_BS, segments_BS, positions_BS, *, train=False):
-    x_BSD = self.dropout(self.embed(source_BS, positions_BS, "source", source_BS.shape[1]), train)
-    return self.encoder(x_BSD, positions_BS, masks.segments(segments_BS, segments_BS), train=train)
-
-  def decode(self, memory_BSD, memory_segments_BS, inputs_BT, segments_BT, positions_BT, *, train=False):
-    T = inputs_BT.shape[1]
-    x_BTD = self.dropout(self.embed(inputs_BT, positions_BT, "target", T), train)
-    mask = masks.segments(segments_BT, segments_BT) & masks.causal(T)
-    memory_mask = masks.segments(segments_BT, memory_segments_BS)
-    return self.decoder(x_BTD, positions_BT, mask, memory_BSD, memory_mask, train=train)
-
-
 def measure(quick):
-  runs = {name: _run(quick, **options) for name, options in RUNS.items()}
+  runs = {name: _run(quick, options) for name, options in RUNS.items()}
   rows = [
     [f"{name}: {what}", None, None, run[key]]
     for key, what in (
@@ -127,16 +66,15 @@ def draw(results):
   return figure
 
 
-def _run(quick, residuals, timing):
+def _run(quick, options):
   """Trains one model and looks at it."""
   config = quickstart.get_config()
-  config.model.update(num_encoder_layers=LAYERS, num_decoder_layers=LAYERS)
+  config.model.update(num_encoder_layers=LAYERS, num_decoder_layers=LAYERS, **options)
   config.data.update(batch_tokens=2048)
   steps = 4 if quick else 2000
   config.train.update(steps=steps, eval_every=steps, checkpoint_every=steps, log_every=max(1, steps // 10))
   with tempfile.TemporaryDirectory() as workdir:
     task = Translation(config, workdir)
-    task.model = Transformer(task.model_config, residuals=residuals, timing=timing)
     params = loop.train(task, config, workdir, quiet=quick).params
     return _look(task, jax.device_get(params))
 
@@ -152,7 +90,7 @@ def _look(task, params):
     encoder, decoder = seen["intermediates"]["encoder"], seen["intermediates"]["decoder"]
     weights = decoder[f"layer_{LAYERS - 1}"]["cross_attention"]["weights"][0].mean(1)
     layers = [encoder[f"layer_{i}"]["__call__"][0] for i in range(LAYERS)]
-    embedded = task.model.apply(
+    embedded, _ = task.model.apply(
       {"params": params},
       batch["source"],
       batch["source_positions"],

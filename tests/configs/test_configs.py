@@ -170,7 +170,7 @@ def test_base_is_the_papers():
   paper = {
     "model": dict(
       name="transformer", num_encoder_layers=6, num_decoder_layers=6, d_model=512, d_ff=2048, num_heads=8, d_k=64, d_v=64,
-      dropout=0.1, attention_dropout=0.0, norm="post", positions="sinusoidal",
+      dropout=0.1, attention_dropout=0.0, residual="post", positions="sinusoidal",
     ),
     "data": dict(name="wmt14_translate/de-en", languages=("en", "de"), vocab_size=37000, tokenizer="bpe", tokenized=False),
     "optimizer": dict(

@@ -6,6 +6,7 @@ import numpy as np
 
 from attention_zoo.layers.attention import MultiHeadAttention
 from attention_zoo.ops import masks
+from attention_zoo.ops.variant import Parameter, Variant
 
 B, T, S, D, N, K, H = 2, 4, 5, 6, 3, 2, 7
 
@@ -70,10 +71,12 @@ def test_dropout_falls_on_the_weights():
 def test_any_attention_function_fits():
   params, x, memory, _ = setup()
 
-  def average(q_BTNK, k_BSNK, v_BSNH, *, mask, dropout):
-    return jnp.broadcast_to(v_BSNH.mean(1, keepdims=True), (*q_BTNK.shape[:3], v_BSNH.shape[3]))
+  def average(p, q_BTNK, k_BSNK, v_BSNH, *, mask, segments_BT, dropout):
+    return p["by"] * jnp.broadcast_to(v_BSNH.mean(1, keepdims=True), (*q_BTNK.shape[:3], v_BSNH.shape[3]))
 
-  out = MultiHeadAttention(N, K, H, D, attention=average).apply({"params": params}, x, memory)
+  attention = Variant(average, parameters={"by": Parameter((), 0)})
+  module = MultiHeadAttention(N, K, H, D, attention=attention)
+  out = module.apply({"params": params | {"by": jnp.float32(1)}}, x, memory)
   one = np.einsum("bd,dnh,nhe->be", np.mean(memory, 1), params["value"]["kernel"], params["output"]["kernel"])
   close(out, np.broadcast_to(one[:, None], out.shape))
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from attention_zoo.layers.positions import LearnedPositions, sinusoidal
+from attention_zoo.layers.positions import Positions, sinusoidal
 
 D = 12
 
@@ -54,11 +54,30 @@ def test_odd_widths_are_refused():
 
 
 def test_learned_positions_are_rows_of_a_table():
-  module = LearnedPositions(6, D)
+  module, x = Positions("learned", "add", 6, D), jnp.ones((2, 3, D))
   positions = jnp.array([[0, 1, 5], [5, 3, 3]])
-  params = module.init(jax.random.key(0), positions, 6)
+  params = module.init(jax.random.key(0), x, positions, 6)
   table = params["params"]["table"]
   assert table.shape == (6, D)
-  np.testing.assert_array_equal(module.apply(params, positions, 6), np.asarray(table)[positions])
+  np.testing.assert_array_equal(module.apply(params, x, positions, 6), 1 + np.asarray(table)[positions])
   with pytest.raises(ValueError, match=r"max_length = 6, but the sequence may be 7 long"):
-    module.apply(params, positions, 7)
+    module.apply(params, x, positions, 7)
+
+
+def test_scalar_positions_and_none():
+  x, positions = jnp.ones((1, 3, D)), jnp.array([[0, 1, 5]])
+  added = Positions("scalar", "add", 6, D).apply({}, x, positions, 6)
+  np.testing.assert_array_equal(added, np.broadcast_to([[[1], [2], [6]]], (1, 3, D)))
+  np.testing.assert_array_equal(Positions("none", "concatenate", 6, D).apply({}, x, positions, 6), x)
+
+
+@pytest.mark.parametrize(("kind", "width"), [("sinusoidal", D), ("learned", D), ("scalar", 1)])
+def test_concatenated_positions_are_mapped_back(kind, width):
+  module = Positions(kind, "concatenate", 6, D)
+  x, positions = jnp.asarray(np.random.default_rng(0).normal(size=(1, 3, D)), jnp.float32), jnp.array([[0, 1, 5]])
+  params = module.init(jax.random.key(0), x, positions, 6)
+  kernel = params["params"]["joined"]["kernel"]
+  assert kernel.shape == (D + width, D)
+  encoding = module.apply(params, positions, 6, method="encoding")
+  wanted = np.concatenate([x, encoding], -1) @ np.asarray(kernel)
+  np.testing.assert_allclose(module.apply(params, x, positions, 6), wanted, rtol=1e-5, atol=1e-5)

@@ -24,6 +24,10 @@ def test_pre():
   assert trace("pre") == "x + dropout(sublayer(norm(x)))"
 
 
+def test_none_has_no_connection():
+  assert trace("none") == "norm(dropout(sublayer(x)))"
+
+
 def test_other_kinds_are_refused():
-  with pytest.raises(ValueError, match="'post' or 'pre', got 'both'"):
+  with pytest.raises(ValueError, match="one of .*'post', 'pre', 'none'.*, got 'both'"):
     trace("both")

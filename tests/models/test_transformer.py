@@ -133,7 +133,7 @@ def in_float64(params):
 
 
 def test_equals_the_papers_equations(case):
-  if case.config.norm != "post" or not case.exact:
+  if case.config.residual != "post" or not case.exact:
     pytest.skip("the reference has post-LN and float64")
   for i, (source, inputs) in enumerate(sentences()):
     wanted = reference.transformer(in_float64(case.params), source, inputs)
@@ -232,7 +232,7 @@ def test_learned_positions_end_with_a_clear_message():
     jax.eval_shape(lambda: decode(9))
 
 
-@pytest.mark.parametrize("field", ["norm", "positions", "dtype", "matmul_dtype"])
+@pytest.mark.parametrize("field", ["residual", "positions", "position_mode", "dtype", "matmul_dtype"])
 def test_unknown_choices_are_named(field):
   with pytest.raises(ValueError, match=rf"model\.{field} must be one of .*, got 'other'"):
     dataclasses.replace(POST, **{field: "other"})
@@ -240,7 +240,7 @@ def test_unknown_choices_are_named(field):
 
 def test_embeddings_are_scaled_by_the_root_of_d_model(case):
   tokens, zeros = jnp.arange(11)[None], jnp.zeros((1, 11), jnp.int32)
-  out = case.model.apply({"params": case.params}, tokens, zeros, "target", 11, method="embed")
+  out, _ = case.model.apply({"params": case.params}, tokens, zeros, "target", 11, method="embed")
   if case.config.positions == "learned":
     first = case.params["target_positions"]["table"][0]
   else:
@@ -253,7 +253,7 @@ def test_embeddings_are_scaled_by_the_root_of_d_model(case):
 def test_first_values():
   """Embeddings: deviation d_model^-0.5. Kernels: uniform within sqrt(6 / (fan_in + fan_out)) of the flat matrix."""
   config = transformer.Config(
-    500, d_model=32, d_ff=48, num_heads=4, d_k=6, d_v=20, num_encoder_layers=1, num_decoder_layers=1, norm="pre",
+    500, d_model=32, d_ff=48, num_heads=4, d_k=6, d_v=20, num_encoder_layers=1, num_decoder_layers=1, residual="pre",
     positions="learned", max_length=400,
   )  # fmt: skip
   params = jax.jit(transformer.Transformer(config).init)(jax.random.key(0), alone())["params"]

@@ -22,7 +22,7 @@ POST = transformer.Config(
 SHALLOW = dataclasses.replace(POST, num_decoder_layers=1)
 MODELS = {
   "post": POST,
-  "pre": dataclasses.replace(SHALLOW, norm="pre"),
+  "pre": dataclasses.replace(SHALLOW, residual="pre"),
   "learned": dataclasses.replace(SHALLOW, positions="learned", max_length=15),
   "d_k != d_v": dataclasses.replace(POST, num_heads=3, d_k=2, d_v=5),
   "bfloat16": dataclasses.replace(SHALLOW, dtype="bfloat16", matmul_dtype="bfloat16"),

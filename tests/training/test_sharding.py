@@ -65,7 +65,7 @@ def test_rule_sets_place_every_parameter(rules):
     f"{layer}/self_attention/query/kernel": (f, t, None),
     f"{layer}/self_attention/output/kernel": (t, None, f),
     f"{layer}/feed_forward/wi/kernel": (f, t),
-    f"{layer}/feed_forward/wi/bias": (t,),
+    f"{layer}/feed_forward/wi/bias": (t if rules == "tensor_parallel" else None,),
     f"{layer}/feed_forward/wo/kernel": (t, f),
     f"{layer}/feed_forward/wo/bias": (None,),
     f"{layer}/self_attention_norm/scale": (None,),

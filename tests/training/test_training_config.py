@@ -33,7 +33,7 @@ def test_a_good_config_passes_and_ints_may_stand_for_floats():
     ("train", "steps", True, "config.train.steps must be int, not bool"),
     ("train", "steps", 0, "config.train.steps must be at least 1, not 0"),
     ("model", "dropout", 1.5, "config.model.dropout must be from 0.0 to 1.0, not 1.5"),
-    ("model", "norm", "psot", r"'psot' is not one of post, pre \(did you mean 'post'\?\)"),
+    ("model", "residual", "psot", r"'psot' is not one of post, pre, none \(did you mean 'post'\?\)"),
     ("data", "languages", "en", "config.data.languages must be tuple, not str"),
     ("mesh", "data", 0, "config.mesh.data must be -1"),
   ],
@@ -90,14 +90,22 @@ def test_diff():
 
 def test_workdir_belongs_to_one_config(tmp_path):
   config = translation_config()
+  config.model.d_ff = 3
   workdir_lib.prepare_workdir(tmp_path / "run", config)
+  config.model.d_ff = 1
+  workdir_lib.prepare_workdir(tmp_path / "run", config)  # put right before anything was made: no harm done
   assert workdir_lib.read_config(tmp_path / "run").to_dict() == config.to_dict()
+  (tmp_path / "run" / "tokenizer.model").touch()
   assert '"jax"' in (tmp_path / "run" / "versions.json").read_text()
   config.train.steps = 100
   workdir_lib.prepare_workdir(tmp_path / "run", config)  # longer training: allowed, and recorded
   assert workdir_lib.read_config(tmp_path / "run").train.steps == 100
   config.model.d_ff = 7
-  with pytest.raises(UserError, match=r"another config[^\n]*\n  model.d_ff: 1 -> 7"):
+  with pytest.raises(UserError, match=r"another config[^\n]*\n  model.d_ff: 1 -> 7\n.* delete it: it has no checkpoint"):
+    workdir_lib.prepare_workdir(tmp_path / "run", config)
+  (tmp_path / "run" / "tokenizer.model").unlink()
+  (tmp_path / "run" / "checkpoints" / "5").mkdir(parents=True)
+  with pytest.raises(UserError, match=r"model.d_ff: 1 -> 7\nChoose .* was started with$"):
     workdir_lib.prepare_workdir(tmp_path / "run", config)
   assert workdir_lib.read_config(tmp_path / "run").model.d_ff == 1
 
