@@ -1,4 +1,4 @@
-"""What a notebook needs: `load` a run and use it. Needs neither configs/ nor the mesh the run was trained on."""
+"""What a notebook needs: `load` a run and use it, without configs/ or the mesh the run was trained on."""
 
 from etils import epath
 
@@ -11,8 +11,8 @@ from attention_zoo.training.workdir import read_config
 def load(path, checkpoint=None):
   """Opens a run's parameters for use on the devices at hand.
 
-  path: the work directory, local or gs://. checkpoint: "average", "latest" or a step; by default the average if there
-  is one, else the latest. Returns the task's runner, for translation `tasks.translator.Translator`.
+  path: the work directory, local or gs://. checkpoint: "average", "latest" or a step; by default the average
+  if there is one, else the latest. Returns the task's runner, for translation `tasks.translator.Translator`.
   Raises UserError when there is no such run or checkpoint.
   """
   path = epath.Path(path)

@@ -1,6 +1,7 @@
 """What every entry point shares: flags, and errors a user can put right told in one line with exit code 2."""
 
 import logging
+import os
 import re
 import sys
 
@@ -40,6 +41,9 @@ def run(main, required=("workdir",)):
     return rest
 
   def guarded(_):
+    from attention_zoo.training import distributed
+
+    distributed.hush_libtpu()
     # In place of absl's handler, which would show JAX's probing for devices and hide our own warnings.
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr, force=True)
     try:
@@ -52,7 +56,7 @@ def run(main, required=("workdir",)):
 
 def _explain(error) -> str:
   """absl's and ConfigDict's messages in one line."""
-  text = str(error.args[0] if error.args else error).replace("\\n", " ").replace("\n", " ").strip("\"' ")
+  text = str(error.args[0] if error.args else error).replace("\\n", " ").replace("\n", " ").strip()
   if isinstance(error, (KeyError, AttributeError)):
     wanted = re.findall(r"[\w.]+", text)[0]
     near = re.findall(r'Did you mean "([^"]+)"', text)
@@ -81,6 +85,22 @@ def read_lines(name=None) -> list[str]:
     except UnicodeDecodeError as error:
       raise UserError(f"{name or 'standard input'}, line {number}: not valid UTF-8 ({error.reason})") from error
   return text
+
+
+def write_lines(lines, name=None) -> None:
+  """Writes each as one line, to a file (whole or not at all) or standard output; UserError where it cannot."""
+  from attention_zoo.training.workdir import write_text
+
+  # Byte pieces can spell a line end, and what is one line in must be one line out.
+  text = "".join(line.replace("\n", " ") + "\n" for line in lines)
+  if name:
+    return write_text(name, text)
+  try:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+  except OSError as error:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python tries again when it exits.
+    raise UserError(f"cannot write standard output: {error.strerror}") from error
 
 
 def whole(text, flag) -> int:

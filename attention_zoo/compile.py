@@ -1,11 +1,16 @@
-"""Compiles a config's training step for a TPU slice that is not there: does it fit, what does it send, how fast at best.
+"""Compiles a config's training step for a TPU slice that is not there: does it fit, what does it send.
 
-  pip install libtpu        # needs no TPU
-  python -m attention_zoo.compile --config=configs/transformer_big.py --topology=v5e:16x16 --config.data.row_length=96
-  python -m attention_zoo.compile --config=configs/transformer_base.py --topology=v5e:4x4 --num_slices=2 \\
+  pip install "jax[tpu]"        # brings libtpu, which needs no TPU to compile
+  python -m attention_zoo.compile --config=configs/transformer_base.py --topology=v5e:2x4
+  python -m attention_zoo.compile --config=configs/transformer_big.py --topology=v5e:16x16 \\
+      --config.data.batch_tokens=65536
+  python -m attention_zoo.compile --config=configs/transformer_base.py --topology=v5e:2x4 --num_slices=2 \\
       --config.mesh.replica=2
 
-Exit code 1 when it does not fit. Times are bounds from published chip figures, not measurements.
+Prints HBM of a chip (parameters, optimizer, activations, peak), collectives with their bytes, arithmetic, and how
+fast a step can be at best: bounds from published chip figures, not measurements. It needs no data: both sides of a
+row count as config.data.row_length long. Exit code 1 when it does not fit, with the largest buffers. TPUs only:
+XLA compiles for a GPU where there is one.
 """
 
 from absl import flags
@@ -18,21 +23,25 @@ NUM_SLICES = flags.DEFINE_integer("num_slices", 1, "Slices joined by the data-ce
 
 
 def main():
+  import jax
+
   from attention_zoo import progress, tasks
   from attention_zoo.training import aot
   from attention_zoo.training.config import validate
 
+  jax.config.update("jax_platforms", "cpu")
   config = CONFIG.value
   validate(config)
   devices, kind = aot.topology_devices(TOPOLOGY.value, NUM_SLICES.value)
-  compiled, _, abstract = aot.compile_step(tasks.make(config, "."), config, devices)
-  found = aot.report(compiled, abstract, aot.CHIPS[kind], config.data.batch_tokens)
+  chip = aot.CHIPS[kind]
+  step = aot.compile_step(tasks.make(config, "."), config, devices, chip)
+  found = aot.report(step, chip)
   progress.table(f"{NUM_SLICES.value} x {TOPOLOGY.value}, rules {config.mesh.rules}", aot.rows(found))
   if found["fits"]:
     return 0
-  print("does not fit; the largest parts of the state on one chip:")
-  for name, size in aot.largest_buffers(abstract):
-    print(f"  {size / 2**20:10.1f} MiB  {name}")
+  print("does not fit; the largest buffers of one chip:")
+  for name, size in aot.largest_buffers(step):
+    print(f"  {size / 2**20:10,.1f} MiB  {name}")
   return 1
 
 

@@ -2,7 +2,7 @@
 
 
 class UserError(ValueError):
-  """Something in a file, a flag, a config or a work directory is wrong; the message names it and says what to do.
+  """A file, a flag, a config or a work directory is wrong; the message names it and says what to do.
 
   Entry points print the message without a traceback and exit with code 2.
   """

@@ -2,7 +2,7 @@
 
   python -m attention_zoo.evaluate --workdir=runs/quickstart --checkpoint=average --split=test
 
-BLEU is given in three dialects, each with its signature: they differ by a point or more on the same translations.
+BLEU is given in three dialects, each with its signature: on the same output they differ by a point or more.
 """
 
 import json

@@ -24,7 +24,6 @@ N_BEST = flags.DEFINE_integer("n_best", 1, "Print this many translations a line,
 
 def main():
   from attention_zoo import api, progress
-  from attention_zoo.training.workdir import write_text
 
   lines = cli.read_lines(INPUT.value)
   run = api.load(WORKDIR.value, CHECKPOINT.value)
@@ -38,11 +37,7 @@ def main():
     out = [hypotheses[0].text for hypotheses in found]
   else:
     out = [f"{i} ||| {h.text} ||| {h.score:.4f}" for i, hypotheses in enumerate(found) for h in hypotheses]
-  text = "".join(line + "\n" for line in out)
-  if OUTPUT.value:
-    write_text(OUTPUT.value, text)
-  else:
-    sys.stdout.write(text)
+  cli.write_lines(out, OUTPUT.value)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,13 @@ compared first. Our cache has room for source + 50 tokens, as when translating. 
 configurations of threads and batches; its fastest counts.
 """
 
+import dataclasses
 import pathlib
 import tempfile
 
 from benchmarks import common
+
+OURS, ROUNDED = "attention_zoo", "attention_zoo, bfloat16 products"
 
 PAD, BOS, EOS, UNK = range(4)
 
@@ -57,8 +60,9 @@ def our_search(model, params, source, *, beam_size, length, room):
     cross, cache = apply(
       source_BS, jnp.ones_like(source_BS), positions_BS, num_beams=beam_size, max_length=0, method="start"
     )
+    params = transformer.rounded(params, model.config)
     found = beam_search(
-      lambda tokens_BJ, t, cache: apply(tokens_BJ, t, cross, cache, method="step"),
+      lambda tokens_BJ, t, cache: model.apply({"params": params}, tokens_BJ, t, cross, cache, method="step"),
       cache,
       batch_size=B, beam_size=beam_size, max_lengths_B=jnp.full((B,), length), max_length=room,
       bos=BOS, eos=EOS, pad=PAD, alpha=0.0, n_best=1, reorder=transformer.reorder, grow=transformer.grow,
@@ -117,11 +121,11 @@ def fastest(seconds, kind):
 
 def main(argv=None):
   options = common.parser(__doc__)
-  options.add_argument("--rows", type=int, default=16)
+  options.add_argument("--rows", type=int, default=64)
   options.add_argument("--source_length", type=int, default=32)
   options.add_argument("--length", type=int, default=32, help="tokens that every search finds")
   options.add_argument(
-    "--devices", type=int, default=common.cores(), help="simulated devices that share the rows"
+    "--devices", type=int, default=1, help="simulated devices that share the rows; each reads all parameters"
   )
   arguments = options.parse_args(argv)
   common.prepare(arguments.devices)
@@ -148,8 +152,7 @@ def main(argv=None):
       num_decoder_layers=1,
     )
   config = transformer.Config(**sizes)
-  model = transformer.Transformer(config)
-  params = make_parameters(model)
+  params = make_parameters(transformer.Transformer(config))
   shape = arguments.rows, arguments.source_length
   source = np.random.default_rng(1).integers(4, config.vocab_size, shape, dtype=np.int32)
   rows, notes = [], []
@@ -157,17 +160,21 @@ def main(argv=None):
     peers = make_peers(config, params, source, length=arguments.length, directory=pathlib.Path(directory))
     for beam in (4, 1):
       label = f"beam {beam}" if beam > 1 else "greedy"
-      ours = our_search(
-        model, params, source, beam_size=beam, length=arguments.length, room=arguments.source_length + 50
-      )
-      sides = {"attention_zoo": ours} | {name: lambda side=side: side(beam) for name, side in peers.items()}
+      room = arguments.source_length + 50
+      search = lambda dtype: our_search(
+        transformer.Transformer(dataclasses.replace(config, matmul_dtype=dtype)), params, source,
+        beam_size=beam, length=arguments.length, room=room,
+      )  # fmt: skip
+      ours = search("float32")
+      sides = {OURS: ours, ROUNDED: search("bfloat16")}
+      sides |= {name: lambda side=side: side(beam) for name, side in peers.items()}
       tokens, _ = ours()
       if not (tokens >= 4).all() and not arguments.tiny:
         raise SystemExit("a special token was generated")
       equal = {
-        name: float((side() == tokens).all(1).mean())
+        name: float(((side()[0] if name == ROUNDED else side()) == tokens).all(1).mean())
         for name, side in sides.items()
-        if name != "attention_zoo"
+        if name != OURS
       }
       seconds = common.alternate(sides, arguments.rounds, warmup=0)
       best = [fastest(seconds, kind) for kind in ("CTranslate2 float32", "CTranslate2 int8")]
@@ -175,17 +182,19 @@ def main(argv=None):
       results["beams"][label] = {
         "seconds": seconds,
         "sentences_with_identical_tokens": equal,
-        "ratio": {name: common.ratios(seconds, "attention_zoo", name) for name in against},
+        "ratio": {ours: {name: common.ratios(seconds, ours, name) for name in against} for ours in (OURS, ROUNDED)},
       }
-      for side, rate, ratio in common.side_rows(seconds, tokens.size, "attention_zoo"):
-        same = "" if side == "attention_zoo" else f"{equal[side]:.0%}"
-        rows.append((label, side + (" (fastest)" if side in best else ""), rate, ratio, same))
+      tables = (common.side_rows(seconds, tokens.size, ours) for ours in (OURS, ROUNDED))
+      for (side, rate, ratio), (_, _, rounded) in zip(*tables, strict=True):
+        same = f"{equal[side]:.0%}" if side in equal else ""
+        ratio, rounded = (ratio, rounded) if side not in (OURS, ROUNDED) else ("", "")
+        rows.append((label, side + (" (fastest)" if side in best else ""), rate, ratio, rounded, same))
       for name in ("Hugging Face", "CTranslate2 float32", "CTranslate2 int8"):
         if not any(side.startswith(name) for side in seconds):
-          rows.append((label, name, "not run (not installed)", "", ""))
+          rows.append((label, name, "not run (not installed)", "", "", ""))
       if equal.get("Hugging Face", 1) < 0.9:
         notes.append(f"{label}: FEWER THAN 90 % OF THE SENTENCES ARE IDENTICAL TO HUGGING FACE'S")
-  columns = ("search", "side", "target tokens/s: median (min to max)", "times faster", "same tokens")
+  columns = ("search", "side", "target tokens/s: median (min to max)", "float32: times faster", "bfloat16: times faster", "same tokens")
   title = f"Decoding, base, {shape[0]} sentences of {shape[1]} tokens to {arguments.length}"
   common.publish("decode", title, columns, rows, notes, results, arguments.out)
 

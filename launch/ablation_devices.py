@@ -73,11 +73,7 @@ def partition(devices, jobs):
   process at a time). Jobs on CPU get cores of their own, so that they do not fight for threads.
   """
   count = len(devices.ids)
-  own = (
-    {"GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")}
-    if devices.kind == "cpu"
-    else {}
-  )
+  own = {"GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", MALLOC)} if devices.kind == "cpu" else {}
   if jobs == 1:
     return [Slot(own)]
   if devices.kind == "cpu":
@@ -100,6 +96,11 @@ def partition(devices, jobs):
     return [Slot({"CUDA_VISIBLE_DEVICES": part}) for part in parts]
   return [_tpu_slot(part, each, job) for job, part in enumerate(parts)]
 
+
+# malloc with big pages that it keeps: on CPUs a step's buffers would be zeroed anew by the kernel each time.
+MALLOC = (
+  "glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=68719476736"
+)
 
 _TPU_BOUNDS = {1: "1,1,1", 2: "1,2,1", 4: "2,2,1"}
 

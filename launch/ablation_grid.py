@@ -109,7 +109,7 @@ def _alive(pid):
   return True
 
 
-def _left_behind(workdir):
+def left_behind(workdir):
   """{pid: row directory} of trainings and evaluations whose runner is gone. Certain only where there is /proc."""
   found = {}
   for path in workdir.glob("rows/*/seed_*/row.json"):
@@ -156,7 +156,7 @@ def _wait_for(lock, workdir, say, patience):
     host = rest.partition(" ")[0]
     if not pid.isdecimal() or host != platform.node() or _alive(int(pid)):
       raise UserError(f"{workdir} is being run already, by process {holder or '(unknown)'}")
-    orphans, now = _left_behind(workdir), time.monotonic()
+    orphans, now = left_behind(workdir), time.monotonic()
     seen = now if orphans else seen
     # One that is ending holds the lock a moment longer than it can be found.
     if now - begun > patience or now - seen > 5:

@@ -115,6 +115,13 @@ class Everywhere:
     """Whether the connections to all slices hold."""
     return all(process.poll() is None for process, _, _ in self._processes.values())
 
+  def drain(self, timeout):
+    """Gives all slices up to `timeout` seconds to end by themselves."""
+    deadline = time.monotonic() + timeout
+    for process, _, _ in self._processes.values():
+      with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(max(0, deadline - time.monotonic()))
+
   def wait(self, timeout):
     """Waits for all slices; raises GcloudError if one failed or `timeout` seconds passed."""
     deadline = time.monotonic() + timeout

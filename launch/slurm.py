@@ -45,7 +45,7 @@ cd {directory} || exit {bad_input}
 # scancel, or preemption by Slurm: training saves; whether the job comes back is Slurm's decision, not ours.
 trap 'cancelled=yes' TERM
 
-{python} -m launch.restart --srun --max_failures={max_failures} -- {train}
+{python} {restart} --srun --max_failures={max_failures} -- {train}
 code=$?
 
 # Training saved and stopped because of the time limit: the next piece starts from there.
@@ -112,6 +112,8 @@ def batch_script(args, train_args, path):
     directory=shlex.quote(os.getcwd()),
     environment="\n".join(environment) + "\n",
     python=shlex.quote(args.python),
+    # By path: launch/ may not be importable on the nodes.
+    restart=shlex.quote(os.path.abspath(restart.__file__)),
     max_failures=args.max_failures,
     train=shlex.join(train_args),
     preempted=restart.PREEMPTED,

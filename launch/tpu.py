@@ -222,7 +222,7 @@ class Tpu:
       self.gcloud.run(
         "tpu-vm", "scp", *files, f"{node}:{FOLDER}/", "--recurse", "--worker=all", "--quiet", timeout=1800
       )
-    packages = [f"./{os.path.basename(wheel)}[tpu]", "gcsfs"]  # gcsfs: for gs:// work directories
+    packages = [f"./{os.path.basename(wheel)}[tpu,gcs]"]
     if constraints:
       packages += ["--constraint", os.path.basename(constraints)]
     copy = f"mkdir -p data && gcloud storage rsync --recursive {shlex.quote(data)} data" if data else ":"

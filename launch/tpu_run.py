@@ -49,6 +49,7 @@ def watch(tpu, *, grace=120, patience=3):
       code = outcome(workers)
       running = [worker.name for worker in workers if worker.state == "running"]
       if not running:
+        logs.drain(15)  # the last lines
         return code
       if len(running) == len(workers):
         if not logs.running():
@@ -60,8 +61,6 @@ def watch(tpu, *, grace=120, patience=3):
           tpu.gcloud.say(f"still running after the others have ended: {', '.join(running)}")
           return PREEMPTED if code == DONE else code
   finally:
-    if not tpu.gcloud.dry_run:
-      time.sleep(min(2, tpu.poll))  # the last lines
     logs.stop()
 
 

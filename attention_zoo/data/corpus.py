@@ -61,7 +61,7 @@ def build_corpus(
   to disk in chunks, and appears all at once: any number of processes may build it at the same time. It is
   memory-mapped and therefore local: for a cache_dir on Cloud Storage the machine's temporary directory serves.
 
-  Raises UserError for what is wrong with the text, and for a split without a sentence.
+  Raises UserError for wrong text, a split without a sentence, and a cache_dir that cannot be written.
   """
   if too_long not in ("truncate", "skip"):
     raise UserError(f'data.too_long="{too_long}" is unknown: use "truncate" or "skip".')
@@ -73,7 +73,10 @@ def build_corpus(
     cache_dir = pathlib.Path(tempfile.gettempdir()) / "attention_zoo_data"
   directory = pathlib.Path(cache_dir) / name
   if not directory.is_dir():
-    _build(source, split, tokenizer, max_length, too_long, directory)
+    try:
+      _build(source, split, tokenizer, max_length, too_long, directory)
+    except OSError as error:
+      raise UserError(f"cannot write {directory}: {error.strerror or error}") from error
   return _load(directory, split)
 
 

@@ -7,6 +7,7 @@ plays it is in the config) or by its own name.
 import contextlib
 import gzip
 import hashlib
+import zlib
 from collections.abc import Iterator
 from typing import BinaryIO, Protocol
 
@@ -111,23 +112,26 @@ class TextFiles:
 
 @contextlib.contextmanager
 def _open(path: epath.Path) -> Iterator[BinaryIO]:
-  with path.open("rb") as file:
-    if path.name.endswith(".gz"):
-      with gzip.open(file) as unzipped:
-        yield unzipped
-    else:
-      yield file
+  """The file's content, unzipped. What goes wrong while it is read becomes a UserError that names the file."""
+  try:
+    with path.open("rb") as file:
+      if path.name.endswith(".gz"):
+        with gzip.open(file) as unzipped:
+          yield unzipped
+      else:
+        yield file
+  except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+    raise UserError(f"{path} is not a whole gzip file: {error}") from error
+  except OSError as error:
+    raise UserError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def _count_lines(path: epath.Path) -> int:
   lines, last = 0, b"\n"
-  try:
-    with _open(path) as file:
-      while chunk := file.read(1 << 20):
-        lines += chunk.count(b"\n")
-        last = chunk[-1:]
-  except (EOFError, gzip.BadGzipFile) as error:
-    raise UserError(f"{path} is not a whole gzip file: {error}") from error
+  with _open(path) as file:
+    while chunk := file.read(1 << 20):
+      lines += chunk.count(b"\n")
+      last = chunk[-1:]
   return lines + (last != b"\n")
 
 

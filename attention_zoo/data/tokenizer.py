@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import re
+import uuid
 from collections.abc import Iterable, Sequence
 
 from etils import epath
@@ -36,16 +37,26 @@ def train(
   it every character of the training text is in the vocabulary and any other one becomes <unk>.
   `normalization` is one of SentencePiece's rule names; "identity" keeps the text, spaces included.
 
-  Raises UserError when the data cannot fill the vocabulary, or the vocabulary cannot hold the characters.
+  Raises UserError when the data cannot fill the vocabulary, the vocabulary cannot hold the characters, or
+  `path` cannot be written.
   """
   import sentencepiece
 
   if byte_fallback is None:
     byte_fallback = vocab_size >= BYTE_FALLBACK_FROM
   model = io.BytesIO()
+  failures = []  # of reading the sentences: SentencePiece only passes their text on
+
+  def read():
+    try:
+      yield from counted(sentences, "Sentences read for the tokenizer")
+    except Exception as error:
+      failures.append(error)
+      raise
+
   try:
     sentencepiece.SentencePieceTrainer.train(
-      sentence_iterator=counted(sentences, "Sentences read for the tokenizer"),
+      sentence_iterator=read(),
       model_writer=model,
       vocab_size=vocab_size,
       model_type=model_type,
@@ -64,6 +75,8 @@ def train(
       minloglevel=2,
     )
   except (RuntimeError, ValueError) as error:
+    if failures:
+      raise failures[0] from None
     raise _explained(error, vocab_size, model_type, normalization) from error
   _write(epath.Path(path), model.getvalue())
 
@@ -94,13 +107,17 @@ def _explained(error: Exception, vocab_size: int, model_type: str, normalization
 
 
 def _write(path: epath.Path, content: bytes) -> None:
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.parent / f".{path.name}.{os.getpid()}"
+  # A random name: processes on several machines write at the same time, and may have the same number.
+  temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}"
   try:
-    temporary.write_bytes(content)
-    temporary.replace(path)
-  finally:
-    temporary.unlink(missing_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+      temporary.write_bytes(content)
+      temporary.replace(path)
+    finally:
+      temporary.unlink(missing_ok=True)
+  except OSError as error:
+    raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 class Tokenizer:

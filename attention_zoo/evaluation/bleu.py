@@ -11,8 +11,7 @@ One output scores up to two points apart in them, so a number is worth nothing w
                    Rewards a hit on half a compound.
 
 The script tokenised raw text with Moses' tokenizer.perl; 13a stands in for it here (both keep hyphens inside
-words, which the split relies on, but 13a leaves typographic quotes on their words), and the row's name says
-so.
+words, which the split relies on, but 13a leaves typographic quotes on their words); the row's name says so.
 """
 
 import re

@@ -10,13 +10,11 @@ def dropout(x, rate, rng):
 
   A 32-bit draw decides two elements: random bits are most of what dropout costs on a CPU.
   """
-  if x.shape[-1] % 2:
-    raise ValueError(f"dropout needs an even last dimension, got shape {x.shape}")
   threshold = round(rate * 2**16)
   if threshold == 2**16:
     return jnp.zeros_like(x)
-  bits = jax.random.bits(rng, (*x.shape[:-1], x.shape[-1] // 2), jnp.uint32)
-  halves = jax.lax.bitcast_convert_type(bits, jnp.uint16).reshape(x.shape)
+  bits = jax.random.bits(rng, (*x.shape[:-1], -(-x.shape[-1] // 2)), jnp.uint32)
+  halves = jax.lax.bitcast_convert_type(bits, jnp.uint16).reshape(*x.shape[:-1], -1)[..., : x.shape[-1]]
   return jnp.where(halves >= threshold, x * (2**16 / (2**16 - threshold)), 0).astype(x.dtype)
 
 

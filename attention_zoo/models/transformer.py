@@ -303,6 +303,7 @@ class Transformer(nn.Module):
     cross = {
       "kv": [layer.cross_attention.keys_values(memory_BSD) for layer in self.decoder.layers],
       "mask": masks.padding(segments_BS > 0),
+      "table_VD": self.embedding.table.astype(c.matmul_dtype),
     }
     empty = lambda depth: jnp.zeros((B, c.num_heads, max_length * num_beams, depth), c.dtype)
     cache = {
@@ -319,7 +320,17 @@ class Transformer(nn.Module):
     length = ancestry_BJT.shape[2]
     x_BJD, again = self.embed(tokens_BJ, jnp.full((B, J), t, jnp.int32), "target", length)
     x_BJD, kv = self.decoder.step(x_BJD, again, t, cache["kv"], ancestry_BJT, cross["kv"], cross["mask"])
-    return self.logits(x_BJD), {"kv": kv, "ancestry_BJT": ancestry_BJT}
+    logits_BJV = einsum("BJD,VD->BJV", x_BJD, cross["table_VD"], jnp.float32, self.config.matmul_dtype)
+    return logits_BJV, {"kv": kv, "ancestry_BJT": ancestry_BJT}
+
+
+def rounded(params, config: Config):
+  """The parameters with kernels rounded to matmul_dtype, as every product takes them: once rather than at each step."""
+
+  def round_kernel(path, leaf):
+    return leaf.astype(config.matmul_dtype) if path[-1].key == "kernel" else leaf
+
+  return jax.tree_util.tree_map_with_path(round_kernel, params)
 
 
 def reorder(cache, parents_BJ):

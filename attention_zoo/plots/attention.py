@@ -1,8 +1,7 @@
 """Heat maps of attention weights with their tokens: a matplotlib figure, and a viewer in plain HTML and SVG.
 
-Weights are softmax outputs: entry [t, s] is how much query token t takes from key token s; each row sums to
-1. Tokens are SentencePiece pieces; the mark of a word's start is shown as a middle dot, as editors show a
-space.
+Weights are softmax outputs: entry [t, s] is how much query token t takes from key token s, and each row sums
+to 1. Tokens are SentencePiece pieces; the mark of a word's start is shown as a middle dot.
 """
 
 import json

@@ -1,8 +1,7 @@
 """What figures and pages share: colours for paper and dark screens, escaping, inline SVG, the page itself.
 
 Figures are made without pyplot: nothing to close, no global state. They are drawn in the light colours, and
-`inline_svg` swaps each colour for the CSS variable of its name, so that one drawing suits paper and dark
-screens.
+`inline_svg` swaps each colour for the CSS variable of its name: one drawing suits paper and dark screens.
 """
 
 import base64

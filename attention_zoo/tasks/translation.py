@@ -7,6 +7,7 @@ import functools
 import itertools
 import logging
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from etils import epath
@@ -18,6 +19,7 @@ from attention_zoo.data.sources import make_source
 from attention_zoo.errors import UserError
 from attention_zoo.models import MODELS
 from attention_zoo.tasks.translator import Translator
+from attention_zoo.training import sharding
 from attention_zoo.training.loss import linear_cross_entropy
 
 logger = logging.getLogger(__name__)
@@ -52,6 +54,7 @@ class Translation:
       )
     self.model = module.Transformer(self.model_config)
     self.reorder, self.grow = module.reorder, module.grow
+    self.rounded = functools.partial(module.rounded, config=self.model_config)
     self.corpus = functools.cache(self.corpus)  # opened once, and what it has to say said once
 
   # Data
@@ -134,14 +137,16 @@ class Translation:
 
   def loss(self, params, batch, rng):
     """(sum of the smoothed loss over target tokens, sums to report); rng None means no dropout."""
-    hidden_BTD, sown = self.model.apply(
-      {"params": params},
-      batch,
-      train=rng is not None,
-      rngs=None if rng is None else {"dropout": rng},
-      method="hidden",
-      mutable=["losses"],
-    )
+    params = {**params, "embedding": {"table": sharding.gather_rows(params["embedding"]["table"])}}
+    with nn.intercept_methods(sharding.keep_rows(batch["targets"].shape[0])):
+      hidden_BTD, sown = self.model.apply(
+        {"params": params},
+        batch,
+        train=rng is not None,
+        rngs=None if rng is None else {"dropout": rng},
+        method="hidden",
+        mutable=["losses"],
+      )
     weights_BT = (batch["target_segments"] > 0).astype(jnp.float32)
     loss, nll, correct = linear_cross_entropy(
       hidden_BTD.astype(self.model_config.matmul_dtype),

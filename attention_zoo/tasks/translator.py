@@ -34,12 +34,13 @@ class Attention:
 
   encoder: source over source; decoder: target input over target input; cross: target input over source. Row t of
   the decoder's weights made the prediction of target token t, so that row 0 (fed with <s>) belongs to `target[0]`.
+  encoder, decoder: None where the config's self-attention never has all its weights in one array (local ones).
   """
 
   source: list[str]
   target: list[str]
-  encoder: np.ndarray
-  decoder: np.ndarray
+  encoder: np.ndarray | None
+  decoder: np.ndarray | None
   cross: np.ndarray
   logprob: float
 
@@ -136,6 +137,8 @@ class Translator:
       num_beams=beam_size, max_length=0, method="start",
     )  # fmt: skip
 
+    params = self.task.rounded(params)
+
     def step(tokens_BJ, t, cache):
       return model.apply({"params": params}, tokens_BJ, t, cross, cache, method="step")
 
@@ -201,9 +204,9 @@ class Translator:
     sown = state["intermediates"]
 
     def stack(side, kind):
-      layers = sown[side]
-      weights = [layers[f"layer_{i}"][kind]["weights"][0][0] for i in range(len(layers))]
-      return np.stack([np.asarray(w, np.float32) for w in weights])
+      layers = [sown[side][f"layer_{i}"] for i in range(len(sown.get(side, {})))]
+      weights = [np.asarray(layer[kind]["weights"][0][0], np.float32) for layer in layers if kind in layer]
+      return np.stack(weights) if weights else None
 
     pieces = self.task.tokenizer.pieces
     return Attention(

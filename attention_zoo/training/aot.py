@@ -1,77 +1,146 @@
-"""Compiling a training step for hardware that is not there: does it fit, what does it send, how fast can it be.
+"""Compiling a training step for hardware that is not there: does it fit, what does it send, how fast at best.
 
-libtpu compiles for any TPU topology on any machine (jax.experimental.topologies). Nothing is run; every figure comes
-from the compiled program, and the step time is a bound from stated chip data, not a measurement.
+libtpu compiles for any TPU topology on any machine (jax.experimental.topologies). Nothing is run; memory and
+traffic come from the compiled program (`training/hlo.py`), arithmetic from the step as it was traced, and the
+step time is a bound from stated chip data, not a measurement.
 """
 
+import contextlib
+import collections
 import dataclasses
+import importlib.util
 import math
 import os
 import re
+from typing import Any, NamedTuple
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
+from jax.extend import core
 
 from attention_zoo.errors import UserError
-from attention_zoo.training import loop, sharding
+from attention_zoo.training import distributed, hlo, loop, sharding
 from attention_zoo.training.optimizer import make_optimizer
 
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-  """Published figures of one chip: bf16 FLOP/s, bytes of HBM, HBM bytes/s, interconnect bytes/s (all links, one way)."""
+  """A chip's bf16 FLOP/s, HBM that a program may use, and bytes/s of HBM, of all links and of its share of the
+  data-centre network, one way."""
 
   flops: float
   hbm: float
   hbm_bandwidth: float
-  interconnect: float
+  links: float
+  network: float
 
 
-# Google Cloud's TPU system architecture pages, 2025.
+# Google Cloud's TPU pages (2026); HBM is what the compiler lets a program have. The network: v5e 6.4 Tbit/s for 256
+# chips, v5p 50 Gbit/s a chip, v6e 4 x 200 Gbit/s for a host of 8 chips.
 CHIPS = {
-  "v4": Chip(275e12, 32e9, 1228e9, 300e9),
-  "v5e": Chip(197e12, 16e9, 819e9, 200e9),
-  "v5p": Chip(459e12, 95e9, 2765e9, 600e9),
-  "v6e": Chip(918e12, 32e9, 1640e9, 448e9),
+  "v5e": Chip(197e12, 15.75 * 2**30, 819e9, 200e9, 3.125e9),
+  "v5p": Chip(459e12, 95.74 * 2**30, 2765e9, 600e9, 6.25e9),
+  "v6e": Chip(918e12, 31.25 * 2**30, 1638e9, 400e9, 12.5e9),
 }
-
-_BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f32": 4, "s32": 4, "u32": 4, "f64": 8}
-_COLLECTIVE = re.compile(
-  r"= (?P<shape>\([^)]*\)|\S+) (?P<kind>all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(-start)?\("
-)
 
 
 def topology_devices(topology: str, num_slices=1):
   """(devices, chip name) of a topology like "v5e:4x4". UserError for one that libtpu does not know."""
-  os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
   from jax.experimental import topologies
 
   kind = topology.partition(":")[0]
   if kind not in CHIPS:
-    raise UserError(f"--topology={topology!r}: chips known here are {', '.join(CHIPS)}; write for example v5e:4x4")
+    raise UserError(
+      f"--topology={topology!r}: chips known here are {', '.join(CHIPS)}; write for example v5e:4x4"
+    )
+  distributed.hush_libtpu()
+  os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # Several may compile at a time.
   options = {"num_slices": num_slices} if num_slices > 1 else {}
   try:
     found = topologies.get_topology_desc(platform="tpu", topology_name=topology, **options)
-  except Exception as error:  # libtpu's own types, and ImportError without it
-    hint = "pip install libtpu" if "libtpu" in str(error) or isinstance(error, ImportError) else "see --help"
+  except Exception as error:  # libtpu's own types, and what JAX raises without it
+    hint = "pip install libtpu" if not importlib.util.find_spec("libtpu") else "see --help"
     raise UserError(f"--topology={topology!r}: {str(error).splitlines()[0][:300]} ({hint})") from error
   return found.devices, kind
 
 
-def compile_step(task, config, devices):
-  """(compiled step, mesh, abstract state) of the very training step that `loop.train` runs."""
+class Step(NamedTuple):
+  """A training step, compiled or not: where it does not fit, `program` is None and `complaint` XLA's message."""
+
+  program: Any
+  complaint: str
+  abstract: loop.State
+  flops: float  # of the matrix products of all chips together
+  tokens: int  # target positions of a global batch
+  devices: int
+
+
+def compile_step(task, config, devices, chip: Chip) -> Step:
+  """Compiles the very training step that `loop.train` runs.
+
+  Raises UserError for a mesh or batch that does not fit the devices.
+  """
   mesh = sharding.make_mesh(config.mesh, devices)
   optimizer = make_optimizer(config.optimizer, config.model.d_model)
   abstract = loop.abstract_state(task, optimizer, sharding.rules_of(config.mesh), mesh)
   shapes = task.batch_shapes()
   for name, shape in shapes.items():
-    sharding.check_rows(name, shape.shape[0], mesh, config.train.accumulate)
+    sharding.check_rows(name, shape.shape, mesh, config.train.accumulate)
   rows = sharding.batch_sharding(mesh)
   batch = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows) for name, x in shapes.items()}
   stop = jax.ShapeDtypeStruct((sharding.batch_devices(mesh),), jnp.int32, sharding=rows)
   step = loop.make_train_step(task, optimizer, config, abstract, mesh)
-  with jax.set_mesh(mesh):
-    return step.lower(abstract, batch, stop).compile(), mesh, abstract
+  # What asks JAX where it runs must hear of the chip that is compiled for.
+  with jax.set_mesh(mesh), mock.patch.object(jax, "default_backend", lambda: devices[0].platform):
+    traced = step.trace(abstract, batch, stop)
+    lowered = traced.lower()
+  found = Step(None, "", abstract, matmul_flops(traced.jaxpr.jaxpr), shapes["targets"].size, mesh.size)
+  if (state := bytes_per_device(abstract)) > chip.hbm:
+    return found._replace(
+      complaint=f"the state alone takes {state / 2**30:.2f}G of {chip.hbm / 2**30:.2f}G of HBM"
+    )
+  try:
+    with _without_cache():
+      return found._replace(program=lowered.compile())
+  except jax.errors.JaxRuntimeError as error:
+    if "RESOURCE_EXHAUSTED" not in str(error):
+      raise
+    return found._replace(complaint=str(error).removeprefix("RESOURCE_EXHAUSTED: "))
+
+
+def matmul_flops(jaxpr) -> float:
+  """Operations of all matrix products and convolutions, each loop's as often as it runs. (XLA's own count has a
+  loop's body once.)"""
+  total = 0.0
+  for eqn in jaxpr.eqns:
+    if eqn.primitive.name in ("dot_general", "conv_general_dilated"):
+      left, right, out = (x.aval.shape for x in (*eqn.invars, *eqn.outvars))
+      if eqn.primitive.name == "dot_general":
+        summed = math.prod(left[axis] for axis in eqn.params["dimension_numbers"][0][0])
+      else:
+        summed = math.prod(right) / right[eqn.params["dimension_numbers"].rhs_spec[0]]
+      total += 2 * math.prod(out) * summed
+    times = eqn.params.get("length", 1) if eqn.primitive.name == "scan" else 1
+    if eqn.primitive.name == "shard_map":  # traced with the shapes of one device
+      times = math.prod(eqn.params["mesh"].shape[axis] for axis in eqn.params["newly_manual_axes"])
+    total += times * sum(map(matmul_flops, core.jaxprs_in_params(eqn.params)))
+  return total
+
+
+@contextlib.contextmanager
+def _without_cache():
+  """The persistent compilation cache writes programs for hardware that is not there, but cannot read them."""
+  from jax.experimental.compilation_cache import compilation_cache
+
+  enabled = jax.config.jax_enable_compilation_cache
+  jax.config.update("jax_enable_compilation_cache", False)
+  compilation_cache.reset_cache()  # JAX asks once a process whether there is one
+  try:
+    yield
+  finally:
+    jax.config.update("jax_enable_compilation_cache", enabled)
+    compilation_cache.reset_cache()
 
 
 def bytes_per_device(tree) -> int:
@@ -80,79 +149,91 @@ def bytes_per_device(tree) -> int:
   return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in leaves)
 
 
-def collectives(hlo: str) -> dict[str, tuple[int, int]]:
-  """{kind: (how many, bytes of their results on one device)} of a compiled program's text."""
-  found = {}
-  for match in _COLLECTIVE.finditer(hlo):
-    size = sum(
-      _BYTES.get(kind, 4) * math.prod(int(n) for n in dims.split(",") if n)
-      for kind, dims in re.findall(r"(\w+)\[([\d,]*)\]", match["shape"])
-    )
-    count, total = found.get(match["kind"], (0, 0))
-    found[match["kind"]] = (count + 1, total + size)
-  return found
+def largest_buffers(step: Step, count=5) -> list[tuple[str, int]]:
+  """(name, bytes on one device) of the largest leaves of the state, and of what XLA names when it gives up."""
+  leaves = jax.tree_util.tree_leaves_with_path(step.abstract)
+  buffers = [(sharding.path_name(path), bytes_per_device(leaf)) for path, leaf in leaves]
+  for size, unit, text in re.findall(
+    r"Size: ([\d.]+)([KMG]?)\n(.*?)(?=\n\s*\n|$)", step.complaint, re.DOTALL
+  ):
+    shape = re.search(r"Shape: (\S+\])", text)
+    operator = re.search(r'op_name="([^"]*)"', text)
+    name = " ".join(found[1] for found in (shape, operator) if found)
+    buffers.append((name or "XLA's own", int(float(size) * 2 ** {"": 0, "K": 10, "M": 20, "G": 30}[unit])))
+  return sorted(buffers, key=lambda buffer: -buffer[1])[:count]
 
 
-def largest_buffers(abstract, count=5) -> list[tuple[str, int]]:
-  """(name, bytes on one device) of the largest leaves of the state."""
-  leaves = jax.tree_util.tree_leaves_with_path(abstract)
-  sizes = [(jax.tree_util.keystr(path, simple=True, separator="/"), bytes_per_device(leaf)) for path, leaf in leaves]
-  return sorted(sizes, key=lambda pair: -pair[1])[:count]
+def report(step: Step, chip: Chip) -> dict:
+  """Memory of one chip, collectives, arithmetic, and the roofline of a step.
 
-
-def report(compiled, abstract, chip: Chip, tokens: int) -> dict:
-  """Memory of one chip, collectives, FLOPs, and the roofline of a step, from the compiled program.
-
-  tokens: target tokens of a global batch. The bound is the slowest of arithmetic, HBM traffic and interconnect
-  traffic, each at its published peak: real steps are slower.
+  The bound is the slowest of arithmetic, HBM, links and network, each at its published peak and all at once:
+  real steps are slower. MFU is the part of it in which the matrix units would work.
   """
-  memory = compiled.memory_analysis()
-  cost = compiled.cost_analysis()
-  sent = collectives(compiled.as_text())
-  devices = len(jax.tree.leaves(abstract)[0].sharding.device_set)
-  peak = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-  peak += memory.temp_size_in_bytes + memory.generated_code_size_in_bytes
-  flops = cost.get("flops", 0.0)
+  found = {
+    "devices": step.devices,
+    "tokens": step.tokens,
+    "parameter_bytes": bytes_per_device(step.abstract.params),
+    "optimizer_bytes": bytes_per_device(step.abstract.opt_state),
+    "hbm_bytes": chip.hbm,
+    "flops_per_device": step.flops / step.devices,
+    "fits": step.program is not None,
+    "complaint": step.complaint.partition("\n")[0],
+  }
+  if not found["fits"]:
+    return found
+  memory = step.program.memory_analysis()
+  program = hlo.Program(step.program.as_text())
+  sent = collections.defaultdict(lambda: [0, 0, 0.0])
+  for x in program.collectives():
+    sent[x.kind] = [a + b for a, b in zip(sent[x.kind], (x.times, x.times * x.bytes, x.sent), strict=True)]
+  between = sent.get("between slices", [0, 0, 0.0])[2]
   seconds = {
-    "arithmetic": flops / chip.flops,
-    "HBM": cost.get("bytes accessed", 0.0) / chip.hbm_bandwidth,
-    # A ring all-reduce sends each byte twice, the others once.
-    "interconnect": sum(size * (2 if kind == "all-reduce" else 1) for kind, (_, size) in sent.items())
-    / chip.interconnect,
+    "arithmetic": found["flops_per_device"] / chip.flops,
+    "HBM": program.hbm_bytes() / chip.hbm_bandwidth,
+    "links": (sum(x[2] for x in sent.values()) - between) / chip.links,
+    "network between slices": between / chip.network,
   }
   bound = max(seconds.values())
-  return {
-    "devices": devices,
-    "parameter_bytes": bytes_per_device(abstract.params),
-    "optimizer_bytes": bytes_per_device(abstract.opt_state),
+  state = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+  return found | {
     "activation_bytes": memory.temp_size_in_bytes,
-    "peak_bytes": peak,
-    "hbm_bytes": chip.hbm,
-    "fits": peak <= chip.hbm,
-    "collectives": sent,
-    "flops_per_device": flops,
+    "peak_bytes": state + memory.temp_size_in_bytes + memory.generated_code_size_in_bytes,
+    "collectives": dict(sent),
+    "unknown_loops": program.unknown_loops,
     "seconds": seconds,
-    "step_seconds_bound": bound,
-    "mfu_bound": seconds["arithmetic"] / bound if bound else 0.0,
-    "tokens_per_second_bound": tokens / bound if bound else 0.0,
+    "step_seconds": bound,
+    "mfu": seconds["arithmetic"] / bound,
+    "tokens_per_second": step.tokens / bound,
   }
 
 
 def rows(found: dict) -> list[tuple[str, str, str]]:
   """The report as (name, value, note) rows."""
   mib = lambda size: f"{size / 2**20:,.1f} MiB"
+  hbm = f"of {mib(found['hbm_bytes'])}: {'fits' if found['fits'] else 'DOES NOT FIT'}"
   table = [
-    ("chips", str(found["devices"]), ""),
+    ("chips", str(found["devices"]), f"{found['tokens']:,} target tokens a step"),
     ("parameters", mib(found["parameter_bytes"]), "a chip"),
     ("optimizer state", mib(found["optimizer_bytes"]), "a chip"),
-    ("activations and temporaries", mib(found["activation_bytes"]), "a chip"),
-    ("peak", mib(found["peak_bytes"]), f"of {mib(found['hbm_bytes'])}: {'fits' if found['fits'] else 'DOES NOT FIT'}"),
-    ("arithmetic", f"{found['flops_per_device'] / 1e9:,.1f} GFLOP", "a chip and step"),
   ]
-  table += [(kind, f"{count} x", f"{mib(size)} a step") for kind, (count, size) in found["collectives"].items()]
-  table += [(f"bound by {name}", f"{1e3 * value:,.2f} ms", "") for name, value in found["seconds"].items()]
+  if not found["fits"]:
+    return [*table, ("peak", "", hbm), ("compiler", found["complaint"], "")]
   table += [
-    ("step, at best", f"{1e3 * found['step_seconds_bound']:,.2f} ms", f"MFU {found['mfu_bound']:.0%}"),
-    ("target tokens/s, at best", f"{found['tokens_per_second_bound']:,.0f}", "prediction, not run"),
+    ("activations and temporaries", mib(found["activation_bytes"]), "a chip"),
+    ("peak", mib(found["peak_bytes"]), hbm),
+    ("matrix products", f"{found['flops_per_device'] / 1e9:,.1f} GFLOP", "a chip and step"),
   ]
-  return table
+  table += [
+    (kind, f"{count} x", f"{mib(size)} a step, of which a chip sends {mib(sent)}")
+    for kind, (count, size, sent) in found["collectives"].items()
+  ]
+  if found["unknown_loops"]:
+    table.append(("loops of unknown length", str(found["unknown_loops"]), "counted as if they ran once"))
+  table += [
+    (f"bound by {name}", f"{1e3 * value:,.2f} ms", "") for name, value in found["seconds"].items() if value
+  ]
+  return [
+    *table,
+    ("step, at best", f"{1e3 * found['step_seconds']:,.2f} ms", f"MFU at most {found['mfu']:.0%}"),
+    ("target tokens/s, at best", f"{found['tokens_per_second']:,.0f}", "prediction, not run"),
+  ]

@@ -1,5 +1,4 @@
-"""Checkpoint averaging (Vaswani et al. 2017, section 6.1: the last 5 checkpoints of base, the last 20 of
-big)."""
+"""Checkpoint averaging (Vaswani et al. 2017, section 6.1: the last 5 of base, the last 20 of big)."""
 
 import json
 

@@ -1,9 +1,8 @@
 """Checkpoints by Orbax: asynchronous, atomic, keep-last-n, opened on any number of devices.
 
-WORKDIR/checkpoints/STEP/ holds the items `params` and `rest` (all else of the training state), and on a local
-disk `checksums.json` with size and CRC-32 of every file, written before the directory gets its final name. A
-checkpoint that is truncated, changed or incomplete is therefore found out before it is used. WORKDIR/average/
-holds `params`.
+WORKDIR/checkpoints/STEP/ holds the items `params` and `rest` (all else of the training state), WORKDIR/average/
+holds `params`. On a local disk each has a `checksums.json` with size and CRC-32 of every file, written before
+the directory gets its final name: what is truncated, changed or incomplete is found out before it is used.
 """
 
 import contextlib
@@ -25,8 +24,7 @@ from jax.experimental import multihost_utils
 from attention_zoo.errors import UserError
 
 logger = logging.getLogger(__name__)
-# Orbax reports every file operation at level INFO, expected conditions at WARNING, and at ERROR what it
-# raises anyway.
+# Orbax reports file operations at INFO, expected conditions at WARNING, and at ERROR what it raises anyway.
 absl_logging.get_absl_logger().addFilter(lambda record: "/orbax/" not in record.pathname)
 
 CHECKSUMS = "checksums.json"
@@ -35,8 +33,7 @@ CHECKSUMS = "checksums.json"
 class Checkpoints:
   """The checkpoints of one run. Every process must make the same calls in the same order.
 
-  workdir: local or gs:// path. keep: how many of the newest stay. metadata: a JSON value stored with each
-  checkpoint.
+  workdir: local or gs:// path. keep: how many of the newest stay. metadata: a JSON value stored with each.
   """
 
   def __init__(self, workdir, keep=5, metadata=None):
@@ -57,8 +54,7 @@ class Checkpoints:
       raise UserError(f"cannot use {self.directory}: {error}") from error
 
   def save(self, step: int, state) -> None:
-    """Copies the state off the devices and writes it in the background. state: a NamedTuple with a field
-    params.
+    """Copies the state (a NamedTuple with a field params) off the devices and writes it in the background.
 
     Raises UserError when there is no room for this save or the one before could not be written; older
     checkpoints stay as they are.
@@ -72,17 +68,9 @@ class Checkpoints:
       self._manager.save(step, args=items, force=True, custom_metadata=self._metadata)
 
   def _check_room(self, state):
-    """Writers in many threads fail in many ways on a full disk: better not to begin."""
-    if _is_local(self.directory):
-      needed = sum(
-        shard.data.nbytes
-        for x in jax.tree.leaves(state)
-        for shard in x.addressable_shards
-        if not shard.replica_id
-      )
-      free = shutil.disk_usage(self.directory).free
-      if free < needed:
-        self._cannot_write(f"it takes {needed:,} bytes and {free:,} are free")
+    shards = (shard for x in jax.tree.leaves(state) for shard in x.addressable_shards if not shard.replica_id)
+    if problem := _no_room(self.directory, sum(shard.data.nbytes for shard in shards)):
+      self._cannot_write(problem)
 
   def _cannot_write(self, reason, cause=None):
     raise UserError(
@@ -102,11 +90,7 @@ class Checkpoints:
       if jax.process_index() == 0:
         for remains in self.directory.glob(f"{self._saving}.orbax-checkpoint-tmp"):
           remains.rmtree(missing_ok=True)
-      # TensorStore puts the system's error number into its text.
-      number = error.errno if isinstance(error, OSError) else re.search(r"os_error_code='(\d+)'", str(error))
-      number = int(number[1]) if isinstance(number, re.Match) else number
-      reason = os.strerror(number) if number else str(error).strip().splitlines()[0][:300]
-      self._cannot_write(reason, error)
+      self._cannot_write(_reason(error), error)
 
   def wait(self) -> None:
     """Returns when the last save is on disk under its final name."""
@@ -122,8 +106,7 @@ class Checkpoints:
     return steps(self.directory.parent)
 
   def restore(self, abstract_state, step=None):
-    """(state, step) of the newest checkpoint that is whole (or of the step asked for), or None where there is
-    none.
+    """(state, step) of the newest checkpoint that is whole, or of the step asked for; None without one.
 
     abstract_state: the state's tree of ShapeDtypeStruct, with the shardings it shall have: these alone decide
     where it goes. A damaged checkpoint is reported, moved to WORKDIR/damaged/ and the one before is taken;
@@ -185,6 +168,19 @@ class Checkpoints:
       _write_checksums(directory)
 
 
+def _no_room(directory, needed) -> str:
+  """Writers in many threads fail in many ways on a full disk: better not to begin. '' where there is room."""
+  free = shutil.disk_usage(directory).free if _is_local(directory) else needed
+  return f"it takes {needed:,} bytes and {free:,} are free" if free < needed else ""
+
+
+def _reason(error) -> str:
+  """What went wrong while writing, in a few words. TensorStore puts the system's error number into its text."""
+  number = error.errno if isinstance(error, OSError) else re.search(r"os_error_code='(\d+)'", str(error))
+  number = int(number[1]) if isinstance(number, re.Match) else number
+  return os.strerror(number) if number else str(error).strip().splitlines()[0][:300]
+
+
 def _absolute(path) -> epath.Path:
   return epath.Path(path) if "://" in str(path) else epath.Path(pathlib.Path(path).absolute())
 
@@ -215,8 +211,7 @@ def _write_checksums(directory) -> None:
 
 
 def damage(directory) -> str:
-  """What is wrong with the files of a checkpoint, or ''. On remote storage, which checks itself, always
-  ''."""
+  """What is wrong with a checkpoint's files, or ''; always '' on remote storage, which checks itself."""
   if not _is_local(directory):
     return ""
   directory = pathlib.Path(directory)
@@ -243,8 +238,7 @@ def read_metadata(workdir, step: int):
 
 
 def params_directory(workdir, checkpoint="average") -> epath.Path:
-  """The directory of the parameters that 'average', 'latest' or a step means; UserError where there is
-  none."""
+  """The directory of the parameters that 'average', 'latest' or a step means; UserError without one."""
   workdir = epath.Path(workdir)
   found = steps(workdir)
   if checkpoint == "average":
@@ -278,8 +272,7 @@ def params_directory(workdir, checkpoint="average") -> epath.Path:
 def load_params(workdir, checkpoint="average") -> dict:
   """The parameters, as nested dicts of numpy arrays: no mesh, no optimizer state, no devices of the past.
 
-  workdir: local or gs:// path. checkpoint: 'average', 'latest' or a step. UserError where it is missing or
-  damaged.
+  workdir: local or gs:// path. checkpoint: 'average', 'latest' or a step; UserError if missing or damaged.
   """
   return read_params(params_directory(workdir, checkpoint))
 
@@ -291,8 +284,7 @@ def abstract_params(directory) -> dict:
 
 
 def read_params(directory, part=None) -> dict:
-  """Nested dict of numpy arrays from a params directory. part: what to read of `abstract_params`; default
-  all."""
+  """Nested dict of numpy arrays from a params directory. part: what to read of `abstract_params`, or all."""
   part = abstract_params(directory) if part is None else part
   as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), part)
   with ocp.PyTreeCheckpointer() as checkpointer:
@@ -302,10 +294,11 @@ def read_params(directory, part=None) -> dict:
 
 
 def write_params(directory, params, files: dict[str, str]) -> None:
-  """Replaces `directory` with one that holds `params` and text files, with checksums; atomic on a local
-  disk."""
+  """Replaces `directory` with one of `params` and text files, with checksums; atomic on a local disk."""
   directory = _absolute(directory)
   temporary = directory.parent / (directory.name + ".tmp")
+  if problem := _no_room(directory.parent, sum(leaf.nbytes for leaf in jax.tree.leaves(params))):
+    raise UserError(f"cannot write {directory}: {problem}")
   try:
     if temporary.exists():
       temporary.rmtree()
@@ -322,6 +315,7 @@ def write_params(directory, params, files: dict[str, str]) -> None:
     temporary.rename(directory)
     if old.exists():
       old.rmtree()
-  except OSError as error:
-    shutil.rmtree(temporary, ignore_errors=True)
-    raise UserError(f"cannot write {directory}: {error}") from error
+  except (OSError, ValueError, RuntimeError) as error:
+    with contextlib.suppress(OSError):
+      temporary.rmtree(missing_ok=True)
+    raise UserError(f"cannot write {directory}: {_reason(error)}") from error

@@ -1,5 +1,4 @@
-"""Several processes, one training run: JAX's multi-controller runtime, started from the environment or by
-hand.
+"""Several processes, one training run: JAX's multi-controller runtime, from the environment or by hand.
 
 A process that dies ends the others: JAX notices when its heartbeat stays away, says which one it was, and
 aborts (exit code 134, SIGABRT). All started again, they resume from the newest checkpoint.
@@ -17,6 +16,23 @@ import jax
 from attention_zoo.errors import UserError
 
 
+def tpu_chips() -> list[str]:
+  return glob.glob("/dev/accel*") + glob.glob("/dev/vfio/[0-9]*")
+
+
+def hush_libtpu() -> None:
+  """Where libtpu is installed to compile for TPUs elsewhere, keeps it from asking around for one and complaining."""
+  if not tpu_chips():
+    for name, value in {
+      "TPU_SKIP_MDS_QUERY": "1",
+      "TPU_WORKER_HOSTNAMES": "localhost",
+      "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+      "TPU_STDERR_LOG_LEVEL": "3",
+      "TPU_MIN_LOG_LEVEL": "3",
+    }.items():
+      os.environ.setdefault(name, value)
+
+
 def launcher() -> str:
   """What started several processes together, as the environment shows it: 'slurm', 'ompi', 'tpu' or ''."""
   env = os.environ
@@ -25,23 +41,21 @@ def launcher() -> str:
   if int(env.get("OMPI_COMM_WORLD_SIZE", 1)) > 1:
     return "ompi"
   hosts = env.get("TPU_PROCESS_ADDRESSES", env.get("TPU_WORKER_HOSTNAMES", ""))
-  chips = glob.glob("/dev/accel*") + glob.glob("/dev/vfio/[0-9]*")
-  on_tpu_vm = bool(chips) and importlib.util.find_spec("libtpu") is not None
+  on_tpu_vm = bool(tpu_chips()) and importlib.util.find_spec("libtpu") is not None
   if "tpu" in env.get("JAX_PLATFORMS", "tpu") and ("," in hosts or on_tpu_vm):
     return "tpu"
   return ""
 
 
 def initialize(coordinator=None, num_processes=None, process_id=None, *, timeout=300, heartbeat=60) -> None:
-  """Joins this process to the others; does nothing where it is the only one. Call it before anything asks for
-  devices.
+  """Joins this process to the others, if there are any. Call it before anything asks for devices.
 
   With no arguments: Cloud TPU, Slurm and Open MPI say who the others are. Otherwise all three are needed: the
   coordinator's host:port (process 0 listens there), the number of processes, and which of them this is.
 
-  timeout: seconds until the others must have come; then the process says so and exits with code 2. heartbeat:
-  seconds after which a silent process counts as lost. Raises UserError for arguments that are incomplete or
-  do not fit.
+  timeout: seconds until the others must have come; then the process says so and exits with code 2.
+  heartbeat: seconds after which a silent process counts as lost.
+  Raises UserError for arguments that are incomplete or do not fit.
   """
   given = (coordinator, num_processes, process_id)
   explicit = any(value is not None for value in given)

@@ -1,16 +1,17 @@
 """The one training loop. It knows no model: it sees a task object.
 
 A task has
-  init(rng) -> params                       nested dict of float32 arrays
+  init(rng) -> params
+    nested dict of float32 arrays
   loss(params, batch, rng) -> (loss_sum, sums)
-                                            rng None = no dropout. sums: dict of float32 scalars that add over
-                                            batches, with "weight" (number of target tokens), "loss", and for
-                                            translation "nll" and "correct". Rows of zeros must add nothing.
+    rng None = no dropout. sums: dict of float32 scalars that add over batches, with "weight" (number of
+    target tokens), "loss", and for translation "nll" and "correct". Rows of zeros must add nothing.
   train_batches(start_step, process_index, process_count) -> Iterator[dict of numpy]
-                                            this process' rows of each step's batch; content depends on the
-                                            step alone
-  eval_batches(split) -> Iterable[dict of numpy]      all rows
-  batch_shapes() -> dict of jax.ShapeDtypeStruct      of a global training batch
+    this process' rows of each step's batch; content depends on the step alone
+  eval_batches(split) -> Iterable[dict of numpy]
+    all rows
+  batch_shapes() -> dict of jax.ShapeDtypeStruct
+    of a global training batch
 
 The loop minimises loss_sum / weight of the global batch. Exit codes: 75 (EX_TEMPFAIL) after SIGTERM, with
 everything saved: run the same command again; 3 when too many steps in a row were not finite.
@@ -38,8 +39,7 @@ from attention_zoo.training.workdir import prepare_workdir
 
 
 class State(NamedTuple):
-  """All that training needs to go on: steps counts finished steps, nonfinite those of them that were
-  skipped."""
+  """All that training needs to go on. steps: finished ones; nonfinite: those of them that were skipped."""
 
   params: Any
   opt_state: Any
@@ -89,8 +89,7 @@ def init_state(task, optimizer, seed) -> State:
 def make_train_step(task, optimizer, config, abstract, mesh):
   """jit of (state, batch, stop) -> (state, metrics), its state donated.
 
-  stop: one int a batch device, not 0 where that process was told to stop; metrics["stop"] is the same on all
-  of them.
+  stop: one int a batch device, not 0 where that process was told to stop; metrics["stop"]: any was.
   """
   accumulate = config.train.accumulate
   value_and_gradient = jax.value_and_grad(task.loss, has_aux=True)
@@ -120,8 +119,7 @@ def make_train_step(task, optimizer, config, abstract, mesh):
     rng = jax.random.fold_in(jax.random.key(config.train.seed), state.steps)
     sums, gradients = sums_and_gradients(state.params, batch, rng)
     gradients = jax.tree.map(lambda g: g / sums["weight"], gradients)
-    # One pass over the gradients gives their norm and the first leaf that is not finite; the loss counts as
-    # the last.
+    # One pass over the gradients gives their norm and the first leaf that is not finite; last comes the loss.
     squares = jnp.stack([jnp.sum(jnp.square(g.astype(jnp.float32))) for g in jax.tree.leaves(gradients)])
     bad = ~jnp.isfinite(jnp.append(squares, sums["loss"]))
     finite = ~jnp.any(bad)
@@ -158,8 +156,7 @@ def make_train_step(task, optimizer, config, abstract, mesh):
 
 
 def make_evaluate(task, mesh):
-  """evaluate(params, split) -> summary over all of the split's batches without dropout, or {} where it has
-  none."""
+  """evaluate(params, split) -> summary over all batches of the split, without dropout; {} if it has none."""
 
   @functools.partial(jax.jit, out_shardings=NamedSharding(mesh, P()))
   def sums_of(params, batch):
@@ -200,8 +197,7 @@ def _sigterm():
 
 
 def train(task, config, workdir, quiet=False) -> State:
-  """Trains until config.train.steps, from the newest checkpoint in workdir if there is one; returns the
-  state.
+  """Trains until config.train.steps, from the newest checkpoint in workdir if there is one.
 
   Raises UserError for a workdir of another config, a mesh, rule or batch that does not fit, and storage that
   cannot be written; Preempted (exit code 75) after SIGTERM to any process; Diverged (exit code 3).
@@ -210,7 +206,7 @@ def train(task, config, workdir, quiet=False) -> State:
     prepare_workdir(workdir, config)
     mesh = sharding.make_mesh(config.mesh)
     for name, shape in task.batch_shapes().items():
-      sharding.check_rows(name, shape.shape[0], mesh, config.train.accumulate)
+      sharding.check_rows(name, shape.shape, mesh, config.train.accumulate)
     optimizer = make_optimizer(config.optimizer, config.model.d_model)
     abstract = abstract_state(task, optimizer, sharding.rules_of(config.mesh), mesh)
     checkpoints = Checkpoints(workdir, config.train.keep, metadata={"config": config.to_dict()})

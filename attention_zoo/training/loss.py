@@ -1,7 +1,7 @@
 """Label-smoothed cross-entropy, from logits or fused with the output projection.
 
-With label smoothing eps (Szegedy et al. 2016, in the form of Tensor2Tensor) the target distribution q has 1 -
-eps on the target and eps / (V - 1) on each other entry. The loss is the cross-entropy of q with softmax(z),
+With label smoothing eps (Szegedy et al. 2016, in the form of Tensor2Tensor) the target distribution q has
+1 - eps on the target and eps / (V - 1) on each other entry. The loss is its cross-entropy with softmax(z),
 
   loss = lse(z) - sum_v q_v z_v = lse(z) - (1 - eps - o) z_target - o sum_v z_v,     o = eps / (V - 1),
 
@@ -112,8 +112,7 @@ def _on_own_rows(hidden_MD, embedding_VD, targets_M, weights_M, label_smoothing,
 
 
 def _chunks(hidden_MD, embedding_VD, targets_M, weights_M, label_smoothing, chunk, gradient):
-  """(sums, hidden gradient or None, float32 embedding gradient or None), one chunk of rows after the
-  other."""
+  """(sums, hidden gradient or None, float32 embedding gradient or None), chunk by chunk of the rows."""
   M, D = hidden_MD.shape
   V = embedding_VD.shape[0]
   operand_VD = embedding_VD.astype(hidden_MD.dtype)

@@ -16,8 +16,7 @@ from attention_zoo.errors import UserError
 
 
 def summarize(sums: dict) -> dict:
-  """Means over the weight: {'loss': l, 'nll': n, 'correct': c, 'weight': w} -> loss, nll, perplexity,
-  accuracy, weight.
+  """Means over the weight: sums loss, nll, correct, weight -> loss, nll, perplexity, accuracy, weight.
 
   perplexity is exp(nll), or exp(loss) where no nll is given; other sums become means under their own name.
   """
@@ -33,8 +32,7 @@ def summarize(sums: dict) -> dict:
 
 
 class Meter:
-  """Adds up the sums of steps and the time they took. The clock starts when the first step (compilation) is
-  done."""
+  """Adds up the sums of steps and their time; the clock starts after the first step, which compiles."""
 
   def __init__(self):
     self._sums, self._timed_weight, self._seconds, self._start = {}, 0.0, 0.0, None
@@ -78,8 +76,7 @@ class Metrics:
     self._progress = _Progress(step, total_steps, quiet)
 
   def write(self, step: int, split: str, values: dict) -> None:
-    """One record: {'step', 'split', ...values} in the file, `split/name` curves in TensorBoard, a line on
-    screen."""
+    """One record: {'step', 'split', ...values} in the file, `split/name` in TensorBoard, a line on screen."""
     if not self._enabled:
       return
     record = {"step": step, "split": split, "time": time.time(), **values}
@@ -113,8 +110,7 @@ def _writing(path):
 
 
 class _Appender:
-  """A file that grows. Object stores cannot append: there the whole is written again, which is small
-  enough."""
+  """A file that grows. Object stores cannot append: there the whole, which is small, is written again."""
 
   def __init__(self, path, start=b""):
     self._path, self._remote = epath.Path(path), "://" in str(path)

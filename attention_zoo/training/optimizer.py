@@ -7,8 +7,7 @@ from attention_zoo.training.schedule import make_schedule
 
 
 def make_optimizer(optimizer, d_model: int) -> optax.GradientTransformation:
-  """Adam (Kingma and Ba 2015), Adafactor (Shazeer and Stern 2018) or SM3 (Anil et al. 2019) under the
-  schedule.
+  """Adam (Kingma and Ba 2015), Adafactor (Shazeer and Stern 2018) or SM3 (Anil et al. 2019), scheduled.
 
   optimizer: the config group. Gradients are clipped to the global norm clip_norm first, unless that is 0.
   """

@@ -7,16 +7,16 @@ from attention_zoo.errors import UserError
 
 
 def make_schedule(optimizer, d_model: int) -> optax.Schedule:
-  """The learning rate as a function of the number of updates made so far (0 before the first, as Optax
-  counts).
+  """The learning rate as a function of the number of updates made so far (0 before the first, as in Optax).
 
-  With step = updates + 1, c = optimizer.learning_rate and w = optimizer.warmup_steps:
+  With step = updates + 1, c = learning_rate, w = warmup_steps, n = decay_steps, r = decay_rate and
+  e = end_factor, and with u = max(step - w, 0) / n, since the decays begin where the warmup ends:
 
-    inverse_sqrt  c d_model^-0.5 min(step^-0.5, step w^-1.5)          (Vaswani et al. 2017, eq. 3, has c = 1)
-    exponential   c min(step / w, 1) max(r^((step - w) / n), e)       r = decay_rate, n = decay_steps, e =
-    end_factor cosine        c min(step / w, 1) (e + (1 - e) (1 + cos(pi min((step - w) / n, 1))) / 2)
+    inverse_sqrt   c d_model^-0.5 min(step^-0.5, step w^-1.5)        (Vaswani et al. 2017, eq. 3, has c = 1)
+    exponential    c min(step / w, 1) max(r^u, e)
+    cosine         c min(step / w, 1) (e + (1 - e) (1 + cos(pi min(u, 1))) / 2)
 
-  The decays begin where the warmup ends.
+  Raises UserError for another name.
   """
   warmup = max(optimizer.warmup_steps, 1)
   factor, end = optimizer.learning_rate, optimizer.end_factor

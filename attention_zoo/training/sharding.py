@@ -166,6 +166,34 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, P(BATCH_AXES))
 
 
+def keep_rows(rows: int):
+  """A Flax interceptor: whatever a module returns for `rows` rows stays split by rows, as the batch is.
+
+  Left alone, XLA may rather move activations to where the parts of a parameter lie (under fsdp, features of the
+  embedding) than gather the parameter. Does nothing where no mesh is set (`jax.set_mesh`).
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  axes = tuple(axis for axis in BATCH_AXES if mesh.shape.get(axis, 1) > 1)
+
+  def place(x):
+    if x.ndim < 2 or x.shape[0] != rows:
+      return x
+    return jax.lax.with_sharding_constraint(x, P(axes, *(P.UNCONSTRAINED,) * (x.ndim - 1)))
+
+  def intercept(method, args, kwargs, context):
+    out = method(*args, **kwargs)
+    return jax.tree.map(place, out) if axes and context.method_name == "__call__" else out
+
+  return intercept
+
+
+def gather_rows(table):
+  """A table [V, D] with its rows whole, for lookups: XLA cannot well move what it looks up in parts of rows."""
+  if jax.sharding.get_abstract_mesh().empty:
+    return table
+  return jax.lax.with_sharding_constraint(table, P(P.UNCONSTRAINED, None))
+
+
 def batch_devices(mesh: Mesh) -> int:
   """Into how many parts the rows of a batch are split."""
   return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
@@ -191,14 +219,16 @@ def process_rows(mesh: Mesh, process=None) -> tuple[int, int]:
   return groups.index(tuple(sorted(parts[process]))), len(groups)
 
 
-def check_rows(name, rows: int, mesh: Mesh, accumulate=1) -> None:
-  """Raises UserError unless a global batch of `rows` rows splits evenly."""
-  parts = batch_devices(mesh) * accumulate
+def check_rows(name, shape, mesh: Mesh, accumulate=1) -> None:
+  """Raises UserError unless a global batch of this shape, rows first, splits evenly."""
+  parts, rows = batch_devices(mesh) * accumulate, shape[0]
   if rows % parts:
     micro = f" x {accumulate} accumulated micro-batches" if accumulate > 1 else ""
+    tokens = math.ceil(rows / parts) * parts * math.prod(shape[1:])
     raise UserError(
       f"the batch's {name} has {rows} rows, which {batch_devices(mesh)} devices{micro} cannot share evenly: "
-      f"choose config.data.batch_tokens and row_length so that the rows are a multiple of {parts}"
+      f"choose config.data.batch_tokens (for example {tokens}) and row_length so that the rows are a multiple "
+      f"of {parts}"
     )
 
 
@@ -206,5 +236,5 @@ def put_batch(batch: dict, mesh: Mesh, accumulate=1) -> dict:
   """Global arrays from this process' rows (`process_rows`) of a batch of numpy arrays."""
   count = process_rows(mesh)[1]
   for name, rows in batch.items():
-    check_rows(name, rows.shape[0] * count, mesh, accumulate)
+    check_rows(name, (rows.shape[0] * count, *rows.shape[1:]), mesh, accumulate)
   return jax.make_array_from_process_local_data(batch_sharding(mesh), batch)

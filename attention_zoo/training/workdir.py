@@ -8,6 +8,7 @@ import jax
 from etils import epath
 
 from attention_zoo.errors import UserError
+from attention_zoo.training import checkpoints
 from attention_zoo.training import config as config_lib
 
 PACKAGES = (
@@ -29,27 +30,32 @@ def write_text(path, text: str) -> None:
   temporary = path.with_name(path.name + ".tmp")
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary.write_text(text)
-    temporary.replace(path)
+    try:
+      temporary.write_text(text)
+      temporary.replace(path)
+    finally:
+      temporary.unlink(missing_ok=True)
   except OSError as error:
     raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def prepare_workdir(workdir, config) -> None:
-  """Claims a new work directory for this config, or checks that it is this config's.
+  """Claims a work directory for this config, or checks that it is this config's.
 
-  Writes config.json and versions.json (process 0 only). Call it before anything else writes there. Raises
-  UserError that shows the difference when config.json is of another config; fields in `config.MAY_CHANGE` may
-  differ.
+  Writes config.json and versions.json (process 0 only). Call it before anything else writes there.
+  Raises UserError that shows the difference when config.json is of another config; what is in
+  `config.MAY_CHANGE` may differ. A directory where a run got no further than config.json is free.
   """
   workdir = epath.Path(workdir)
   path = workdir / "config.json"
-  if path.exists():
+  trained = bool(checkpoints.steps(workdir))
+  if path.exists() and (trained or (workdir / "tokenizer.model").exists()):
     old = read_config(workdir)
     if difference := config_lib.diff(old, config, ignore=config_lib.MAY_CHANGE):
       raise UserError(
         f"{workdir} belongs to a run with another config (there -> here):\n{difference}\n"
         "Choose another workdir, or the config that the run was started with"
+        + ("" if trained else "; or delete it: it has no checkpoint yet")
       )
   if jax.process_index() == 0:
     write_text(path, config_lib.to_json(config))

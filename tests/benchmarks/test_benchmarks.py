@@ -39,7 +39,7 @@ def test_train_step(tmp_path):
   variant = found["variants"]["float32"]
   assert len(variant["seconds"]["attention_zoo"]) == 3
   if "PyTorch eager" in variant["seconds"]:
-    assert variant["max_abs_error"] < 1e-4
+    assert variant["relative_errors"][1] < 1e-4
   else:
     assert ["float32", "PyTorch eager", "not run (torch is not installed)", ""] in found["rows"]
   assert found["environment"]["processor"] and found["environment"]["versions"]["jax"]
@@ -49,7 +49,7 @@ def test_decode(tmp_path):
   found = run(decode, "decode", tmp_path, "--rows=8", "--source_length=6", "--length=5")
   for beams in found["beams"].values():
     assert len(beams["seconds"]["attention_zoo"]) == 3
-    assert all(same > 0.9 for side, same in beams["sentences_with_identical_tokens"].items() if "int8" not in side)
+    assert all(same > 0.9 for side, same in beams["sentences_with_identical_tokens"].items() if "int8" not in side and "bfloat16" not in side)
 
 
 def test_no_special_token_is_ever_among_the_candidates():

@@ -80,12 +80,13 @@ def test_the_cache_is_used_and_keyed_by_all_that_matters(tokenizer, tmp_path):
 
 def _build(model, directory, barrier):
   barrier.wait()
+  train((sentence for pair in PAIRS for sentence in pair), model, vocab_size=200)
   corpus = build_corpus(Pairs(PAIRS), "train", Tokenizer(model), max_length=50, cache_dir=directory)
   assert int(corpus.source_offsets[-1]) == len(corpus.source_tokens) > 300
 
 
 def test_processes_that_build_at_the_same_time_do_not_disturb_each_other(tmp_path):
-  train((sentence for pair in PAIRS for sentence in pair), tmp_path / "m", vocab_size=200)
+  """Each trains the vocabulary, as the processes of a run do that start on an empty work directory, and tokenises."""
   context = multiprocessing.get_context("spawn")
   barrier = context.Barrier(4)
   workers = [
@@ -108,6 +109,12 @@ def test_a_build_that_fails_leaves_nothing(tokenizer, tmp_path):
   with pytest.raises(UserError, match="line 301"):
     build_corpus(Broken(PAIRS), "train", tokenizer, max_length=50, cache_dir=tmp_path)
   assert not list(tmp_path.iterdir())
+
+
+def test_where_it_cannot_be_written_is_told(tokenizer, tmp_path):
+  (tmp_path / "file").touch()
+  with pytest.raises(UserError, match="cannot write .*file/"):
+    build_corpus(Pairs(PAIRS), "train", tokenizer, max_length=50, cache_dir=tmp_path / "file")
 
 
 def test_wrong_settings_are_told(tokenizer, tmp_path):

@@ -78,7 +78,22 @@ def test_invalid_utf8_is_located(tmp_path):
 def test_a_cut_gzip_file_is_named(tmp_path):
   (tmp_path / "train.en.gz").write_bytes(gzip.compress(b"hello\n" * 1000)[:-12])
   source = write(tmp_path, train_de="x\n")
+  for use in (source.pairs, source.fingerprint):
+    with pytest.raises(UserError, match=r"train\.en\.gz is not a whole gzip file"):
+      use("train")
+  whole = gzip.compress(b"hello\n" * 1000)
+  (tmp_path / "train.en.gz").write_bytes(whole[:12] + b"\xff" * 8 + whole[20:])
   with pytest.raises(UserError, match=r"train\.en\.gz is not a whole gzip file"):
+    source.pairs("train")
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+  def denied(self, mode):
+    raise PermissionError(13, "Permission denied")
+
+  source = write(tmp_path, train_en="a\n", train_de="x\n")
+  monkeypatch.setattr("etils.epath.gpath.PosixGPath.open", denied)
+  with pytest.raises(UserError, match=r"cannot read .*train\.en: Permission denied"):
     source.pairs("train")
 
 

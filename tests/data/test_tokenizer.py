@@ -1,9 +1,11 @@
+import concurrent.futures
 import re
 
 import pytest
 from data.texts import sentences
+from etils import epath
 
-from attention_zoo.data.tokenizer import BOS, EOS, PAD, UNK, Tokenizer, train
+from attention_zoo.data.tokenizer import BOS, EOS, PAD, UNK, Tokenizer, _write, train
 from attention_zoo.errors import UserError
 
 TEXT = sentences(2000)
@@ -40,6 +42,22 @@ def test_training_twice_gives_the_same_bytes(tmp_path, model_type, monkeypatch):
   assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
   assert Tokenizer(tmp_path / "a").fingerprint == Tokenizer(tmp_path / "b").fingerprint
   assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"], "a temporary file was left"
+
+
+def test_writers_at_the_same_time_do_not_disturb_each_other(tmp_path):
+  """Processes of several machines may have the same number: threads stand in for them."""
+  contents = [bytes([i]) * 100_000 for i in range(4)]
+  with concurrent.futures.ThreadPoolExecutor(8) as pool:
+    for done in [pool.submit(_write, epath.Path(tmp_path / "new" / "m"), contents[i % 4]) for i in range(200)]:
+      done.result()
+  assert (tmp_path / "new" / "m").read_bytes() in contents
+  assert [path.name for path in (tmp_path / "new").iterdir()] == ["m"]
+
+
+def test_where_it_cannot_be_written_is_told(tmp_path):
+  (tmp_path / "file").touch()
+  with pytest.raises(UserError, match="cannot write .*file/m: "):
+    train(TEXT, tmp_path / "file" / "m", vocab_size=300)
 
 
 def test_byte_fallback_spells_what_the_training_text_has_not(tmp_path):
@@ -94,6 +112,16 @@ def test_a_vocabulary_too_small_tells_what_is_needed(tmp_path):
 def test_wrong_settings_are_told(tmp_path, change, message):
   with pytest.raises(UserError, match=message):
     train(**dict(sentences=TEXT, path=tmp_path / "m", vocab_size=300) | change)
+
+
+def test_what_goes_wrong_with_the_sentences_is_raised_as_it_is(tmp_path):
+  def broken():
+    yield from TEXT
+    raise UserError("train.en, line 2001: invalid UTF-8")
+
+  with pytest.raises(UserError, match="^train.en, line 2001: invalid UTF-8$"):
+    train(broken(), tmp_path / "m", vocab_size=300)
+  assert not list(tmp_path.iterdir())
 
 
 def test_what_is_no_tokenizer_is_told(tmp_path):

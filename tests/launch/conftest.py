@@ -139,9 +139,9 @@ case "$*" in
     mkdir -p venv/bin
     printf '#!/bin/bash\\nPYTHONPATH={folder}/site exec {python} "$@"\\n' > venv/bin/python
     chmod +x venv/bin/python ;;
-  "-m uv pip install "*"--python venv/bin/python"*".whl[tpu]"*)
+  "-m uv pip install "*"--python venv/bin/python"*".whl[tpu,gcs]"*)
     for word in "$@"; do
-      case "$word" in *.whl\\[tpu\\]) test -f "${{word%\\[tpu\\]}}" || exit 1 ;; esac
+      case "$word" in *.whl\\[tpu,gcs\\]) test -f "${{word%\\[tpu,gcs\\]}}" || exit 1 ;; esac
     done ;;
   *) echo "python3: what is $*?" >&2; exit 1 ;;
 esac

@@ -18,7 +18,7 @@ class Place:
   """A current directory where `python -m attention_zoo.train` is a stand-in, and a grid in it."""
 
   def __init__(self, folder):
-    self.folder, self.grid = folder, folder / "grid"
+    self.folder, self.grid, self.started = folder, folder / "grid", []
 
   def plan(self, **rows):
     (self.folder / "plan.json").write_text(json.dumps(rows))
@@ -50,7 +50,17 @@ class Place:
     """The runner in a process of its own."""
     command = [sys.executable, "-m", "launch.ablation", *self.arguments(*more)]
     env = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(command, cwd=self.folder, env=env, stderr=subprocess.PIPE, text=True)
+    self.started.append(
+      subprocess.Popen(command, cwd=self.folder, env=env, stderr=subprocess.PIPE, text=True)
+    )
+    return self.started[-1]
+
+  def clean(self):
+    for process in self.started:
+      process.kill()
+      process.communicate()
+    for pid in ablation_grid.left_behind(self.grid):
+      os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture
@@ -65,7 +75,8 @@ def place(tmp_path, monkeypatch):
   monkeypatch.setenv("COLUMNS", "200")
   place = Place(tmp_path)
   place.plan()
-  return place
+  yield place
+  place.clean()
 
 
 def test_rows_run_once_and_share_the_vocabulary(place, capsys):

@@ -54,7 +54,7 @@ def test_script_one_process_per_gpu(capsys):
     "--exclusive",
   ]
   assert (
-    "/opt/zoo/bin/python -m launch.restart --srun --max_failures=5 "
+    f"/opt/zoo/bin/python {ROOT}/launch/restart.py --srun --max_failures=5 "
     "-- --config=configs/quickstart.py --workdir=runs/a\n"
   ) in script
   assert 'if [ "$code" = 75 ]' in script and 'scontrol requeue "$SLURM_JOB_ID"' in script
@@ -113,7 +113,7 @@ def test_training_arguments_arrive_unchanged(capsys, tmp_path, monkeypatch, valu
   assert result.returncode == 0, result.stderr
   cwd, *arguments = result.stdout.split("\0")[:-1]
   assert cwd == str(folder) and not (folder / "pwned").exists()
-  assert arguments == ["-m", "launch.restart", "--srun", "--max_failures=3", *train]
+  assert arguments == [f"{ROOT}/launch/restart.py", "--srun", "--max_failures=3", *train]
 
 
 @pytest.mark.parametrize(

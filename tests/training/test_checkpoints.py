@@ -1,6 +1,8 @@
 import json
 import pathlib
 import shutil
+import subprocess
+import sys
 from typing import NamedTuple
 
 import jax
@@ -253,6 +255,25 @@ def test_average_refuses(copy):
   truncate(data_file(copy, 30))
   with pytest.raises(UserError, match="30 is damaged"):
     average_lib.average(copy, steps=[10, 30])
+
+
+def test_an_average_that_finds_no_room_leaves_the_one_before(copy, monkeypatch):
+  average_lib.average(copy, last=2)
+  before = checkpoints_lib.load_params(copy)
+  code = f"""
+import resource
+from attention_zoo.training.average import average
+resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))
+average({str(copy)!r}, last=3)"""
+  done = subprocess.run([sys.executable, "-c", code], cwd=toy_task.ROOT, capture_output=True, text=True)
+  assert f"UserError: cannot write {copy}/average: File too large" in done.stderr, done.stderr
+  assert_same(checkpoints_lib.load_params(copy), before)
+  usage = shutil.disk_usage(copy)._replace(free=1000)
+  monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+  with pytest.raises(UserError, match=r"cannot write .*/average: it takes [\d,]+ bytes and 1,000 are free"):
+    average_lib.average(copy, last=3)
+  assert_same(checkpoints_lib.load_params(copy), before)
+  assert not (copy / "average.tmp").exists()
 
 
 def test_damaged_average(copy):

@@ -1,0 +1,115 @@
+"""The task that the training loop sees: what it reads, what it keeps, and what it says about wrong input."""
+
+import shutil
+
+import pytest
+from small_run import small_config
+
+import attention_zoo as zoo
+from attention_zoo import tasks
+from attention_zoo.errors import UserError
+from attention_zoo.tasks.translation import Translation
+
+
+@pytest.fixture
+def files(number_files, tmp_path):
+  """A copy of the parallel text, to be spoilt."""
+  return shutil.copytree(number_files, tmp_path / "files")
+
+
+@pytest.fixture
+def make(files, tmp_path):
+  """Makes the task on `files`; fields: {"group.name": value}."""
+
+  def make(fields=(), workdir=tmp_path / "run"):
+    config = small_config(files)
+    config.update_from_flattened_dict(dict(fields))
+    return Translation(config, workdir)
+
+  return make
+
+
+@pytest.mark.parametrize(("too_long", "done"), [("truncate", "cut there"), ("skip", "left out")])
+def test_long_sentences_are_counted_and_told_once(make, files, caplog, too_long, done):
+  for language in ("en", "de"):
+    lines = (files / f"dev.{language}").read_text().splitlines()
+    (files / f"dev.{language}").write_text("\n".join(lines[:10] + [8 * (line + " ") for line in lines[10:]]))
+  task = make({"data.too_long": too_long, "data.max_length": 32})
+  kept = len(task.corpus("dev"))
+  assert kept == {"truncate": 20, "skip": 10}[too_long]
+  assert max(task.corpus("dev").target_lengths) <= 32
+  told = f"dev: 10 of 20 pairs are longer than config.data.max_length = 32 tokens and {done}"
+  assert [record.getMessage() for record in caplog.records] == [told]
+
+
+def test_a_vocabulary_is_learnt_once_and_kept(make, files):
+  first = make().tokenizer
+  (files / "train.en").unlink()
+  again = make().tokenizer
+  assert again.vocab_size == 200 and again.fingerprint == first.fingerprint
+
+
+def test_a_vocabulary_of_another_size_is_refused(make):
+  make().tokenizer  # noqa: B018
+  with pytest.raises(UserError, match=r"tokenizer.model has 200 pieces, but config.data.vocab_size = 190"):
+    make({"data.vocab_size": 190}).tokenizer  # noqa: B018
+
+
+@pytest.mark.parametrize(
+  ("harm", "message"),
+  [
+    (lambda file: file.unlink(), r"neither .*dev\.de nor"),
+    (lambda file: file.write_text("eins\n"), r"dev\.en has 20 lines and .*dev\.de has 1"),
+    (lambda file: file.write_bytes(b"eins\n" * 18 + b"\xff\nzwei\n"), r"dev\.de, line 19: invalid UTF-8"),
+    (lambda file: file.write_bytes(b""), r"dev\.de is empty"),
+  ],
+)
+def test_what_is_wrong_with_dev_is_told_before_anything_is_learnt(make, files, tmp_path, harm, message):
+  harm(files / "dev.de")
+  with pytest.raises(UserError, match=message):
+    make().train_batches(0, 0, 1)
+  assert not (tmp_path / "run" / "tokenizer.model").exists()
+
+
+def test_what_is_wrong_with_train_leaves_no_vocabulary(make, files, tmp_path):
+  with pytest.raises(UserError, match=r"vocab_size=9000 is too large .* Set data.vocab_size to \d+ or less"):
+    make({"data.vocab_size": 9000}).train_batches(0, 0, 1)
+  lines = (files / "train.de").read_bytes().splitlines()
+  (files / "train.de").write_bytes(b"\n".join(lines[:-1] + [b"\xe4cht"]))
+  with pytest.raises(UserError, match=r"train\.de, line 1200: invalid UTF-8"):
+    make().train_batches(0, 0, 1)
+  assert not list((tmp_path / "run").glob("*"))
+
+
+@pytest.mark.parametrize(
+  ("fields", "message"),
+  [
+    ({"model.name": "transformr"}, "config.model.name = 'transformr' is not one of .*transformer"),
+    ({"model.positions": "learnt"}, "config.model: .*positions"),
+    ({"model.positions": "learned", "model.max_length": 16}, "learned positions end at config.model.max_length = 16"),
+  ],
+)
+def test_a_model_that_cannot_be_is_told(make, fields, message):
+  with pytest.raises(UserError, match=message):
+    make(fields)
+
+
+def test_a_task_that_does_not_exist_is_told(number_files, tmp_path):
+  config = small_config(number_files)
+  config.task = "translate"
+  with pytest.raises(UserError, match="config.task = 'translate' is not one of translation"):
+    tasks.make(config, tmp_path)
+
+
+@pytest.mark.parametrize(
+  ("checkpoint", "message"),
+  [("best", "'average', 'latest' or a step, not 'best'"), ("15", r"no checkpoint of step 15; it has \[20, 30, 40\]")],
+)
+def test_a_checkpoint_that_does_not_exist_is_told(tiny_run, checkpoint, message):
+  with pytest.raises(UserError, match=message):
+    zoo.load(tiny_run, checkpoint)
+
+
+def test_a_split_that_does_not_exist_is_told(tiny_run):
+  with pytest.raises(UserError, match=r"neither .*test_2020\.en nor .* there: dev, test, train"):
+    zoo.load(tiny_run).evaluate("test_2020")

@@ -1,0 +1,64 @@
+"""Lines in and lines out, as the entry points read and write them."""
+
+import io
+import sys
+import types
+
+import pytest
+
+from attention_zoo import cli
+from attention_zoo.errors import UserError
+
+
+@pytest.mark.parametrize(
+  ("content", "lines"),
+  [
+    (b"", []),
+    (b"\n", [""]),
+    (b"a\n\n b \n", ["a", "", " b "]),
+    (b"a\r\nb", ["a", "b"]),
+    ("ä\u2028b\x0cc\n".encode(), ["ä\u2028b\x0cc"]),
+  ],
+)
+def test_lines_end_where_the_file_says(tmp_path, monkeypatch, content, lines):
+  (tmp_path / "in").write_bytes(content)
+  assert cli.read_lines(tmp_path / "in") == lines
+  monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO(content)))
+  assert cli.read_lines() == lines
+
+
+def test_what_cannot_be_read_is_named(tmp_path, monkeypatch):
+  with pytest.raises(UserError, match="cannot read .*nowhere: No such file"):
+    cli.read_lines(tmp_path / "nowhere")
+  with pytest.raises(UserError, match="cannot read .*: Is a directory"):
+    cli.read_lines(tmp_path)
+  monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO(b"a\nb\xe4\n")))
+  with pytest.raises(UserError, match="standard input, line 2: not valid UTF-8"):
+    cli.read_lines()
+
+
+def test_every_item_is_one_line(tmp_path, capsys):
+  cli.write_lines(["a", "", "b\nc"], tmp_path / "new" / "out")
+  assert (tmp_path / "new" / "out").read_text() == "a\n\nb c\n"
+  cli.write_lines(["a", "b\nc"])
+  assert capsys.readouterr().out == "a\nb c\n"
+
+
+def test_what_cannot_be_written_is_told(tmp_path, monkeypatch):
+  (tmp_path / "file").touch()
+  with pytest.raises(UserError, match="cannot write .*file/out: "):
+    cli.write_lines(["a"], tmp_path / "file" / "out")
+  (tmp_path / "out").mkdir()
+  with pytest.raises(UserError, match="cannot write .*/out: .*is a directory"):
+    cli.write_lines(["a"], tmp_path / "out")
+  assert not (tmp_path / "out.tmp").exists()
+  with open("/dev/full", "w") as full:
+    monkeypatch.setattr(sys, "stdout", full)
+    with pytest.raises(UserError, match="cannot write standard output: No space left on device"):
+      cli.write_lines(["a"])
+
+
+def test_numbers_in_lists():
+  assert cli.whole("12", "steps") == 12
+  with pytest.raises(UserError, match="--steps: 'x' is not a whole number"):
+    cli.whole("x", "steps")

@@ -1,0 +1,277 @@
+"""Reading compiled programs, and compiling for TPUs that are not there."""
+
+import importlib.util
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from attention_zoo import tasks
+from attention_zoo.errors import UserError
+from attention_zoo.models.transformer import parameter_count
+from attention_zoo.training import aot, hlo
+from configs import transformer_base
+
+ROOT = pathlib.Path(__file__).parents[2]
+HEAD = "HloModule jit_step, is_scheduled=true, num_partitions=8\n\n"
+
+
+def program(body):
+  return hlo.Program(HEAD + body)
+
+
+def sent(body):
+  return [(x.kind, x.bytes, x.group, x.times) for x in program(body).collectives()]
+
+
+def test_collectives_of_every_kind_and_spelling():
+  assert sent("""
+%add (x: f32[], y: f32[]) -> f32[] {
+  ROOT %sum = f32[]{:T(128)} add(%x, %y)
+}
+
+ENTRY %main (p: f32[8,128]) -> f32[8,128] {
+  %p = f32[8,128]{1,0:T(8,128)} parameter(0)
+  %one = f32[8,128]{1,0:T(8,128)S(1)} all-reduce(%p), channel_id=1, replica_groups={{0,1,2,3,4,5,6,7}}, to_apply=%add
+  %two = (bf16[4,128]{1,0:T(4,128)(2,1)}, f32[]{:T(128)}, /*index=2*/f32[2]{0}) all-reduce(%p, %p, %p), channel_id=2, replica_groups=mesh['axis_0'=4,'axis_1'=2] {'axis_0'}, to_apply=%add
+  %three = f32[8,512]{1,0} all-gather(%p), channel_id=3, replica_groups=[2,4]<=[8], dimensions={1}
+  %four = f32[2,128]{1,0} reduce-scatter(%p), channel_id=4, replica_groups=mesh['axis_0'=4,'axis_1'=2] {'axis_0'}, to_apply=%add
+  %five = (f32[8,128]{1,0}, f32[8,1024]{1,0}) all-gather-start(%p), channel_id=5, replica_groups={}, dimensions={1}
+  %six = f32[8,1024]{1,0} all-gather-done(%five)
+  %seven = f32[8,128]{1,0} all-to-all(%p), channel_id=6, replica_groups={{0,1},{2,3},{4,5},{6,7}}, dimensions={0}
+  ROOT %eight = f32[8,128]{1,0} collective-permute(%p), channel_id=7, source_target_pairs={{0,1},{1,0}}
+}
+""") == [
+    ("all-reduce", 4096, 8, 1),
+    ("all-reduce", 1024 + 4 + 8, 4, 1),
+    ("all-gather", 16384, 4, 1),
+    ("reduce-scatter", 4096, 4, 1),
+    ("all-gather", 32768, 8, 1),
+    ("all-to-all", 4096, 2, 1),
+    ("collective-permute", 4096, 8, 1),
+  ]  # fmt: skip
+
+
+LOOP = """
+%body (t: (s32[], f32[1024])) -> (s32[], f32[1024]) {
+  %t = (s32[]{:T(128)}, f32[1024]{0:T(1024)}) parameter(0)
+  %x = f32[1024]{0:T(1024)} get-tuple-element(%t), index=1
+  %i = s32[]{:T(128)} get-tuple-element(%t), index=0
+  %r = f32[1024]{0:T(1024)} all-reduce(%x), channel_id=1, replica_groups={{0,1,2,3,4,5,6,7}}, to_apply=%add
+  ROOT %n = (s32[]{:T(128)}, f32[1024]{0:T(1024)}) tuple(%i, %r)
+}
+
+%condition (t.1: (s32[], f32[1024])) -> pred[] {
+  %limit = s32[]{:T(128)} constant(6)
+  %t.1 = (s32[]{:T(128)}, f32[1024]{0:T(1024)}) parameter(0)
+  %i.1 = s32[]{:T(128)} get-tuple-element(%t.1), index=0
+  ROOT %less = pred[]{:T(512)} compare(%i.1, %limit), direction=LT
+}
+
+ENTRY %main (p: (s32[], f32[1024])) -> (s32[], f32[1024]) {
+  %p = (s32[]{:T(128)}, f32[1024]{0:T(1024)}) parameter(0)
+  ROOT %w = (s32[]{:T(128)}, f32[1024]{0:T(1024)}) while(%p), condition=%condition, body=%body
+}
+"""
+
+
+def test_what_is_in_a_loop_counts_as_often_as_it_runs():
+  assert sent(LOOP.replace(", to_apply=%add", "")) == [("all-reduce", 4096, 8, 6)]
+  loop = program(LOOP.replace(", to_apply=%add", ""))
+  assert loop.hbm_bytes() == 6 * (2 * 4096 + 9) and not loop.unknown_loops
+  unknown = program(
+    LOOP.replace(", to_apply=%add", "").replace("s32[]{:T(128)} constant(6)", "s64[] constant(6)")
+  )
+  assert unknown.unknown_loops == 1 and unknown.hbm_bytes() == 2 * 4096 + 13
+
+
+def test_a_collective_that_was_split_up_counts_once_and_the_network_apart():
+  part = """
+%part.{} (q: bf16[4,32]) -> bf16[4,256] {{
+  %q = bf16[4,32]{{1,0}} parameter(0)
+  ROOT %g = bf16[4,256]{{1,0}} all-gather(%q), channel_id=9, replica_groups={{{{0,1,2,3,4,5,6,7}}}}, dimensions={{1}}, frontend_attributes={{chain_id="5"}}
+}}
+"""
+  assert sent(part.format(1) + part.format(2) + """
+%all-reduce-scatter.3 (r: f32[64,128]) -> f32[8,128] {
+  %r = f32[64,128]{1,0} parameter(0)
+  %whole = f32[64,128]{1,0} all-reduce(%r), channel_id=1, replica_groups={{0,1,2,3,4,5,6,7}}
+  ROOT %mine = f32[8,128]{1,0} dynamic-slice(%whole, %c, %c), dynamic_slice_sizes={8,128}
+}
+
+ENTRY %main (p: bf16[4,32], s: f32[64,128]) -> f32[8,128] {
+  %p = bf16[4,32]{1,0} parameter(0)
+  %s = f32[64,128]{1,0} parameter(1)
+  %a = bf16[4,256]{1,0} fusion(%p), kind=kCustom, calls=%part.1
+  %b = bf16[4,256]{1,0} fusion(%p), kind=kCustom, calls=%part.2
+  %m = f32[8,128]{1,0} fusion(%s), kind=kCustom, calls=%all-reduce-scatter.3
+  %send = (f32[8,128]{1,0}, u32[], token[]) send(%m, %t), channel_id=3, is_host_transfer=true, frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime"}
+  %sent = token[] send-done(%send), channel_id=3
+  ROOT %copy = f32[8,128]{1,0} copy(%m)
+}
+""") == [
+    ("all-gather", 2048, 8, 1), ("reduce-scatter", 32768, 8, 1), ("between slices", 4096, 8, 1)
+  ]  # fmt: skip
+
+
+def test_only_what_leaves_the_chip_is_traffic():
+  text = """
+%rows (table: f32[1000,128], ids: s32[4]) -> f32[4,128] {
+  %table = f32[1000,128]{1,0} parameter(0)
+  %ids = s32[4]{0} parameter(1)
+  ROOT %g = f32[4,128]{1,0} gather(%table, %ids), offset_dims={1}
+}
+
+%write (big: f32[1000,128], row: f32[4,128], at: s32[]) -> f32[1000,128] {
+  %big = f32[1000,128]{1,0} parameter(0)
+  %row = f32[4,128]{1,0} parameter(1)
+  %at = s32[] parameter(2)
+  ROOT %u = f32[1000,128]{1,0} dynamic-update-slice(%big, %row, %at, %at)
+}
+
+ENTRY %main (p: f32[1000,128], q: s32[4]) -> f32[1000,128] {
+  %p = f32[1000,128]{1,0} parameter(0)
+  %q = s32[4]{0:S(1)} parameter(1)
+  %zero = s32[] constant(0)
+  %f = f32[4,128]{1,0} fusion(%p, %q), kind=kLoop, calls=%rows
+  %h = f32[4,128]{1,0:S(1)} multiply(%f, %f)
+  %s = (f32[4,128]{1,0}, f32[4,128]{1,0:S(1)}, u32[]{:S(2)}) copy-start(%h)
+  %d = f32[4,128]{1,0} copy-done(%s)
+  ROOT %w = f32[1000,128]{1,0} fusion(%p, %d, %zero), kind=kLoop, calls=%write
+}
+"""
+  # Rows gathered and written; read twice as operands of multiply; copied off the chip; read, and written in place.
+  part = 4 * 128 * 4
+  in_place = part + part + 4
+  assert program(text).hbm_bytes() == (part + part) + 2 * part + part + in_place + part
+
+
+def test_a_ring_sends_its_share():
+  assert hlo.Collective("all-reduce", 800, 8, 3).sent == 3 * 2 * 700
+  assert (
+    hlo.Collective("reduce-scatter", 800, 8, 1).sent == hlo.Collective("all-gather", 800, 8, 1).sent == 700
+  )
+  assert hlo.Collective("between slices", 800, 8, 1).sent == 800
+
+
+def test_matrix_products_are_counted_in_loops_and_on_all_devices():
+  mesh = jax.make_mesh((4, 2), ("data", "tensor"), (jax.sharding.AxisType.Auto,) * 2)
+
+  def step(x, w):
+    row = lambda carry, _: (jnp.tanh(carry @ w), None)
+    x = jax.lax.scan(row, x, None, length=5)[0]
+    part = jax.shard_map(lambda x: x @ w, in_specs=P("data"), out_specs=P("data"), axis_names={"data"})
+    return part(x).sum()
+
+  with jax.set_mesh(mesh):
+    traced = jax.jit(jax.grad(step, argnums=1)).trace(jnp.ones((8, 16)), jnp.ones((16, 16)))
+  # Forwards 6 products, backwards 2 for each.
+  assert aot.matmul_flops(traced.jaxpr.jaxpr) == 3 * 6 * 2 * 8 * 16 * 16
+
+
+def small(**changes):
+  config = transformer_base.get_config()
+  config.model.update(
+    d_model=128, d_ff=256, num_heads=2, num_encoder_layers=1, num_decoder_layers=1, dropout=0.0
+  )
+  config.data.update(vocab_size=1024, batch_tokens=16 * 128, row_length=128)
+  config.update_from_flattened_dict(changes)
+  return config
+
+
+def compiled(**changes):
+  config = small(**changes)
+  devices, kind = aot.topology_devices("v5e:2x4", config.mesh.replica)
+  chip = aot.CHIPS[kind]
+  return aot.report(aot.compile_step(tasks.make(config, "."), config, devices, chip), chip)
+
+
+def closed_form(config):
+  """Operations of the matrix products of a step: 6 a parameter and token, and the attention's two products."""
+  m, tokens = config.model, config.data.batch_tokens
+  table = config.data.vocab_size * m.d_model
+  fields = {name: value for name, value in m.items() if name != "name"}
+  from attention_zoo.models.transformer import Config
+
+  weights = parameter_count(Config(vocab_size=config.data.vocab_size, **fields)) - table
+  vectors = m.num_encoder_layers * (m.d_ff + 5 * m.d_model) + m.num_decoder_layers * (m.d_ff + 7 * m.d_model)
+  layers = m.num_encoder_layers + 2 * m.num_decoder_layers
+  attention = layers * 2 * config.data.row_length * m.num_heads * (m.d_k + m.d_v)
+  return tokens * (6 * (weights - vectors + table) + 3 * attention)
+
+
+def test_arithmetic_is_the_closed_form():
+  config = small()
+  jaxpr = jax.make_jaxpr(jax.value_and_grad(tasks.make(config, ".").loss, has_aux=True))
+  task = tasks.make(config, ".")
+  params = jax.eval_shape(task.init, jax.random.key(0))
+  traced = jaxpr(params, task.batch_shapes(), None)
+  assert aot.matmul_flops(traced.jaxpr) == closed_form(config)
+
+
+tpu_compile = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
+
+
+@pytest.mark.tpu_compile
+@pytest.mark.slow
+@tpu_compile
+def test_data_parallelism_compiles_to_all_reduces_alone():
+  found = compiled()
+  assert found["fits"] and found["devices"] == 8
+  assert set(found["collectives"]) == {"all-reduce"}
+  # All gradients are summed; the embedding's are two, of the input and of the output.
+  size = found["collectives"]["all-reduce"][1]
+  assert found["parameter_bytes"] < size < found["parameter_bytes"] + 1024 * 128 * 4 + 4096
+  assert found["optimizer_bytes"] == pytest.approx(2 * found["parameter_bytes"], rel=1e-3)
+  assert found["flops_per_device"] == closed_form(small()) / 8
+
+
+@pytest.mark.tpu_compile
+@pytest.mark.slow
+@tpu_compile
+@pytest.mark.parametrize("changes", [{"mesh.rules": "fsdp", "mesh.fsdp": 8}, {"mesh.replica": 2}])
+def test_other_meshes(changes):
+  found = compiled(**changes)
+  parts = found["collectives"]
+  if "mesh.fsdp" in changes:
+    assert found["parameter_bytes"] < compiled_parameter_bytes() / 6
+    # Parameters are gathered for each use, in bfloat16; activations stay where they are.
+    assert parts["all-gather"][1] < 3 * compiled_parameter_bytes()
+  else:
+    assert found["devices"] == 16 and found["parameter_bytes"] == compiled_parameter_bytes()
+    # Each chip sends its eighth of the sums to the other slice.
+    between = parts["between slices"][1]
+    assert compiled_parameter_bytes() / 8 < between < compiled_parameter_bytes() / 4
+    assert found["seconds"]["network between slices"] == between / aot.CHIPS["v5e"].network
+
+
+def compiled_parameter_bytes():
+  params = jax.eval_shape(tasks.make(small(), ".").init, jax.random.key(0))
+  return sum(x.size * 4 for x in jax.tree.leaves(params))
+
+
+@pytest.mark.tpu_compile
+@pytest.mark.slow
+@tpu_compile
+def test_the_command_says_what_does_not_fit():
+  done = subprocess.run(
+    [
+      sys.executable, "-m", "attention_zoo.compile", "--config=configs/transformer_big.py", "--topology=v5e:2x2",
+      "--config.model.num_encoder_layers=1", "--config.model.num_decoder_layers=1",
+      "--config.data.vocab_size=1600000", "--config.data.batch_tokens=1024",
+    ],
+    cwd=ROOT, capture_output=True, text=True, env=os.environ | {"COLUMNS": "200", "XLA_FLAGS": ""},
+  )  # fmt: skip
+  assert done.returncode == 1, done.stderr
+  assert "DOES NOT FIT" in done.stdout and "embedding/table" in done.stdout
+  assert done.stderr == ""
+
+
+def test_unknown_topologies():
+  with pytest.raises(UserError, match="chips known here are v5e, v5p, v6e"):
+    aot.topology_devices("v9:2x2")
