@@ -4,7 +4,7 @@ from etils import epath
 
 from attention_zoo import tasks
 from attention_zoo.errors import UserError
-from attention_zoo.training import checkpoints
+from attention_zoo.training import checkpoints, distributed
 from attention_zoo.training.workdir import read_config
 
 
@@ -15,6 +15,7 @@ def load(path, checkpoint=None):
   if there is one, else the latest. Returns the task's runner, for translation `tasks.translator.Translator`.
   Raises UserError when there is no such run or checkpoint.
   """
+  distributed.hush_libtpu()
   path = epath.Path(path)
   try:
     config = read_config(path)

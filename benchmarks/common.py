@@ -32,7 +32,7 @@ def parser(description, rounds=3):
 def prepare(devices=None):
   """Malloc with big pages that it keeps, on every side alike, and `devices` simulated devices; restarts to set them.
 
-  To be called before anything imports JAX.
+  To be called before anything asks JAX for devices.
   """
   wanted = {"GLIBC_TUNABLES": MALLOC}
   if devices:
@@ -40,6 +40,9 @@ def prepare(devices=None):
   missing = {name: value for name, value in wanted.items() if name not in os.environ}
   if missing:
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | missing)
+  from attention_zoo.training import distributed
+
+  distributed.hush_libtpu()
 
 
 def cores() -> int:

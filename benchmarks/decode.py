@@ -1,6 +1,6 @@
 """Beam 4 and greedy search with the base model beside Hugging Face generate and CTranslate2 (float32 and int8).
 
-  python -m benchmarks.decode [--rows=16 --source_length=32 --length=32 --rounds=3 --devices=CORES]
+  python -m benchmarks.decode [--rows=64 --source_length=32 --length=32 --rounds=3 --devices=1]
 
 Every side has the same random parameters, and finds `length` tokens for each sentence: the parameters are made such
 that EOS never is among the candidates, and alpha is 0, because the sides penalise length differently. The tokens are

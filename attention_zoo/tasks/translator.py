@@ -221,21 +221,28 @@ class Translator:
   # Evaluating
 
   def perplexity(self, split) -> dict:
-    """Perplexities of a split: with and without label smoothing, per subword and per word."""
+    """Perplexities of a split: with and without label smoothing, per subword and per word.
+
+    The two per word are left out where sentences are longer than config.data.max_length: what was cut off or skipped
+    has words, but no probability.
+    """
     loss = jax.jit(lambda params, batch: self.task.loss(params, batch, None)[1])
     totals = {}
     for batch in self.task.eval_batches(split):
       sums = jax.device_get(loss(self.params, batch))
       totals = {key: totals.get(key, 0.0) + float(value) for key, value in sums.items()}
     words = count_words(target for _, target in self.task.source.pairs(split))
-    return perplexity(nll=totals["nll"], smoothed_loss=totals["loss"], tokens=totals["weight"], words=words)._asdict()
+    found = perplexity(nll=totals["nll"], smoothed_loss=totals["loss"], tokens=totals["weight"], words=words)._asdict()
+    whole = not self.task.corpus(split).too_long
+    return {name: value for name, value in found.items() if whole or not name.startswith("per_word")}
 
   def evaluate(self, split, *, beam_size=None, alpha=None, report=None) -> dict:
     """Perplexities and the three BLEUs of a split, with the translations they were computed from."""
     sources, references = zip(*self.task.source.pairs(split), strict=True)
+    perplexities = self.perplexity(split)  # first: what it may have to complain of would cost the translations
     hypotheses = self.translate(sources, beam_size=beam_size, alpha=alpha, report=report)
     return {
-      "perplexity": self.perplexity(split),
+      "perplexity": perplexities,
       "bleu": [row._asdict() for row in bleu_report(hypotheses, references, tokenized=self.config.data.tokenized)],
       "sources": list(sources),
       "hypotheses": hypotheses,

@@ -5,8 +5,8 @@ traffic come from the compiled program (`training/hlo.py`), arithmetic from the 
 step time is a bound from stated chip data, not a measurement.
 """
 
-import contextlib
 import collections
+import contextlib
 import dataclasses
 import importlib.util
 import math

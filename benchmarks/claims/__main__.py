@@ -8,6 +8,7 @@ import argparse
 import importlib
 import pathlib
 
+from attention_zoo.training import distributed
 from benchmarks.claims import report
 
 NAMES = ("flops", "relative_memory", "path_length", "one_head", "saturation", "residuals", "scaling")
@@ -23,6 +24,7 @@ def main():
   parser.add_argument("--quick", action="store_true", help="the smallest sizes, to see that it works")
   parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path(__file__).parent / "results")
   arguments = parser.parse_args()
+  distributed.hush_libtpu()
   names = [name for name in NAMES if name not in SLOW] if "all" in arguments.names else arguments.names
   for name in names:
     report.run(name, importlib.import_module(f"benchmarks.claims.{name}"), arguments.out, arguments.quick)

@@ -71,7 +71,7 @@ def _run(quick, options):
   config = quickstart.get_config()
   config.model.update(num_encoder_layers=LAYERS, num_decoder_layers=LAYERS, **options)
   config.data.update(batch_tokens=2048)
-  steps = 4 if quick else 2000
+  steps = 4 if quick else 1000
   config.train.update(steps=steps, eval_every=steps, checkpoint_every=steps, log_every=max(1, steps // 10))
   with tempfile.TemporaryDirectory() as workdir:
     task = Translation(config, workdir)

@@ -1,5 +1,6 @@
 """A trained run in use: translating, scoring, attention, loading."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -126,3 +127,11 @@ def test_evaluate_gives_all_figures(run):
   assert 1 < perplexity["per_subword"] < perplexity["per_subword_smoothed"]
   assert perplexity["per_subword"] < perplexity["per_word"]
   assert len(result["hypotheses"]) == len(result["references"]) == 20
+
+
+def test_words_that_were_cut_off_have_no_perplexity(run, monkeypatch):
+  """Their probability is not in the sum."""
+  whole = run.perplexity("test")
+  corpus = run.task.corpus("test")
+  monkeypatch.setattr(run.task, "corpus", lambda split: dataclasses.replace(corpus, too_long=1))
+  assert run.perplexity("test") == {name: whole[name] for name in ("per_subword", "per_subword_smoothed")}
