@@ -26,6 +26,7 @@ def masked_softmax(logits_BNTS, mask=None):
   """Softmax over the keys in float32, where masked keys get exactly 0.
 
   mask (bool, True = may attend) broadcasts to BNTS. In a row that may attend nowhere every key gets 0.
+  Cost: time and memory O(T S N).
   """
   logits_BNTS = logits_BNTS.astype(jnp.float32)
   if mask is None:
@@ -98,7 +99,7 @@ def fused(q_BTNK, k_BSNK, v_BSNH):
   """Whether cuDNN's kernel takes these: a GPU, one 16-bit type, d_k = d_v <= 128 in eights, even lengths.
 
   `dot_product_attention` asks, and adds: no bias (the kernel drops the gradient of one with a batch), no
-  dropout, no weights to return.
+  dropout, no weights to return. Cost: none, the shapes decide.
   """
   T, K = q_BTNK.shape[1], q_BTNK.shape[3]
   S, H = v_BSNH.shape[1], v_BSNH.shape[3]

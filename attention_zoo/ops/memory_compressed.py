@@ -96,7 +96,7 @@ def init_cache(k_BSNK, v_BSNH, kernel_width, stride=3):
   """An empty cache for S positions. k_BSNK, v_BSNH: arrays or ShapeDtypeStructs of what is to come.
 
   A dict: keys, values [B, 1 + ceil(S / stride), N, ..]: position 0, then the compressed; key_tail, value_tail
-  [B, kernel_width, N, ..]: the latest positions. Memory O(S / stride N (K + H)).
+  [B, kernel_width, N, ..]: the latest positions. Cost: memory O(S / stride N (K + H)).
   """
 
   def zeros(x, length):

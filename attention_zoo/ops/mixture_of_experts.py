@@ -68,7 +68,7 @@ def load_balancing_loss(gates_BTE, load_BTE, *, importance_weight=0.1, load_weig
 
 
 def expert_capacity(num_tokens, num_experts, *, k, capacity_factor):
-  """Places an expert needs to serve capacity_factor times its fair share of num_tokens. At least 1."""
+  """Places an expert needs to serve capacity_factor times its fair share of num_tokens, at least 1. Cost: none."""
   return max(1, math.ceil(num_tokens * k / num_experts * capacity_factor))
 
 

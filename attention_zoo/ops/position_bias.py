@@ -59,7 +59,7 @@ def t5_bias(table_RN, query_positions_T, key_positions_S, *, max_distance=128, b
 def alibi_slopes(num_heads):
   """ALiBi's slopes 2^(-8 i / N), i = 1 .. N (Press et al. 2022). Returns a NumPy array, N.
 
-  Where N is no power of two: those of the power below, then every second slope of the power above.
+  Where N is no power of two: those of the power below, then every second slope of the power above. Cost: O(N).
   """
   powers = 2 ** math.floor(math.log2(num_heads))
   slopes = 2.0 ** (-8 / powers * np.arange(1, powers + 1))

@@ -250,7 +250,10 @@ def transformer_xl_attention(
 
 
 def sinusoids(positions_R, d_model):
-  """[sin | cos] of positions / 10000^(2 i / d_model), RD (Dai et al. 2019, R). Positions may be negative."""
+  """[sin | cos] of positions / 10000^(2 i / d_model), RD (Dai et al. 2019, R). Positions may be negative.
+
+  Cost: time and memory O(R D).
+  """
   if d_model % 2:
     raise ValueError(f"d_model is {d_model}, wanted an even number")
   angles_RD = positions_R[:, None] / 10000.0 ** (jnp.arange(0, d_model, 2) / d_model)[None]

@@ -60,7 +60,7 @@ def topology_devices(topology: str, num_slices=1):
   try:
     found = topologies.get_topology_desc(platform="tpu", topology_name=topology, **options)
   except Exception as error:  # libtpu's own types, and what JAX raises without it
-    hint = "pip install libtpu" if not importlib.util.find_spec("libtpu") else "see --help"
+    hint = "pip install -e '.[tpu]'" if not importlib.util.find_spec("libtpu") else "see --help"
     raise UserError(f"--topology={topology!r}: {str(error).splitlines()[0][:300]} ({hint})") from error
   return found.devices, kind
 
