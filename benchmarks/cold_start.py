@@ -73,7 +73,7 @@ def main(argv=None):
   if arguments.child:
     first_step(arguments)
     return
-  settings = vars(arguments) | {"out": str(arguments.out)}
+  settings = {name: value for name, value in vars(arguments).items() if name != "out"}
   results = {"environment": common.environment(), "settings": settings, "runs": {}}
   rows = []
   with tempfile.TemporaryDirectory() as cache:

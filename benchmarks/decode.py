@@ -136,7 +136,7 @@ def main(argv=None):
 
   results = {
     "environment": common.environment(),
-    "settings": vars(arguments) | {"out": str(arguments.out)},
+    "settings": {name: value for name, value in vars(arguments).items() if name != "out"},
     "beams": {},
   }
   sizes = dict(vocab_size=37000)

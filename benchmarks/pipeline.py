@@ -77,7 +77,8 @@ def main(argv=None):
   options.add_argument("--devices", type=int, default=common.cores())
   arguments = options.parse_args(argv)
   common.prepare(arguments.devices)
-  settings = vars(arguments) | {"out": str(arguments.out), "dir": str(arguments.dir or "")}
+  settings = {name: value for name, value in vars(arguments).items() if name != "out"}
+  settings["dir"] = pathlib.Path(arguments.dir).name if arguments.dir else ""  # what it holds, not where it lies
   results = {"environment": common.environment(), "settings": settings, "data": {}}
   rows, notes, used = [], [], None
   for name in ("phrasebook", *(["text"] if arguments.dir else [])):

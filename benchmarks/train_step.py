@@ -105,7 +105,7 @@ def main(argv=None):
   common.prepare(arguments.devices)
   results = {
     "environment": common.environment(),
-    "settings": vars(arguments) | {"out": str(arguments.out)},
+    "settings": {name: value for name, value in vars(arguments).items() if name != "out"},
     "variants": {},
   }
   rows, notes = [], []
