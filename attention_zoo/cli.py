@@ -49,7 +49,11 @@ def run(main, required=("workdir",)):
     try:
       return main()
     except UserError as error:
-      return _complain(error)
+      code = _complain(error)
+      sys.stdout.flush()
+      sys.stderr.flush()
+      # Python would wait for its threads, and those of Orbax wait ten minutes for a directory that could not be made.
+      os._exit(code)
 
   app.run(guarded, flags_parser=parse)
 

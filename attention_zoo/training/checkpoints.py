@@ -87,8 +87,8 @@ class Checkpoints:
     except UserError:
       raise
     except (OSError, ValueError, RuntimeError) as error:
-      if jax.process_index() == 0:
-        for remains in self.directory.glob(f"{self._saving}.orbax-checkpoint-tmp"):
+      with contextlib.suppress(OSError):  # what became read-only cannot be tidied either
+        for remains in self.directory.glob(f"{self._saving}.orbax-checkpoint-tmp") if jax.process_index() == 0 else ():
           remains.rmtree(missing_ok=True)
       self._cannot_write(_reason(error), error)
 
