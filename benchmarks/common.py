@@ -11,13 +11,10 @@ import statistics
 import sys
 import time
 
+from launch.ablation_devices import MALLOC
+
 RESULTS = pathlib.Path(__file__).parent / "results"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch", "transformers", "ctranslate2")
-
-# Otherwise each step's buffers go back to the kernel, which zeroes them anew: up to half of the time, for every side.
-MALLOC = (
-  "glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=68719476736"
-)
 
 
 def parser(description, rounds=3):

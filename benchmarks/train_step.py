@@ -126,11 +126,11 @@ def main(argv=None):
     if peer:
       # Relative errors of loss and gradient norm. At base's size the float32 gradients of either side are 1e-4 to 2e-4
       # away from PyTorch's in float64, so that no more agreement can be asked of them.
-      pairs = zip(first[0]["attention_zoo"], first[0]["PyTorch eager"], strict=True)
+      pairs = list(zip(first[0]["attention_zoo"], first[0]["PyTorch eager"], strict=True))
       errors = [abs(a - b) / abs(b) for a, b in pairs]
       second = abs(first[1]["attention_zoo"][0] - first[1]["PyTorch eager"][0])
       results["variants"][name] |= {
-        "ratio": common.ratios(seconds, "attention_zoo", "PyTorch eager"), "relative_errors": errors
+        "ratio": common.ratios(seconds, "attention_zoo", "PyTorch eager"), "relative_errors": errors, "max_abs_error": max(abs(a - b) for a, b in pairs)
       }  # fmt: skip
       notes.append(
         f"{name}: first step loss and gradient norm {first[0]['attention_zoo']}, differing by "

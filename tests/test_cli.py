@@ -1,6 +1,7 @@
 """Lines in and lines out, as the entry points read and write them."""
 
 import io
+import subprocess
 import sys
 import types
 
@@ -62,3 +63,17 @@ def test_numbers_in_lists():
   assert cli.whole("12", "steps") == 12
   with pytest.raises(UserError, match="--steps: 'x' is not a whole number"):
     cli.whole("x", "steps")
+
+
+def test_an_error_does_not_wait_for_threads():
+  """Those of Orbax wait ten minutes for a directory that could not be made."""
+  program = (
+    "import threading, time\n"
+    "from attention_zoo import cli, errors\n"
+    "def main():\n"
+    "  threading.Thread(target=time.sleep, args=(50,)).start()\n"
+    "  raise errors.UserError('no room')\n"
+    "cli.run(main, required=())\n"
+  )
+  out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=40)
+  assert (out.returncode, out.stderr) == (2, "error: no room\n")

@@ -326,9 +326,10 @@ class Transformer(nn.Module):
 
 def rounded(params, config: Config):
   """The parameters with kernels rounded to matmul_dtype, as every product takes them: once rather than at each step."""
+  kernels = ("kernel", "experts_in", "experts_out")
 
   def round_kernel(path, leaf):
-    return leaf.astype(config.matmul_dtype) if path[-1].key == "kernel" else leaf
+    return leaf.astype(config.matmul_dtype) if path[-1].key in kernels else leaf
 
   return jax.tree_util.tree_map_with_path(round_kernel, params)
 

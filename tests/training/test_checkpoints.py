@@ -1,3 +1,4 @@
+import errno
 import json
 import pathlib
 import shutil
@@ -282,3 +283,18 @@ def test_damaged_average(copy):
   flip_one_bit(path)
   with pytest.raises(UserError, match="average is damaged"):
     checkpoints_lib.load_params(copy)
+
+
+def test_what_cannot_be_tidied_hides_no_message(tmp_path, monkeypatch):
+  """A directory that became read-only: the save fails, and so does removing what is left of it."""
+  checkpoints = checkpoints_lib.Checkpoints(tmp_path, keep=2)
+
+  def read_only(*args, **options):
+    raise OSError(errno.EROFS, "Read-only file system")
+
+  (checkpoints.directory / "3.orbax-checkpoint-tmp").mkdir(parents=True)
+  checkpoints._saving = 3
+  monkeypatch.setattr(checkpoints._manager, "wait_until_finished", read_only)
+  monkeypatch.setattr(shutil, "rmtree", read_only)
+  with pytest.raises(UserError, match="step 3 could not be written .*Read-only"):
+    checkpoints.wait()
