@@ -81,7 +81,7 @@ def make_config(setting: Setting):
   deep = dict(
     d_model=3072, d_ff=12288, num_heads=24, d_k=128, d_v=128, num_encoder_layers=31, num_decoder_layers=31
   )  # 8.4e9
-  config.model.update(wide if setting.model == "5B" else deep)
+  config.model.update(wide if setting.model == "5B" else deep, remat=True)
   length, vocabulary = (256, 32000) if setting.model == "5B" else (1024, 51200)
   rows = setting.chips // setting.tensor  # one a group of chips
   config.data.update(vocab_size=vocabulary, row_length=length, max_length=length, batch_tokens=rows * length)
@@ -185,9 +185,9 @@ paper's 100,000 steps of base and 300,000 of big. That batch is small for a larg
 
 5B is as large and as wide as Mesh-TensorFlow's 5-billion-parameter Transformer (Shazeer et al. 2018), as encoder and
 decoder of 6 layers each: d_model 1,024, d_ff 131,072, 96 heads of 256. 8.3B is Megatron-LM's (Shoeybi et al. 2019) width,
-d_model 3,072 and 24 heads, in 31 + 31 layers. One row for each chip (fsdp) or group of 8 (tensor_parallel). Nothing is
-recomputed and no softmax is fused, so that activations are what is large. For each chip and rule set: slices up to the
-smallest that holds the model.
+d_model 3,072 and 24 heads, in 31 + 31 layers. One row for each chip (fsdp) or group of chips (tensor_parallel). Layers are
+computed again in the backward pass (`model.remat`), and MFU here counts that work too. For each chip and rule set:
+slices up to the smallest that holds the model.
 
 {table(f"model | slice | chips | rules | {columns}", smallest(known))}
 """

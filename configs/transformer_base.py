@@ -35,6 +35,7 @@ def get_config():
       max_length=1024,  # of learned positions, and of what else is indexed by position
       dtype="bfloat16",  # of activations; parameters are float32
       matmul_dtype="bfloat16",  # what the operands of linear maps are rounded to; sums are float32
+      remat=False,  # True: keep the inputs of layers only and compute the rest anew; less memory, more time
     )
   )
   config.data = ConfigDict(

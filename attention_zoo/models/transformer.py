@@ -61,6 +61,7 @@ class Config:
   max_length: int = 1024  # of learned positions, and of what else is indexed by position
   dtype: str = "float32"  # of activations; parameters are float32
   matmul_dtype: str = "float32"  # what the operands of linear maps are rounded to; sums are float32
+  remat: bool = False  # training keeps the inputs of layers only and computes the rest anew: less memory, more time
 
   def __post_init__(self):
     for field, choices in (
@@ -223,8 +224,13 @@ class Stack(nn.Module):
     return self.norm(x) if self.config.residual == "pre" else x
 
   def __call__(self, x_BTD, again, *args, train=False):
+    def run(layer, x_BTD):
+      return layer(x_BTD, *args, train=train)
+
+    if self.config.remat:
+      run = nn.remat(run)
     for i, layer in enumerate(self.layers):
-      x_BTD = layer(again(x_BTD) if i else x_BTD, *args, train=train)
+      x_BTD = run(layer, again(x_BTD) if i else x_BTD)
     return self.finish(x_BTD)
 
   def step(self, x_BJD, again, t, caches, ancestry_BJT, crosses, cross_mask):

@@ -54,6 +54,7 @@ GROUPS = {
     "max_length": COUNT,
     "dtype": Field(str, choices=("float32", "bfloat16")),
     "matmul_dtype": Field(str, choices=("float32", "bfloat16")),
+    "remat": FLAG,
   },
   "data": {
     "source": Field(str, choices=("phrasebook", "text", "tfds")),
@@ -118,6 +119,7 @@ GROUPS = {
 
 # What may differ when a work directory is resumed: none of it changes the parameters that a step computes.
 MAY_CHANGE = (
+  "model.remat",
   "train.steps",
   "train.log_every",
   "train.eval_every",
@@ -125,6 +127,7 @@ MAY_CHANGE = (
   "train.keep",
   "train.max_nonfinite",
   "data.cache_dir",
+  "data.dir",  # the text in it may not: `Translation.train_batches`
   "data.dev_split",
   "data.test_split",
   "decode.*",

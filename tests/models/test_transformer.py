@@ -184,6 +184,22 @@ def test_dropout_is_off_without_train_and_a_function_of_its_key():
   assert np.abs(first - other).max() > 0.1 and np.abs(first - case.logits).max() > 0.1
 
 
+def test_remat_keeps_less_and_changes_no_gradient():
+  params, batch = Case(POST).params, packed()
+
+  def pull_back(remat):
+    model = transformer.Transformer(dataclasses.replace(POST, dropout=0.3, remat=remat))
+    apply = functools.partial(model.apply, batch=batch, train=True, rngs={"dropout": jax.random.key(0)})
+    return jax.jit(lambda params: jax.vjp(lambda params: apply({"params": params}), params))(params)
+
+  (plain_BTV, plain), (remat_BTV, remat) = pull_back(False), pull_back(True)
+  assert_close(remat_BTV, plain_BTV, 1e-5)
+  gradient = [jax.jit(lambda pull: pull(jnp.cos(plain_BTV)))(pull) for pull in (plain, remat)]
+  jax.tree.map(lambda a, b: assert_close(a, b, 1e-5), *gradient)
+  kept = [sum(leaf.nbytes for leaf in jax.tree.leaves(pull)) for pull in (plain, remat)]
+  assert kept[1] < kept[0] / 2, kept
+
+
 def test_weights_that_are_sown_made_the_output(case):
   """They are a distribution over exactly the keys that may be seen, and value and output kernels make the rest of it."""
   if not case.exact:
