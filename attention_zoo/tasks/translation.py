@@ -5,6 +5,7 @@
 
 import functools
 import itertools
+import json
 import logging
 
 import flax.linen as nn
@@ -21,6 +22,7 @@ from attention_zoo.models import MODELS
 from attention_zoo.tasks.translator import Translator
 from attention_zoo.training import sharding
 from attention_zoo.training.loss import linear_cross_entropy
+from attention_zoo.training.workdir import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +118,17 @@ class Translation:
   def train_batches(self, start_step, process_index, process_count):
     for _ in self.source.pairs("dev"):
       pass  # What is wrong with it is told now, and not hours later at the first evaluation.
-    return prefetch(self.batches, start_step, process_index, process_count)
+    # Text may move (config.data.dir), but a run goes on with the text it began with.
+    path, text = self.workdir / "text.json", {"train": self.source.fingerprint("train")}
+    if start_step and path.exists() and json.loads(path.read_text()) != text:
+      raise UserError(
+        f"the training text (config.data.dir = {self.config.data.dir!r}) is not the one that the run in {self.workdir} "
+        "was begun with: bring that back, or choose another workdir"
+      )
+    batches = self.batches  # Text that cannot be used leaves nothing behind.
+    if jax.process_index() == 0:
+      write_text(path, json.dumps(text) + "\n")
+    return prefetch(batches, start_step, process_index, process_count)
 
   def eval_batches(self, split):
     """Each sentence of the split once; the rows are as many as a training batch has."""

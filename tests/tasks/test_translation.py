@@ -71,6 +71,17 @@ def test_what_is_wrong_with_dev_is_told_before_anything_is_learnt(make, files, t
   assert not (tmp_path / "run" / "tokenizer.model").exists()
 
 
+def test_text_may_move_but_not_change(make, files, tmp_path):
+  moved = tmp_path / "moved"
+  make().train_batches(0, 0, 1)
+  shutil.copytree(files, moved)
+  make({"data.dir": str(moved)}).train_batches(5, 0, 1)
+  path = moved / "train.en"
+  path.write_text(path.read_text().replace("seven", "eight", 1))
+  with pytest.raises(UserError, match=rf"the training text \(config.data.dir = '{moved}'\) is not the one"):
+    make({"data.dir": str(moved)}).train_batches(5, 0, 1)
+
+
 def test_what_is_wrong_with_train_leaves_no_vocabulary(make, files, tmp_path):
   with pytest.raises(UserError, match=r"vocab_size=9000 is too large .* Set data.vocab_size to \d+ or less"):
     make({"data.vocab_size": 9000}).train_batches(0, 0, 1)
