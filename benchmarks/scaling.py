@@ -200,18 +200,20 @@ def main(argv=None):
   os.environ["JAX_PLATFORMS"] = "cpu"
   console = rich.console.Console(highlight=False)
   path = HERE / "scaling.json"
-  known = json.loads(path.read_text()) if path.exists() else {}
+  # Read anew each time: with --only several may work on it.
+  read = lambda: json.loads(path.read_text()) if path.exists() else {}
   while todo := [
     setting
+    for known in [read()]
     for setting in [*published(), *smallest(known)]
     if setting.name() not in known and re.search(arguments.only, setting.name())
   ]:
-    name = todo[0].name()
-    known[name] = compile_setting(todo[0])
+    found = compile_setting(todo[0])
+    known = read() | {todo[0].name(): found}
     write(path, json.dumps(known, indent=1, sort_keys=True) + "\n")
     write(HERE / "scaling.md", report(known))
-    console.print(row(todo[0], known[name]))
-  write(HERE / "scaling.md", report(known))
+    console.print(row(todo[0], found), soft_wrap=True)
+  write(HERE / "scaling.md", report(read()))
 
 
 if __name__ == "__main__":

@@ -50,10 +50,11 @@ def fitted(entries, lines):
 
 def table(entries, caption=""):
   """entries: (name, Progress, steps). A rich table, in the order of the grid."""
+  caption = "; ".join(filter(None, (caption, "perplexity and BLEU of the dev set")))
   out = Table(caption=caption, caption_justify="left")
   for head in ("Row", "Status"):
     out.add_column(head)
-  for head in ("Step", "Loss", "Time left", "Dev perplexity", "Dev BLEU"):
+  for head in ("Step", "Loss", "Left", "Perplexity", "BLEU"):
     out.add_column(head, justify="right")
   for name, p, steps in entries:
     style = {"failed": "red", "done": "green", "training": "bold", "evaluating": "bold"}.get(p.status, "dim")

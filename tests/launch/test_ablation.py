@@ -301,7 +301,7 @@ def test_the_live_table_on_a_terminal(place, monkeypatch, capsys):
   monkeypatch.setenv("TTY_COMPATIBLE", "1")
   assert place.run("--rows=base") == 0
   err = capsys.readouterr().err
-  assert "Dev perplexity" in err and "1000/1000" in err and "25.0" in err
+  assert "Perplexity" in err and "1000/1000" in err and "25.0" in err
 
 
 def test_a_table_fits_its_window():
