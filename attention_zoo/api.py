@@ -24,6 +24,7 @@ def load(path, checkpoint=None):
   task = tasks.make(config, path)
   if checkpoint is None:
     checkpoint = "average" if (path / "average").exists() else "latest"
-  run = task.Runner(task, checkpoints.load_params(path, checkpoint))
-  run.checkpoint = str(checkpoint)
+  directory = checkpoints.params_directory(path, checkpoint)
+  run = task.Runner(task, checkpoints.read_params(directory))
+  run.checkpoint, run.step = str(checkpoint), directory.parent.name
   return run

@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import sys
+import traceback
 
 from absl import app, flags
 from etils import epath
@@ -12,6 +13,7 @@ from ml_collections import config_flags
 from attention_zoo.errors import UserError
 
 FLAGS = flags.FLAGS
+flags.disclaim_key_flags()  # They count as flags of the entry point that asks for them: --help shows them.
 
 
 def define_config():
@@ -31,6 +33,8 @@ def run(main, required=("workdir",)):
       rest = FLAGS(argv)
       if "config" in FLAGS and FLAGS["config"].value is not None:
         FLAGS["config"].value.get("task")  # A file that could not be loaded complains when it is first used.
+    except SystemExit:  # --help was printed, which absl counts as a failure
+      raise SystemExit(0) from None
     except (flags.Error, KeyError, AttributeError, TypeError, OSError) as error:
       raise SystemExit(_complain(_explain(error))) from error
     if len(rest) > 1:
@@ -40,22 +44,36 @@ def run(main, required=("workdir",)):
       raise SystemExit(_complain(f"--{missing[0]} is missing (see --help)"))
     return rest
 
-  def guarded(_):
+  def start(_):
     from attention_zoo.training import distributed
 
     distributed.hush_libtpu()
     # In place of absl's handler, which would show JAX's probing for devices and hide our own warnings.
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr, force=True)
-    try:
-      return main()
-    except UserError as error:
-      code = _complain(error)
-      sys.stdout.flush()
-      sys.stderr.flush()
-      # Python would wait for its threads, and those of Orbax wait ten minutes for a directory that could not be made.
-      os._exit(code)
+    return guard(main)
 
-  app.run(guarded, flags_parser=parse)
+  app.run(start, flags_parser=parse)
+
+
+def guard(main):
+  """Returns main(), or ends the process: with one line and exit code 2 for a UserError, and where this is one of
+  several processes with exit code 1 for anything else that is raised."""
+  from attention_zoo.training import distributed
+
+  try:
+    return main()
+  except UserError as error:
+    code = _complain(error)
+  except Exception:
+    if not distributed.is_joined():
+      raise
+    traceback.print_exc()
+    print("error: one of several processes failed; start all of them again to resume", file=sys.stderr)
+    code = 1
+  sys.stdout.flush()
+  sys.stderr.flush()
+  # Python would wait: for the other processes, and for Orbax's threads, ten minutes for a directory that cannot be made.
+  os._exit(code)
 
 
 def _explain(error) -> str:

@@ -6,6 +6,8 @@ BLEU is given in three dialects, each with its signature: on the same output the
 """
 
 import json
+import shlex
+import sys
 
 from absl import flags
 
@@ -27,8 +29,12 @@ def main():
   run = api.load(WORKDIR.value, CHECKPOINT.value)
   with progress.bar("decoding") as report:
     result = run.evaluate(SPLIT.value, beam_size=BEAM_SIZE.value, alpha=ALPHA.value, report=report)
-  path = f"{WORKDIR.value}/eval/{SPLIT.value}-{run.checkpoint}.json"
-  record = {"checkpoint": run.checkpoint, "split": SPLIT.value} | result
+  given = {"beam_size": BEAM_SIZE.value, "alpha": ALPHA.value}
+  decode = {name: run.config.decode[name] if value is None else value for name, value in given.items()}
+  # What differs from the config has a file of its own.
+  other = "".join(f"-{name}_{value}" for name, value in decode.items() if value != run.config.decode[name])
+  path = f"{WORKDIR.value}/eval/{SPLIT.value}-{run.checkpoint}{other}.json"
+  record = {"checkpoint": run.checkpoint, "step": run.step, "split": SPLIT.value} | decode | result
   write_text(path, json.dumps(record, indent=1, ensure_ascii=False))
   progress.table(
     f"{SPLIT.value}, checkpoint {run.checkpoint}",
@@ -37,7 +43,7 @@ def main():
   )
   print(f"written to {path}")
   if REPORT.value:
-    command = f"python -m attention_zoo.evaluate --workdir={WORKDIR.value} --split={SPLIT.value}"
+    command = shlex.join(["python", "-m", "attention_zoo.evaluate", *sys.argv[1:]])
     write_text(f"{WORKDIR.value}/report.html", translation_report(run, result, command=command))
     print(f"report: {WORKDIR.value}/report.html")
 

@@ -11,6 +11,7 @@ import tempfile
 
 from benchmarks import common
 
+OURS, ROUNDED, PEER = "attention_zoo", "attention_zoo, bfloat16 products", "PyTorch eager"
 VARIANTS = (  # name, products in bfloat16, dropout
   ("float32", False, 0.0),
   ("float32, dropout 0.1", False, 0.1),
@@ -65,7 +66,7 @@ def make_step(config, batch):
   params = jax.tree.map(np.array, state.params)  # copies: the state is donated
   train_step = loop.make_train_step(task, optimizer, config, abstract, mesh)
   on_device = sharding.put_batch(batch, mesh)
-  go = sharding.put_batch({"stop": np.zeros(sharding.batch_devices(mesh), np.int32)}, mesh)["stop"]
+  go = sharding.flags(mesh, 0)
 
   def step():
     nonlocal state
@@ -113,33 +114,39 @@ def main(argv=None):
     config = make_config(arguments.tiny, bfloat16, dropout, arguments.rows, arguments.length)
     batch = random_batch(config.data.vocab_size, arguments.rows, arguments.length)
     params, ours = make_step(config, batch)
-    sides = {"attention_zoo": ours}
+    sides = {OURS: ours}
+    if name == "float32":  # base as it is, beside the same peer
+      rounded = make_config(arguments.tiny, True, dropout, arguments.rows, arguments.length)
+      sides[ROUNDED] = make_step(rounded, batch)[1]
     if peer := make_peer(config, params, batch):
-      sides["PyTorch eager"] = peer
+      sides[PEER] = peer
     # The warm-up and the comparison are one: the first steps from the same weights.
     first = [{side: step() for side, step in sides.items()} for _ in range(2)]
     seconds = common.alternate(sides, arguments.rounds, warmup=0)
     tokens = arguments.rows * arguments.length
     results["variants"][name] = {"seconds": seconds, "first_steps": first}
-    for side, rate, ratio in common.side_rows(seconds, tokens, "attention_zoo"):
+    for side, rate, ratio in common.side_rows(seconds, tokens, OURS):
       rows.append((name, side, rate, ratio))
     if peer:
       # Relative errors of loss and gradient norm. At base's size the float32 gradients of either side are 1e-4 to 2e-4
       # away from PyTorch's in float64, so that no more agreement can be asked of them.
-      pairs = list(zip(first[0]["attention_zoo"], first[0]["PyTorch eager"], strict=True))
+      pairs = list(zip(first[0][OURS], first[0][PEER], strict=True))
       errors = [abs(a - b) / abs(b) for a, b in pairs]
-      second = abs(first[1]["attention_zoo"][0] - first[1]["PyTorch eager"][0])
+      second = abs(first[1][OURS][0] - first[1][PEER][0])
       results["variants"][name] |= {
-        "ratio": common.ratios(seconds, "attention_zoo", "PyTorch eager"), "relative_errors": errors, "max_abs_error": max(abs(a - b) for a, b in pairs)
+        "ratio": common.ratios(seconds, OURS, PEER), "relative_errors": errors, "max_abs_error": max(abs(a - b) for a, b in pairs)
       }  # fmt: skip
       notes.append(
-        f"{name}: first step loss and gradient norm {first[0]['attention_zoo']}, differing by "
+        f"{name}: first step loss and gradient norm {first[0][OURS]}, differing by "
         f"{errors[0]:.1e} and {errors[1]:.1e} of the peer's; loss of the second step by {second:.1e}" + (" (other dropout masks)" if dropout else "")
       )
+      if ROUNDED in seconds:
+        ratio = results["variants"][name]["ratio_bfloat16_products"] = common.ratios(seconds, ROUNDED, PEER)
+        notes.append(f"{ROUNDED}: {ratio[1]:.2f} ({ratio[0]:.2f} to {ratio[2]:.2f}) times as fast as {PEER} in float32")
       if not bfloat16 and not dropout and (errors[0] > 1e-6 or errors[1] > 2e-4):
         raise SystemExit(f"the sides do not compute the same: {first}")
     else:
-      rows.append((name, "PyTorch eager", "not run (torch is not installed)", ""))
+      rows.append((name, PEER, "not run (torch is not installed)", ""))
   columns = ("variant", "side", "target tokens/s: median (min to max)", "times faster")
   title = f"Training step, base, {arguments.rows} x {arguments.length} tokens a side"
   common.publish("train_step", title, columns, rows, notes, results, arguments.out)

@@ -55,6 +55,7 @@ def get_config():
       batching="packed",  # or "bucketed"
       batch_tokens=24576,  # of each side, over all devices
       row_length=256,
+      row_multiple=8,  # the rows of every batch are a multiple of it; of as many devices, or more, for "bucketed"
       max_length=128,  # at most about half a row, so that rows can be filled
       too_long="truncate",  # or "skip"
       seed=0,

@@ -186,13 +186,18 @@ def dry_run(args, fields, wanted):
   print(
     "# On one Cloud TPU slice a row. Set these first; evaluation runs on any machine that reads the bucket."
   )
-  print("ZONE=us-west4-a TYPE=v5litepod-8" + ("" if remote else " BUCKET=gs://your-bucket"))
-  text = fields.get("data.source") == "text"
-  fields = fields | {"data.dir": "data"} if text else fields
+  bucket = "/".join(workdir.split("/")[:3]) if remote else "gs://your-bucket"
+  print(f"ZONE=us-west4-a TYPE=v5litepod-8 BUCKET={bucket}")
   target = f"{workdir}/rows" if remote else '"$BUCKET"/rows'
-  copied = ' --data="$BUCKET"/text' if text else ""
-  if text:
-    print(f'gcloud storage cp {shlex.quote(args.data_dir)}/* "$BUCKET"/text/')
+  copied = ""
+  if (source := fields.get("data.source", "tfds")) == "text":
+    print(f'gcloud storage cp {shlex.quote(fields["data.dir"])}/* "$BUCKET"/text/')
+    copied = ' --data="$BUCKET"/text'
+  elif source == "tfds":
+    print('# "$BUCKET"/tfds holds what `tfds build` has prepared: launch/README.md, step 3')
+    copied = ' --data="$BUCKET"/tfds'
+  if copied:
+    fields = fields | {"data.dir": "data"}
   for row, seed in wanted:
     name = f"ablation-{row}-{seed}".replace("_", "-")
     directory = f"{target}/{row}/seed_{seed}"

@@ -16,11 +16,12 @@ The same in steps (NAME is yours to choose: the queued resource and its slices a
 
 What follows `--` goes to `python -m attention_zoo.train` on every worker as it stands. Training runs detached
 from your connection; Ctrl-C only stops following it. Nothing is deleted unless you say so (delete,
---delete_after), and every command ends by naming what still exists in the zone and costs money. --dry_run
-prints the commands, each ready to be pasted, and runs none.
+--delete_after), but for the remains of a TPU that was taken away under --until_done. Every command that was
+understood ends by naming what still exists in the zone and costs money. --dry_run prints the commands, each ready to
+be pasted, and runs none.
 
-Exit codes: 0 done; 1 gcloud failed; 2 bad input; 3 loss not finite; 75 preempted (run again to resume); 130
-Ctrl-C; 143 SIGTERM; otherwise training's own. launch/README.md leads from quota to the first loss.
+Exit codes: 0 done; 1 gcloud failed; 2 bad input; 3 loss not finite; 75 preempted (run again to resume); 129 SIGHUP;
+130 Ctrl-C; 143 SIGTERM; otherwise training's own. launch/README.md leads from quota to the first loss.
 """
 
 import argparse
@@ -78,7 +79,7 @@ def create_from(args, tpu):
 
 def install_from(args, tpu, wheel):
   constraints = ROOT / "constraints.txt"
-  tpu.install(wheel, args.configs, constraints if constraints.is_file() else None, args.data)
+  tpu.install(wheel, pathlib.Path(args.configs).resolve(), constraints if constraints.is_file() else None, args.data)
 
 
 def status(tpu, workdir):
@@ -194,7 +195,7 @@ def make_parser():
     "--wheel", metavar="FILE", help="install this wheel; built from the sources if not given"
   )
   installing.add_argument(
-    "--configs", default=str(ROOT / "configs"), metavar="DIR", help="copied as configs/ (%(default)s)"
+    "--configs", default=str(ROOT / "configs"), metavar="DIR", help="a folder called configs, to be copied (%(default)s)"
   )
   installing.add_argument(
     "--data", metavar="gs://DIR", help="copied to data/ on each worker; train with --config.data.dir=data"
@@ -284,8 +285,9 @@ def check(args, train_args, workdir):
       raise UserError(f"--wheel={args.wheel} is not a file")
     if not args.wheel and not (ROOT / "pyproject.toml").is_file():
       raise UserError(f"{ROOT} has no pyproject.toml to build a wheel from: give one with --wheel=FILE.whl")
-    if not pathlib.Path(args.configs).is_dir():
-      raise UserError(f"--configs={args.configs} is not a directory")
+    configs = pathlib.Path(args.configs)
+    if not configs.is_dir() or configs.resolve().name != "configs":
+      raise UserError(f"--configs={args.configs} must be a directory called configs: it is copied under its name")
     if args.data and not args.data.startswith("gs://"):
       raise UserError(
         f"--data={args.data} must be gs://...; copy it there first: gcloud storage cp -r DIR gs://BUCKET/"
@@ -301,7 +303,7 @@ def act(args, tpu, train_args, workdir):
   until_done = args.command == "run" and args.until_done
   if args.command in ("create", "delete") or until_done:
     tpu.pretended = "missing"
-  elif tpu.condition()[0] == "missing":
+  elif tpu.condition()[0] == "missing" and args.command != "status":
     raise UserError(f"{tpu.name} does not exist in {args.zone}: `create` it first, or `run --until_done`")
   if args.command == "create":
     if tpu.condition()[0] == "missing":
@@ -324,9 +326,15 @@ def act(args, tpu, train_args, workdir):
         create=functools.partial(create_from, args, tpu),
         install=functools.partial(install_from, args, tpu, wheel),
         max_failures=args.max_failures,
+        ask_again=not args.valid_until,
       )
     else:
-      code = tpu_run.run_once(tpu, train_args, detach=args.detach)
+      try:
+        code = tpu_run.run_once(tpu, train_args, detach=args.detach)
+      except Lost:  # also the end of training; other slices may be left
+        if args.delete_after:
+          tpu.delete()
+        raise
     if args.delete_after:
       tpu.delete()
     return code
@@ -349,7 +357,8 @@ def main(argv=None):
     return BAD_INPUT
   ending = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
   for number in ending[1:]:
-    signal.signal(number, lambda number, _: sys.exit(128 + number))
+    if signal.getsignal(number) != signal.SIG_IGN:  # nohup stays nohup
+      signal.signal(number, lambda number, _: sys.exit(128 + number))
   tpu = Tpu(
     Gcloud(args.zone, args.project, dry_run=args.dry_run),
     args.name,

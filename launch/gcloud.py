@@ -18,6 +18,10 @@ class GcloudError(RuntimeError):
   """A gcloud command failed or took too long; the message has the command and its last words."""
 
 
+class Unreachable(GcloudError):
+  """The service did not say what exists: an outage, mostly on this side. What exists goes on without us."""
+
+
 def start(command, **options):
   """Starts a command in its own session: Ctrl-C does not reach it, `stop` ends it with all its children."""
   try:

@@ -7,13 +7,13 @@ checkpoint in the work directory by itself; this program only decides whether to
 
   exit code of training             what happens
    0  done                          stop, exit code 0
-   2  bad input (config, files)     stop, exit code 2: trying again would not help
+   2  bad input, or a full disk     stop, exit code 2: trying again would not help
    3  loss not finite               stop, exit code 3: look at the message before going on
   75  preempted, state saved        start again; never counts as a failure
   anything else (crash, killed)     start again, but give up after --max_failures failures in a row without a
                                     newer checkpoint, with the exit code of the last failure
 
-SIGTERM and Ctrl-C are handed to training, which saves and exits; nothing is started again after that.
+SIGTERM, Ctrl-C and a closed terminal reach training as SIGTERM: it saves and exits, and nothing is started again.
 """
 
 import argparse
@@ -112,14 +112,15 @@ def supervise(command, attempts, workdir, *, pause, stop_when_preempted=False):
   """Runs `command` again and again until `attempts` says stop. Returns the exit code."""
   child, stopped = None, False
 
-  def forward(number, _):
+  def forward(*_):
     nonlocal stopped
     stopped = True
     if child is not None and child.poll() is None:
-      child.send_signal(number)
+      child.terminate()
 
-  for number in (signal.SIGTERM, signal.SIGINT):
-    signal.signal(number, forward)
+  for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(number) != signal.SIG_IGN:  # nohup stays nohup
+      signal.signal(number, forward)
   while True:
     # Its own session: Ctrl-C in a terminal then reaches training once, through `forward`, and not twice.
     child = subprocess.Popen(command, start_new_session=True)

@@ -12,7 +12,7 @@ import re
 import shlex
 import time
 
-from launch.gcloud import Everywhere, GcloudError
+from launch.gcloud import Everywhere, GcloudError, Unreachable
 
 FOLDER = "zoo"  # in the home directory of every worker: venv/, configs/, data/, train.log, pid, id, exit_code
 
@@ -96,13 +96,16 @@ class Tpu:
 
   def listing(self):
     """Returns (queued resources, slices) of the zone, each {name: record}; ours have record["ours"] true."""
-    resources, nodes = (
-      {
-        record["name"].rpartition("/")[2]: record
-        for record in json.loads(self.gcloud.run(kind, "list", "--format=json", timeout=120) or "[]")
-      }
-      for kind in ("queued-resources", "tpu-vm")
-    )
+    try:
+      resources, nodes = (
+        {
+          record["name"].rpartition("/")[2]: record
+          for record in json.loads(self.gcloud.run(kind, "list", "--format=json", timeout=120) or "[]")
+        }
+        for kind in ("queued-resources", "tpu-vm")
+      )
+    except GcloudError as error:
+      raise Unreachable(str(error)) from error
     for name, record in resources.items():
       record["ours"] = name == self.name
     for name, record in nodes.items():

@@ -4,7 +4,7 @@ import sys
 import time
 
 from launch import restart
-from launch.gcloud import GcloudError
+from launch.gcloud import GcloudError, Unreachable
 from launch.restart import BAD_INPUT, DONE, NON_FINITE, PREEMPTED, UserError
 from launch.tpu import Lost, run_id
 
@@ -27,7 +27,8 @@ def watch(tpu, *, grace=120, patience=3):
   """Follows the logs until training has ended everywhere. Returns its exit code; raises Lost or GcloudError.
 
   grace: seconds that the other workers get once one has ended (they notice by themselves that it is gone).
-  patience: failures in a row to reach the workers before that counts as a failure.
+  patience: failures in a row to reach the workers before that counts as a failure. That Google itself cannot be
+  reached never does: training goes on without us, and so does watching, when it can.
   """
   ended, failures, logs = None, 0, tpu.follow()
   try:
@@ -40,6 +41,9 @@ def watch(tpu, *, grace=120, patience=3):
           raise Lost(f"{tpu.name} was taken away: {detail or 'it does not exist any more'}")
         workers = tpu.ask()
         failures = 0
+      except Unreachable as error:
+        tpu.gcloud.say(f"cannot find out what exists, looking again: {error}")
+        continue
       except GcloudError as error:
         failures += 1
         if failures >= patience:
@@ -89,13 +93,20 @@ def run_once(tpu, train_args, *, detach):
   return watch(tpu)
 
 
-def run_until_done(tpu, train_args, workdir, *, create, install, max_failures):
-  """Creates, installs, runs; again after preemption or failure, until done or given up. Returns exit code."""
+def run_until_done(tpu, train_args, workdir, *, create, install, max_failures, ask_again=True):
+  """Creates, installs, runs; again after preemption or failure, until done or given up. Returns exit code.
+
+  ask_again: whether a request that the service has given up is made once more.
+  """
   attempts = restart.Attempts(max_failures, newest(tpu, workdir))
-  installed = False
+  installed = reached = False
   while True:
     try:
       condition, detail = tpu.condition()
+      reached = True
+      if condition == "failed" and not ask_again:
+        print(f"error: the request for {tpu.name} was given up: {detail}", file=sys.stderr)
+        return 1
       if condition in ("lost", "failed"):
         tpu.gcloud.say(f"{tpu.name}: {detail}")
         tpu.delete()
@@ -114,6 +125,9 @@ def run_until_done(tpu, train_args, workdir, *, create, install, max_failures):
       code = PREEMPTED
     except GcloudError as error:
       print(f"error: {error}", file=sys.stderr)
+      if reached and isinstance(error, Unreachable):
+        time.sleep(tpu.poll)
+        continue
       code = 1
     verdict, why = attempts.after(code, newest(tpu, workdir))
     tpu.gcloud.say(why)

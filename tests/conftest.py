@@ -18,8 +18,11 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 if threading.current_thread() is threading.main_thread():
   signal.signal(signal.SIGINT, signal.default_int_handler)
 
+import jax
 import pytest
 from small_run import small_config
+
+jax.devices()  # now, and not first in a test that has changed the environment
 
 
 @pytest.fixture(scope="session")

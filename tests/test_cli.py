@@ -38,6 +38,14 @@ def test_what_cannot_be_read_is_named(tmp_path, monkeypatch):
     cli.read_lines()
 
 
+@pytest.mark.parametrize("name", ["train", "translate", "compile"])
+def test_help_names_every_flag(name):
+  done = subprocess.run([sys.executable, "-m", f"attention_zoo.{name}", "--help"], capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  for flag in {"train": ["config", "workdir"], "translate": ["workdir", "n_best"], "compile": ["config", "topology"]}[name]:
+    assert f"  --{flag}: " in done.stdout
+
+
 def test_every_item_is_one_line(tmp_path, capsys):
   cli.write_lines(["a", "", "b\nc"], tmp_path / "new" / "out")
   assert (tmp_path / "new" / "out").read_text() == "a\n\nb c\n"

@@ -40,7 +40,10 @@ def test_train_average_evaluate_translate(number_files, tmp_path):
   out = command("attention_zoo.evaluate", workdir, "--split=test", "--report", check=0).stdout.decode()
   assert "sacreBLEU" in out and "per_subword" in out
   saved = json.loads((tmp_path / "run/eval/test-average.json").read_text())
-  assert len(saved["hypotheses"]) == 20 and saved["checkpoint"] == "average"
+  assert len(saved["hypotheses"]) == 20 and (saved["checkpoint"], saved["step"]) == ("average", "average")
+  command("attention_zoo.evaluate", workdir, "--checkpoint=latest", "--beam_size=1", check=0)
+  greedy = json.loads((tmp_path / "run/eval/test-latest-beam_size_1.json").read_text())
+  assert (greedy["step"], greedy["beam_size"], greedy["alpha"]) == ("20", 1, saved["alpha"])
   assert "<svg" in (tmp_path / "run/report.html").read_text()
   out = command("attention_zoo.translate", workdir, stdin=b"seven\n\nforty-nine\n", check=0).stdout
   assert out.count(b"\n") == 3 and out.split(b"\n")[1] == b""

@@ -77,7 +77,10 @@ def build_corpus(
       _build(source, split, tokenizer, max_length, too_long, directory)
     except OSError as error:
       raise UserError(f"cannot write {directory}: {error.strerror or error}") from error
-  return _load(directory, split)
+  try:
+    return _load(directory, split)
+  except OSError as error:
+    raise UserError(f"cannot read {directory}: {error.strerror or error}") from error
 
 
 _ARRAYS = ("source_tokens", "source_offsets", "target_tokens", "target_offsets")
@@ -113,6 +116,9 @@ def _build(source, split, tokenizer, max_length, too_long, directory: pathlib.Pa
         pairs += len(tokens[0])
     meta = dict(split=split, pairs=pairs, too_long=over, max_length=max_length)
     (temporary / "meta.json").write_text(json.dumps(meta))
+    umask = os.umask(0)
+    os.umask(umask)
+    temporary.chmod(0o777 & ~umask)  # mkdtemp's are for their owner alone
     try:
       temporary.rename(directory)
     except OSError:

@@ -23,7 +23,7 @@ def padded_length(length):
   return padded
 
 
-def length_batches(lengths, *, batch_tokens, row_multiple=1):
+def length_batches(lengths, *, batch_tokens, row_multiple=1, longest=None):
   """Cuts sentences into batches, longest first; every sentence is in exactly one.
 
   Every batch but the last is full, and all batches of one padded length have the same rows, so that one
@@ -34,6 +34,7 @@ def length_batches(lengths, *, batch_tokens, row_multiple=1):
     lengths: tokens of each sentence, at least 1 (what is empty is not to be decoded).
     batch_tokens: budget of rows times padded length. A single sentence may exceed it.
     row_multiple: rows are a multiple of it (the number of devices that share a batch).
+    longest: sentences are not padded beyond it.
 
   Returns:
     list of LengthBatch.
@@ -47,7 +48,10 @@ def length_batches(lengths, *, batch_tokens, row_multiple=1):
   order = np.argsort(-lengths, kind="stable")
   batches, start = [], 0
   while start < len(order):
-    padded = padded_length(lengths[order[start]])
+    length = lengths[order[start]]
+    padded = padded_length(length)
+    if longest is not None:
+      padded = int(max(length, min(padded, longest)))
     rows = max(batch_tokens // padded // row_multiple, 1) * row_multiple
     left = len(order) - start
     if left < rows and not (batches and batches[-1].padded_length == padded):

@@ -101,6 +101,16 @@ class Config:
     """Whether several sentences in a row give what they give in rows of their own."""
     return self.make_encoder_attention().packs and self.make_decoder_attention().packs
 
+  @property
+  def bounded(self) -> bool:
+    """Whether nothing longer than max_length can be computed, because some parameter has a row for each position."""
+    longer = dataclasses.replace(self, max_length=self.max_length + 1)
+    shapes = [
+      [parameter.shape for make in (c.make_encoder_attention, c.make_decoder_attention) for parameter in make().parameters.values()]
+      for c in (self, longer)
+    ]
+    return self.positions == "learned" or shapes[0] != shapes[1]
+
 
 def parameter_count(config: Config) -> int:
   """The closed form of the number of parameters; tests hold every config against it."""

@@ -11,7 +11,9 @@ import logging
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from etils import epath
+from jax.experimental import multihost_utils
 
 from attention_zoo.data import tokenizer as tokenizers
 from attention_zoo.data.batches import BucketedBatches, PackedBatches, batch_rows, eval_batches, prefetch
@@ -43,10 +45,10 @@ class Translation:
       self.model_config = module.Config(vocab_size=config.data.vocab_size, **fields)
     except (TypeError, ValueError) as error:
       raise UserError(f"config.model: {error}") from error
-    if self.model_config.positions == "learned" and config.data.row_length > self.model_config.max_length:
+    if self.model_config.bounded and config.data.row_length > self.model_config.max_length:
       raise UserError(
-        f"config.data.row_length = {config.data.row_length}, but learned positions end at config.model.max_length = "
-        f"{self.model_config.max_length}: raise the one or lower the other"
+        f"config.data.row_length = {config.data.row_length}, but the model's positions end at config.model.max_length = "
+        f"{self.model_config.max_length}: lower the one or raise the other"
       )
     if config.data.batching == "packed" and not self.model_config.packs:
       raise UserError(
@@ -57,6 +59,7 @@ class Translation:
     self.model = module.Transformer(self.model_config)
     self.reorder, self.grow = module.reorder, module.grow
     self.rounded = functools.partial(module.rounded, config=self.model_config)
+    self._text = functools.cache(self._text)
     self.corpus = functools.cache(self.corpus)  # opened once, and what it has to say said once
 
   # Data
@@ -80,6 +83,7 @@ class Translation:
         normalization=data.normalization,
         split_digits=data.split_digits,
       )
+      self._note_text()
     tokenizer = tokenizers.Tokenizer(path)
     if tokenizer.vocab_size != data.vocab_size:
       raise UserError(f"{path} has {tokenizer.vocab_size} pieces, but config.data.vocab_size = {data.vocab_size}")
@@ -106,35 +110,53 @@ class Translation:
     data = self.config.data
     kind = {"packed": PackedBatches, "bucketed": BucketedBatches}[data.batching]
     return kind(
-      self.corpus("train"), batch_tokens=data.batch_tokens, row_length=data.row_length, seed=data.seed
+      self.corpus("train"), batch_tokens=data.batch_tokens, row_length=data.row_length,
+      row_multiple=data.row_multiple, seed=data.seed,
     )  # fmt: skip
 
   @property
   def _rows(self):
-    return batch_rows(self.config.data.batch_tokens, self.config.data.row_length)
+    data = self.config.data
+    return batch_rows(data.batch_tokens, data.row_length, data.row_multiple)
 
   # What the training loop asks for
 
   def train_batches(self, start_step, process_index, process_count):
     for _ in self.source.pairs("dev"):
       pass  # What is wrong with it is told now, and not hours later at the first evaluation.
-    # Text may move (config.data.dir), but a run goes on with the text it began with.
-    path, text = self.workdir / "text.json", {"train": self.source.fingerprint("train")}
-    if start_step and path.exists() and json.loads(path.read_text()) != text:
+    # Text may move (config.data.dir), but a run goes on with the text that its vocabulary is of.
+    path, text = self.workdir / "text.json", self._text()
+    if path.exists() and json.loads(path.read_text()) != text:
       raise UserError(
         f"the training text (config.data.dir = {self.config.data.dir!r}) is not the one that the run in {self.workdir} "
         "was begun with: bring that back, or choose another workdir"
       )
     batches = self.batches  # Text that cannot be used leaves nothing behind.
-    if jax.process_index() == 0:
-      write_text(path, json.dumps(text) + "\n")
+    if not path.exists():
+      self._note_text()
+    next(iter(self.eval_batches("dev")), None)  # whether its sentences fit into rows
+    if jax.process_count() > 1:
+      digest = np.frombuffer(bytes.fromhex(text["train"]), np.uint8)
+      if (multihost_utils.process_allgather(digest) != digest).any():
+        raise UserError(f"the processes do not all find the same training text (config.data.dir = {self.config.data.dir!r})")
     return prefetch(batches, start_step, process_index, process_count)
 
-  def eval_batches(self, split):
-    """Each sentence of the split once; the rows are as many as a training batch has."""
+  def _text(self):
+    return {"train": self.source.fingerprint("train")}
+
+  def _note_text(self):
+    if jax.process_index() == 0:
+      write_text(self.workdir / "text.json", json.dumps(self._text()) + "\n")
+
+  def train_shapes(self):
+    """Of all training batches: several where they are bucketed."""
+    return self.batches.shapes
+
+  def eval_batches(self, split, rows=None):
+    """Each sentence of the split once. rows: of a batch; by default as many as a training batch has."""
     data = self.config.data
     return eval_batches(
-      self.corpus(split), rows=self._rows, row_length=data.row_length, packed=data.batching == "packed"
+      self.corpus(split), rows=rows or self._rows, row_length=data.row_length, packed=data.batching == "packed"
     )
 
   def batch_shapes(self):
@@ -145,7 +167,10 @@ class Translation:
 
   def init(self, rng):
     tiny = {key: jnp.zeros((1, 2), jnp.int32) for key in self.batch_shapes()}
-    return self.model.init(rng, tiny)["params"]
+    try:
+      return self.model.init(rng, tiny)["params"]
+    except (TypeError, ValueError) as error:  # sizes that do not go together
+      raise UserError(f"config.model: {error}") from error
 
   def loss(self, params, batch, rng):
     """(sum of the smoothed loss over target tokens, sums to report); rng None means no dropout."""

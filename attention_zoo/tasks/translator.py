@@ -108,7 +108,12 @@ class Translator:
   def _batches(self, lengths):
     if not lengths:
       return []
-    return length_batches(lengths, batch_tokens=self.config.decode.batch_tokens, row_multiple=self._mesh.size)
+    return length_batches(
+      lengths,
+      batch_tokens=self.config.decode.batch_tokens,
+      row_multiple=self._mesh.size,
+      longest=self.task.model_config.max_length,
+    )
 
   def _rows(self, batch, length, rows):
     """(source_BS, lengths_B) over the devices; rows that only fill the batch have length 0."""
@@ -128,7 +133,7 @@ class Translator:
     model = self.task.model
     extra = self.config.decode.extra_length
     max_length = S + extra
-    if model.config.positions == "learned":
+    if model.config.bounded:
       max_length = min(max_length, model.config.max_length)
     positions_BS = jnp.broadcast_to(jnp.arange(S, dtype=jnp.int32), (B, S))
     segments_BS = (positions_BS < lengths_B[:, None]).astype(jnp.int32)
@@ -227,9 +232,10 @@ class Translator:
     has words, but no probability.
     """
     loss = jax.jit(lambda params, batch: self.task.loss(params, batch, None)[1])
-    totals = {}
-    for batch in self.task.eval_batches(split):
-      sums = jax.device_get(loss(self.params, batch))
+    totals, spread = {}, NamedSharding(self._mesh, P("data"))
+    rows = max(self.config.decode.batch_tokens // self.config.data.row_length, 1)
+    for batch in self.task.eval_batches(split, rows=-(-rows // self._mesh.size) * self._mesh.size):
+      sums = jax.device_get(loss(self.params, jax.device_put(batch, spread)))
       totals = {key: totals.get(key, 0.0) + float(value) for key, value in sums.items()}
     words = count_words(target for _, target in self.task.source.pairs(split))
     found = perplexity(nll=totals["nll"], smoothed_loss=totals["loss"], tokens=totals["weight"], words=words)._asdict()

@@ -18,6 +18,8 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 from jax.extend import core
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from attention_zoo.errors import UserError
 from attention_zoo.training import distributed, hlo, loop, sharding
@@ -89,7 +91,7 @@ def compile_step(task, config, devices, chip: Chip) -> Step:
     sharding.check_rows(name, shape.shape, mesh, config.train.accumulate)
   rows = sharding.batch_sharding(mesh)
   batch = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows) for name, x in shapes.items()}
-  stop = jax.ShapeDtypeStruct((sharding.batch_devices(mesh),), jnp.int32, sharding=rows)
+  stop = jax.ShapeDtypeStruct((mesh.size,), jnp.int32, sharding=NamedSharding(mesh, P(sharding.AXES)))
   step = loop.make_train_step(task, optimizer, config, abstract, mesh)
   # What asks JAX where it runs must hear of the chip that is compiled for.
   with jax.set_mesh(mesh), mock.patch.object(jax, "default_backend", lambda: devices[0].platform):

@@ -81,12 +81,18 @@ class Checkpoints:
 
   @contextlib.contextmanager
   def _writing(self):
-    """Turns the many forms of 'cannot write' into one UserError that says what is still there."""
+    """Turns the many forms of 'cannot write' into one UserError that says what is still there.
+
+    Not so what is no fault of the disk, and may be gone at the next try: a process that died, a bucket out of reach.
+    """
     try:
       yield
     except UserError:
       raise
     except (OSError, ValueError, RuntimeError) as error:
+      alone = jax.process_count() == 1 and _is_local(self.directory)
+      if not alone and _error_number(error) is None:
+        raise
       with contextlib.suppress(OSError):  # what became read-only cannot be tidied either
         for remains in self.directory.glob(f"{self._saving}.orbax-checkpoint-tmp") if jax.process_index() == 0 else ():
           remains.rmtree(missing_ok=True)
@@ -174,10 +180,15 @@ def _no_room(directory, needed) -> str:
   return f"it takes {needed:,} bytes and {free:,} are free" if free < needed else ""
 
 
-def _reason(error) -> str:
-  """What went wrong while writing, in a few words. TensorStore puts the system's error number into its text."""
+def _error_number(error) -> int | None:
+  """The system's error number, which TensorStore puts into its text."""
   number = error.errno if isinstance(error, OSError) else re.search(r"os_error_code='(\d+)'", str(error))
-  number = int(number[1]) if isinstance(number, re.Match) else number
+  return int(number[1]) if isinstance(number, re.Match) else number
+
+
+def _reason(error) -> str:
+  """What went wrong while writing, in a few words."""
+  number = _error_number(error)
   return os.strerror(number) if number else str(error).strip().splitlines()[0][:300]
 
 

@@ -72,6 +72,7 @@ GROUPS = {
     "batching": Field(str, choices=("packed", "bucketed")),
     "batch_tokens": COUNT,
     "row_length": COUNT,
+    "row_multiple": COUNT,
     "max_length": COUNT,
     "too_long": Field(str, choices=("truncate", "skip")),
     "seed": NATURAL,

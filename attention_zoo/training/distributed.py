@@ -1,7 +1,8 @@
 """Several processes, one training run: JAX's multi-controller runtime, from the environment or by hand.
 
-A process that dies ends the others: JAX notices when its heartbeat stays away, says which one it was, and
-aborts (exit code 134, SIGABRT). All started again, they resume from the newest checkpoint.
+A process that dies ends the others: they fail at the next step that needs it (exit code 1), or JAX notices that its
+heartbeat stays away, says which one it was, and aborts (exit code 134, SIGABRT). All started again, they resume from
+the newest checkpoint.
 """
 
 import contextlib
@@ -47,13 +48,18 @@ def launcher() -> str:
   return ""
 
 
+def is_joined() -> bool:
+  """Whether this is one of several processes."""
+  return jax.distributed.is_initialized() and jax.process_count() > 1
+
+
 def initialize(coordinator=None, num_processes=None, process_id=None, *, timeout=300, heartbeat=60) -> None:
   """Joins this process to the others, if there are any. Call it before anything asks for devices.
 
   With no arguments: Cloud TPU, Slurm and Open MPI say who the others are. Otherwise all three are needed: the
   coordinator's host:port (process 0 listens there), the number of processes, and which of them this is.
 
-  timeout: seconds until the others must have come; then the process says so and exits with code 2.
+  timeout: seconds until the others must have come; then the process says so and exits with code 1.
   heartbeat: seconds after which a silent process counts as lost.
   Raises UserError for arguments that are incomplete or do not fit.
   """
@@ -95,11 +101,11 @@ def initialize(coordinator=None, num_processes=None, process_id=None, *, timeout
 
 @contextlib.contextmanager
 def _deadline(seconds, message):
-  """Ends the process with a message and exit code 2 where JAX would abort it with a stack trace, or wait."""
+  """Ends the process with a message and exit code 1 where JAX would abort it with a stack trace, or wait."""
 
   def end():
     print(f"error: {message}", file=sys.stderr, flush=True)
-    os._exit(2)
+    os._exit(1)
 
   timer = threading.Timer(seconds, end)
   timer.daemon = True

@@ -89,7 +89,7 @@ def init_state(task, optimizer, seed) -> State:
 def make_train_step(task, optimizer, config, abstract, mesh):
   """jit of (state, batch, stop) -> (state, metrics), its state donated.
 
-  stop: one int a batch device, not 0 where that process was told to stop; metrics["stop"]: any was.
+  stop: `sharding.flags`, not 0 where that process was told to stop; metrics["stop"]: any was.
   """
   accumulate = config.train.accumulate
   value_and_gradient = jax.value_and_grad(task.loss, has_aux=True)
@@ -149,7 +149,7 @@ def make_train_step(task, optimizer, config, abstract, mesh):
   rows = sharding.batch_sharding(mesh)
   return jax.jit(
     step,
-    in_shardings=(places, rows, rows),
+    in_shardings=(places, rows, NamedSharding(mesh, P(sharding.AXES))),
     out_shardings=(places, NamedSharding(mesh, P())),
     donate_argnums=0,
   )
@@ -237,8 +237,10 @@ def _run(task, config, mesh, optimizer, abstract, state, start, checkpoints, met
   names = [sharding.path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(abstract.params)]
   index, count = sharding.process_rows(mesh)
   batches = iter(task.train_batches(start, index, count))
-  flags = np.ones(sharding.batch_devices(mesh) // count, np.int32)
-  go, halt = (sharding.put_batch({"stop": flags * value}, mesh)["stop"] for value in (0, 1))
+  for shapes in task.train_shapes():
+    for name, shape in shapes.items():
+      sharding.check_rows(name, shape, mesh, config.train.accumulate)
+  go, halt = (sharding.flags(mesh, value) for value in (0, 1))
   meter = Meter()
 
   def account(step, fetched):
@@ -267,6 +269,12 @@ def _run(task, config, mesh, optimizer, abstract, state, start, checkpoints, met
       metrics.write(step, "train", meter.take() | extra | {"learning_rate": rate})
     return bool(fetched["stop"])
 
+  def on_dev(step):
+    if summary := evaluate(state.params, "dev"):
+      metrics.write(step, "dev", summary)
+
+  if start and start % config.train.eval_every == 0 and not metrics.has(start, "dev"):
+    on_dev(start)  # told to stop at this step, the run had saved it, and left this to the next start
   pending, stop, step = None, False, start
   while step < config.train.steps and not stop:
     batch = sharding.put_batch(next(batches), mesh, config.train.accumulate)
@@ -279,9 +287,8 @@ def _run(task, config, mesh, optimizer, abstract, state, start, checkpoints, met
     last = step == config.train.steps
     if last or stop or step % config.train.eval_every == 0 or step % config.train.checkpoint_every == 0:
       stop, pending = account(*pending) or stop, None
-      if (last or step % config.train.eval_every == 0) and not stop:
-        if summary := evaluate(state.params, "dev"):
-          metrics.write(step, "dev", summary)
+      if last or (step % config.train.eval_every == 0 and not stop):
+        on_dev(step)
       if last or stop or step % config.train.checkpoint_every == 0:
         checkpoints.save(step, state)
       meter.pause()

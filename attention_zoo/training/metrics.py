@@ -8,9 +8,12 @@ import struct
 import sys
 import time
 
+import jax
+import numpy as np
 import rich.console
 import rich.progress
 from etils import epath
+from jax.experimental import multihost_utils
 
 from attention_zoo.errors import UserError
 
@@ -71,7 +74,9 @@ class Metrics:
     if not enabled:
       return
     workdir = epath.Path(workdir)
-    self._lines = _Appender(workdir / "metrics.jsonl", _lines_until(workdir / "metrics.jsonl", step))
+    before = _lines_until(workdir / "metrics.jsonl", step)
+    self._known = {(line["step"], line["split"]) for line in map(json.loads, before.splitlines())}
+    self._lines = _Appender(workdir / "metrics.jsonl", before)
     self._events = EventFile(workdir / "tensorboard", step)
     self._progress = _Progress(step, total_steps, quiet)
 
@@ -84,6 +89,11 @@ class Metrics:
     self._lines.append((json.dumps(record | finite) + "\n").encode())
     self._events.scalars(step, {f"{split}/{name}": value for name, value in values.items()})
     self._progress.show(step, split, values)
+
+  def has(self, step: int, split: str) -> bool:
+    """Whether there was such a record when the run resumed. All processes must ask: the first one knows."""
+    found = self._enabled and (step, split) in self._known
+    return bool(multihost_utils.broadcast_one_to_all(np.int32(found))) if jax.process_count() > 1 else found
 
   def advance(self, step: int) -> None:
     """Moves the progress bar on; cheap."""
@@ -106,6 +116,8 @@ def _writing(path):
   try:
     yield
   except OSError as error:
+    if "://" in str(path) and error.errno is None:
+      raise  # a bucket out of reach, perhaps not for long
     raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
@@ -198,6 +210,13 @@ def _message(number: int, content: bytes) -> bytes:
   return _varint(number << 3 | 2) + _varint(len(content)) + content
 
 
+def _float32(value: float) -> bytes:
+  try:
+    return struct.pack("<f", value)
+  except OverflowError:  # the perplexity of a loss above 88.7
+    return struct.pack("<f", math.copysign(math.inf, value))
+
+
 class EventFile:
   """A TensorBoard event file of scalars, written without TensorFlow.
 
@@ -221,7 +240,7 @@ class EventFile:
 
   def scalars(self, step: int, values: dict) -> None:
     summary = b"".join(
-      _message(1, _message(1, name.encode()) + b"\x15" + struct.pack("<f", value))
+      _message(1, _message(1, name.encode()) + b"\x15" + _float32(value))
       for name, value in values.items()
     )
     self._event(step, _message(5, summary))

@@ -194,6 +194,15 @@ def gather_rows(table):
   return jax.lax.with_sharding_constraint(table, P(P.UNCONSTRAINED, None))
 
 
+def flags(mesh: Mesh, value: int) -> jax.Array:
+  """One int for each device of the mesh, those of this process holding `value`.
+
+  For each device and not each row of a batch: processes of one tensor group share rows, but need not agree.
+  """
+  everywhere = NamedSharding(mesh, P(AXES))
+  return jax.make_array_from_callback((mesh.size,), everywhere, lambda _: np.full(1, value, np.int32))
+
+
 def batch_devices(mesh: Mesh) -> int:
   """Into how many parts the rows of a batch are split."""
   return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
@@ -225,10 +234,11 @@ def check_rows(name, shape, mesh: Mesh, accumulate=1) -> None:
   if rows % parts:
     micro = f" x {accumulate} accumulated micro-batches" if accumulate > 1 else ""
     tokens = math.ceil(rows / parts) * parts * math.prod(shape[1:])
+    fewer = f", or set config.data.row_multiple={parts}, which leaves some out" if rows > parts else ""
     raise UserError(
       f"the batch's {name} has {rows} rows, which {batch_devices(mesh)} devices{micro} cannot share evenly: "
       f"choose config.data.batch_tokens (for example {tokens}) and row_length so that the rows are a multiple "
-      f"of {parts}"
+      f"of {parts}{fewer}"
     )
 
 

@@ -46,6 +46,12 @@ def test_promises(lengths, batch_tokens, row_multiple):
     assert rows_of.setdefault(batch.padded_length, batch.rows) == batch.rows
 
 
+def test_nothing_is_padded_beyond_the_longest_that_is_possible():
+  lengths = [40, 33, 20, 41]
+  padded = [batch.padded_length for batch in length_batches(lengths, batch_tokens=41, longest=40)]
+  assert padded == [41, 40, 40, 24]
+
+
 def test_a_single_sentence_costs_a_single_row():
   assert [batch.rows for batch in length_batches([12], batch_tokens=4096)] == [1]
   assert [batch.rows for batch in length_batches([12] * 5, batch_tokens=4096, row_multiple=8)] == [8]

@@ -213,7 +213,12 @@ def test_dry_run_prints_commands_that_others_understand(tmp_path, monkeypatch, c
   assert sum("attention_zoo.evaluate" in line for line in lines) == 4
   assert ablation.main(["run", "--rows=base", "--workdir=gs://b/grid", "--dry_run"]) == 0
   out = capsys.readouterr().out
-  assert "# Here" not in out and "--workdir=gs://b/grid/rows/base/seed_0" in out
+  assert "# Here" not in out and "--workdir=gs://b/grid/rows/base/seed_0" in out and "BUCKET=gs://b\n" in out
+  assert '--data="$BUCKET"/tfds' in out and "--config.data.dir=data" in out  # the paper's data
+  words[3:5] = ["--config.data.source=text", "--config.data.dir=my text", "--workdir=gs://b/grid"]
+  assert ablation.main(words) == 0
+  out = capsys.readouterr().out
+  assert "gcloud storage cp 'my text'/* \"$BUCKET\"/text/\n" in out and "BUCKET=gs://b\n" in out
 
 
 # The real trainer

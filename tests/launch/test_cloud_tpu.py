@@ -107,6 +107,8 @@ def test_life_cycle(cloud, wheel):
   assert deleted.returncode == 0 and "zoo is deleted" in deleted.stdout and not cloud.exists()
   check_nothing_forgotten(cloud, deleted.stdout)
   assert "zoo does not exist" in tpu("delete").stdout
+  gone = tpu("status", "--workdir=gs://bucket/run")
+  assert gone.returncode == 0 and "zoo: missing" in gone.stdout and "gs://bucket/run: 8" in gone.stdout
 
 
 def test_until_done_recovers_from_preemption(cloud, wheel):
@@ -189,6 +191,8 @@ ENDINGS = {
   "start fails": (1, "giving up", {"faults": [fails("setsid", 9)]}),
   "workers out of reach": (1, "no route", {"faults": [fails("zoo-worker", 999, text="no route")]}),
   "out of reach in training": (0, "cannot reach zoo (2 of 3)", {"faults": [fails("zoo-worker", 2, skip=2)]}),
+  "Google out of reach in training": (0, "looking again", {"faults": [fails("resources list", 12, skip=4)]}),
+  "request given up": (1, "was given up", {"knobs": {"fails": True}, "flags": ["--valid_until=6h"]}),
   "connection for logs breaks": (0, "training is done", {"faults": [fails("tail --pid")]}),
   "listing fails once": (0, "training is done", {"faults": [fails("resources list")]}),
   "deletion fails once": (
@@ -325,6 +329,26 @@ def test_signals_at_any_moment(cloud, wheel, moment, number, code):
   check_nothing_forgotten(cloud, out)
 
 
+def test_nohup_stays_nohup(cloud, wheel):
+  before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what is started inherits it
+  try:
+    command = ["run", "zoo", ZONE, *FAST, *CREATE, "--until_done", "--delete_after", wheel, *TRAIN]
+    process = begin(cloud, *command, "--config.end=0@30")
+  finally:
+    signal.signal(signal.SIGHUP, before)
+  wait_for("training", lambda: len(cloud.checkpoints()) > 3, 120)
+  process.send_signal(signal.SIGHUP)
+  out, err = process.communicate(timeout=120)
+  assert process.returncode == 0 and not cloud.exists(), out + err
+
+
+def test_what_is_left_of_a_lost_tpu_is_deleted_after(cloud, wheel):
+  assert tpu("create", *CREATE, "--node_count=2").returncode == 0 and tpu("setup", wheel).returncode == 0
+  cloud.change(preempt_at=[5])
+  ran = tpu("run", "--delete_after", *TRAIN, "--config.end=0@9999")
+  assert ran.returncode == 75 and "was taken away" in ran.stderr and not cloud.exists(), ran.stdout + ran.stderr
+
+
 def test_interrupted_creation_is_not_forgotten(cloud, wheel):
   """gcloud hangs in create; the request may have reached the service or not."""
   cloud.change(faults=[{"match": "queued-resources create", "times": 1, "hang": 60}])
@@ -452,7 +476,8 @@ BAD = {
   "no workdir": (["run", "zoo", ZONE, "--", "--config=configs/quickstart.py"], "--workdir=DIR"),
   "local workdir": (["run", "zoo", ZONE, "--", "--config=c.py", "--workdir=runs/a"], "must be a bucket"),
   "wheel": (["setup", "zoo", ZONE, "--wheel=none.whl"], "--wheel=none.whl is not a file"),
-  "configs": (["setup", "zoo", ZONE, "--configs=nowhere"], "--configs=nowhere is not a directory"),
+  "configs": (["setup", "zoo", ZONE, "--configs=nowhere"], "--configs=nowhere must be a directory called configs"),
+  "other name": (["setup", "zoo", ZONE, f"--configs={ROOT}/launch"], "must be a directory called configs"),
   "data": (["setup", "zoo", ZONE, "--data=here"], "must be gs://"),
   "detach": (
     ["run", "zoo", ZONE, *CREATE, "--detach", "--until_done", *TRAIN],

@@ -2,6 +2,7 @@
 
 import shutil
 
+import jax
 import pytest
 from small_run import small_config
 
@@ -76,10 +77,26 @@ def test_text_may_move_but_not_change(make, files, tmp_path):
   make().train_batches(0, 0, 1)
   shutil.copytree(files, moved)
   make({"data.dir": str(moved)}).train_batches(5, 0, 1)
+  assert tasks.make(small_config(files), tmp_path / "run").tokenizer.vocab_size  # what reads needs no text
   path = moved / "train.en"
   path.write_text(path.read_text().replace("seven", "eight", 1))
   with pytest.raises(UserError, match=rf"the training text \(config.data.dir = '{moved}'\) is not the one"):
-    make({"data.dir": str(moved)}).train_batches(5, 0, 1)
+    make({"data.dir": str(moved)}).train_batches(0, 0, 1)
+
+
+def test_a_dev_sentence_that_fits_no_row_is_told_at_the_start(make, files):
+  with open(files / "dev.en", "a") as en, open(files / "dev.de", "a") as de:
+    print(*["seven"] * 60, file=en)
+    print("sieben", file=de)
+  with pytest.raises(UserError, match="row_length"):
+    make({"data.max_length": 200, "data.row_length": 40}).train_batches(0, 0, 1)
+
+
+def test_rows_are_what_the_config_says(make):
+  fields = {"data.batching": "bucketed", "data.row_multiple": 16, "data.batch_tokens": 4000}
+  for config in (fields, fields | {"data.batching": "packed"}):
+    shapes = make(config).train_shapes()
+    assert shapes and all(rows % 16 == 0 for shape in shapes for rows, _ in shape.values())
 
 
 def test_what_is_wrong_with_train_leaves_no_vocabulary(make, files, tmp_path):
@@ -97,12 +114,27 @@ def test_what_is_wrong_with_train_leaves_no_vocabulary(make, files, tmp_path):
   [
     ({"model.name": "transformr"}, "config.model.name = 'transformr' is not one of .*transformer"),
     ({"model.positions": "learnt"}, "config.model: .*positions"),
-    ({"model.positions": "learned", "model.max_length": 16}, "learned positions end at config.model.max_length = 16"),
+    ({"model.positions": "learned", "model.max_length": 16}, "positions end at config.model.max_length = 16"),
   ],
 )
 def test_a_model_that_cannot_be_is_told(make, fields, message):
   with pytest.raises(UserError, match=message):
     make(fields)
+
+
+def test_sizes_that_do_not_go_together_are_told(make):
+  with pytest.raises(UserError, match="config.model: .*even d_model"):
+    jax.eval_shape(make({"model.d_model": 31}).init, jax.random.key(0))
+
+
+@pytest.mark.parametrize("bounded", [{"model.positions": "learned"}, {"model.decoder_attention": "music"}])
+def test_the_longest_input_of_a_model_that_is_bounded(make, bounded):
+  sizes = {"model.max_length": 40, "data.row_length": 40, "data.max_length": 40, "decode.batch_tokens": 80}
+  task = make({**sizes, **bounded})
+  run = task.Runner(task, jax.jit(task.init)(jax.random.key(0)))
+  assert run.task.model_config.bounded and not make().model_config.bounded
+  (hypothesis,) = run.hypotheses(["seven " * 60], beam_size=1)[0]
+  assert 0 < len(hypothesis.ids) <= 40
 
 
 def test_a_task_that_does_not_exist_is_told(number_files, tmp_path):

@@ -120,19 +120,20 @@ def test_two_processes_stop_together_and_resume_as_one(tmp_path, undisturbed):
   assert first[0] == second[0] == 75, first[2] + second[2]
   assert checkpoints.steps(tmp_path) == [6, 9]
   code, _, error = run(tmp_path, "--devices=2")
-  assert code == 0 and "resuming from step 9" in error
+  assert code == 0 and "resuming from step 9" in error, error
   got, want = (checkpoints.load_params(workdir, 10) for workdir in (tmp_path, undisturbed[0]))
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=2e-5), got, want)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lost", [0, 1])
-def test_a_lost_process_ends_the_other(tmp_path, lost):
-  results = two(tmp_path, kill=(lost, "7:SIGKILL"))
+@pytest.mark.parametrize(("lost", "step"), [(0, 7), (1, 6)])
+def test_a_lost_process_ends_the_other(tmp_path, lost, step):
+  results = two(tmp_path, kill=(lost, f"{step}:SIGKILL"))
   assert results[lost][0] == -9
   code, digest, error = results[1 - lost]
-  assert code not in (0, None) and not digest
-  assert "another task died" in error
+  # Never 2, the code of bad input, after which nobody starts again; also where a checkpoint waits for the lost one.
+  assert code in (1, -6) and not digest, error
+  assert "another task died" in error or "one of several processes failed" in error
   if lost == 0:
     return
   assert {result[0] for result in two(tmp_path)} == {0}
@@ -150,5 +151,5 @@ def test_others_that_never_come(process):
   result = subprocess.run(
     [sys.executable, "-c", code], capture_output=True, text=True, timeout=100, cwd=PROGRAM.parents[2]
   )
-  assert result.returncode == 2
+  assert result.returncode == 1
   assert result.stderr == f"error: the other processes ({address}) did not come within 3 seconds\n"

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy_task
+from jax.sharding import NamedSharding, PartitionSpec
 
 from attention_zoo.errors import UserError
 from attention_zoo.training import checkpoints, metrics, sharding
@@ -102,7 +103,7 @@ def step_on(devices, state=None, steps=3, task=None, **changes):
   places = jax.tree.map(lambda x: x.sharding, abstract)
   step = make_train_step(task, optimizer, config, abstract, mesh)
   state = jax.device_put(state or _init(), places)
-  stop = sharding.put_batch({"stop": np.zeros(devices, np.int32)}, mesh)["stop"]
+  stop = sharding.flags(mesh, 0)
   history = []
   with jax.set_mesh(mesh):
     for index in range(steps):
@@ -118,6 +119,29 @@ def step_on(devices, state=None, steps=3, task=None, **changes):
 def test_every_rule_set_equals_data_parallel(undisturbed, rules, fsdp, tensor):
   state, _ = step_on(8, steps=9, **{"mesh.rules": rules, "mesh.fsdp": fsdp, "mesh.tensor": tensor})
   assert_close(state.params, undisturbed[9], atol=2e-5)
+
+
+def test_a_signal_to_any_process_stops_all(monkeypatch):
+  """Also one whose rows another process has too, as within a tensor group."""
+
+  def flags(mesh, value):
+    everywhere = NamedSharding(mesh, PartitionSpec(sharding.AXES))
+    return jax.make_array_from_callback((mesh.size,), everywhere, lambda at: np.full(1, at[0].start == 3, np.int32))
+
+  monkeypatch.setattr(sharding, "flags", flags)
+  _, history = step_on(4, steps=1, **{"mesh.rules": "tensor_parallel", "mesh.tensor": 2})
+  assert history[0]["stop"] == 1
+
+
+def test_a_run_that_was_stopped_has_the_whole_dev_curve(tmp_path):
+  config = toy_task.make_config(**{"train.steps": 9, "train.eval_every": 2, "train.checkpoint_every": 2})
+  task = toy_task.Killer(config)
+  task.kill_at, task.kill_with = 5, signal.SIGTERM
+  with pytest.raises(Preempted):
+    train(task, config, tmp_path, quiet=True)
+  task.kill_at = 8  # the last
+  train(task, config, tmp_path, quiet=True)
+  assert [r["step"] for r in metrics.read_metrics(tmp_path) if r["split"] == "dev"] == [2, 4, 6, 8, 9]
 
 
 def test_one_device_equals_eight(undisturbed):

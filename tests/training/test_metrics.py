@@ -1,5 +1,6 @@
 import json
 import math
+import struct
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -61,6 +62,15 @@ def test_tensorboard_reads_the_events(tmp_path):
   events.Reload()
   assert [(e.step, e.value) for e in events.Scalars("train/loss")] == [(1, 1.0), (2, 0.5), (3, 0.25)]
   assert events.Scalars("train/perplexity")[0].value == math.inf
+
+
+def test_values_that_tensorboard_cannot_hold(tmp_path):
+  log = metrics_lib.Metrics(tmp_path, 0, 9, quiet=True)
+  log.write(1, "dev", {"perplexity": math.exp(100), "low": -1e300})
+  log.close()
+  assert metrics_lib.read_metrics(tmp_path)[0]["perplexity"] == math.exp(100)
+  (path,) = (tmp_path / "tensorboard").iterdir()
+  assert all(struct.pack("<f", value) in path.read_bytes() for value in (math.inf, -math.inf))
 
 
 def test_a_clock_set_back_keeps_the_order(tmp_path, monkeypatch):

@@ -22,7 +22,7 @@ def main():
   import jax
   import toy_task
 
-  from attention_zoo.errors import UserError
+  from attention_zoo import cli
   from attention_zoo.training import distributed
   from attention_zoo.training.loop import train
 
@@ -43,11 +43,7 @@ def main():
   if kill:
     step, name = kill.split(":")
     task.kill_at, task.kill_with = int(step), getattr(signal, name)
-  try:
-    state = train(task, config, workdir)
-  except UserError as error:
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(2)
+  state = cli.guard(lambda: train(task, config, workdir))
   leaves = jax.tree.map(lambda x: x.addressable_data(0), state.params)
   print(f"digest {toy_task.digest(leaves)}")
 

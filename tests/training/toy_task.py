@@ -121,6 +121,9 @@ class ToyTask:
       weights *= np.nan
     return {"inputs": inputs, "targets": inputs[:, ::-1].copy(), "weights": weights}
 
+  def train_shapes(self):
+    return [{name: x.shape for name, x in self.batch_shapes().items()}]
+
   def train_batches(self, start_step, process_index, process_count):
     rows = B // process_count
     step = start_step
