@@ -11,7 +11,8 @@ As in the paper: English-German, measured on the dev set newstest2013 with perpl
 alpha 0.6, at the last step and without averaging checkpoints.
 
 PAPER, in each file, holds what the paper printed: `params` only where its cell is filled; an empty one means as base.
-Hardware: 8 P100 for 12 hours a row in the paper. Ours: see benchmarks/ablation.
+Hardware: 8 P100 for 12 hours a row in the paper. Ours: not run; a shrunken grid is in
+benchmarks/ablation.
 """
 
 from configs import transformer_base
