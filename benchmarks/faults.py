@@ -170,10 +170,16 @@ class Drill:
     running = self.start()
     if not self.until_a_moment(running):
       return self.stop(running)
-    ballast = self.workdir / "ballast"
-    room = os.statvfs(self.workdir)
+    ballast, left = self.workdir / "ballast", int(self.rng.integers(1, 10**5))
     with open(ballast, "wb") as file:
-      os.posix_fallocate(file.fileno(), 0, room.f_bavail * room.f_frsize - int(self.rng.integers(1, 10**5)))
+      full = False
+      while not full:
+        room = os.statvfs(self.workdir)
+        try:
+          os.posix_fallocate(file.fileno(), 0, max(room.f_bavail * room.f_frsize - left, 1))
+          full = True
+        except OSError:  # the run has just written something itself
+          file.truncate(0)
     codes = self.stop(running)
     ballast.unlink()
     return codes
