@@ -356,8 +356,9 @@ def main(argv=None):
     print(f"error: {error}", file=sys.stderr)
     return BAD_INPUT
   ending = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+  before = {number: signal.getsignal(number) for number in ending}
   for number in ending[1:]:
-    if signal.getsignal(number) != signal.SIG_IGN:  # nohup stays nohup
+    if before[number] != signal.SIG_IGN:  # nohup stays nohup
       signal.signal(number, lambda number, _: sys.exit(128 + number))
   tpu = Tpu(
     Gcloud(args.zone, args.project, dry_run=args.dry_run),
@@ -384,6 +385,8 @@ def main(argv=None):
       signal.signal(number, signal.SIG_IGN)
     stop_all()
     report(tpu)
+    for number, handler in before.items():
+      signal.signal(number, handler)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ SLOW = ("residuals",)
 def main():
   parser = argparse.ArgumentParser(prog="python -m benchmarks.claims", description=__doc__.split("\n")[0])
   parser.add_argument(
-    "names", nargs="+", metavar="NAME", choices=[*NAMES, "all"], help=", ".join([*NAMES, "all"])
+    "names", nargs="+", metavar="NAME", choices=[*NAMES, "all"],
+    help=", ".join([*NAMES, f"all (but {', '.join(SLOW)}, which takes long)"]),
   )
   parser.add_argument("--quick", action="store_true", help="the smallest sizes, to see that it works")
   parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path(__file__).parent / "results")

@@ -212,3 +212,10 @@ def cloud(tmp_path, monkeypatch):
   for path in folder.glob("workers/*/zoo/pid"):
     with contextlib.suppress(ProcessLookupError, ValueError):
       os.killpg(int(path.read_text()), signal.SIGKILL)
+
+
+@pytest.fixture
+def wheel(tmp_path):
+  path = tmp_path / "attention_zoo-0.1.0-py3-none-any.whl"
+  path.touch()
+  return f"--wheel={path}"

@@ -9,6 +9,11 @@ import sys
 import time
 
 ROOT = pathlib.Path(__file__).parents[2]
+# Of launch.cloud_tpu
+ZONE = "--zone=us-west4-a"
+FAST = ["--poll=0.2"]
+CREATE = ["--accelerator_type=v5litepod-16"]
+TRAIN = ["--", "--config=configs/quickstart.py", "--workdir=gs://bucket/run"]
 
 
 def wait_for(what, condition, seconds):
@@ -39,6 +44,10 @@ def launch(module, *args, cwd, env=None, timeout=300):
     timeout=timeout,
     stdin=subprocess.DEVNULL,
   )
+
+
+def tpu(command, *flags, cwd="/", timeout=300, name="zoo"):
+  return launch("cloud_tpu", command, name, ZONE, *FAST, *flags, cwd=cwd, timeout=timeout)
 
 
 class Cloud:
