@@ -5,12 +5,13 @@ import os
 import signal
 import subprocess
 import sys
+import types
 
 import pytest
 from launch_helpers import CREATE, FAST, ROOT, TRAIN, ZONE, tpu, wait_for
 
 from launch import tpu_run
-from launch.gcloud import Gcloud, GcloudError
+from launch.gcloud import Gcloud, GcloudError, Unreachable
 from launch.tpu import Tpu, Worker
 
 
@@ -258,6 +259,26 @@ def worker(code):
 )
 def test_one_outcome_of_many_workers(codes, one):
   assert tpu_run.outcome([worker(code) for code in codes]) == one
+
+
+@pytest.mark.parametrize(("before", "code"), [(0, 0), (9, 1)])
+def test_an_outage_counts_only_where_nothing_was_ever_reached(monkeypatch, before, code):
+  """Between two attempts nine looks fail; at the very beginning so many are too many."""
+  conditions = iter([*["unreachable"] * before, "ready", *["unreachable"] * 9, "ready"])
+
+  def condition():
+    if (found := next(conditions)) == "unreachable":
+      raise Unreachable("no network")
+    return found, ""
+
+  codes = iter([75, 0])
+  monkeypatch.setattr(tpu_run, "watch", lambda tpu: next(codes))
+  monkeypatch.setattr(tpu_run, "begin", lambda tpu, args: None)
+  nothing = lambda *_: None
+  gcloud = types.SimpleNamespace(dry_run=False, say=nothing)
+  tpu = types.SimpleNamespace(gcloud=gcloud, name="zoo", poll=0, condition=condition, wait=nothing, ask=lambda: [])
+  found = tpu_run.run_until_done(tpu, [], "/nowhere", create=nothing, install=nothing, max_failures=3)
+  assert found == code
 
 
 def test_listing_fails_for_good(cloud):

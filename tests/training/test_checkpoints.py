@@ -298,3 +298,22 @@ def test_what_cannot_be_tidied_hides_no_message(tmp_path, monkeypatch):
   monkeypatch.setattr(shutil, "rmtree", read_only)
   with pytest.raises(UserError, match="step 3 could not be written .*Read-only"):
     checkpoints.wait()
+
+
+def test_only_the_disk_is_bad_input(tmp_path, monkeypatch):
+  """What another process or the network did may be gone at the next try: exit code 2 would end all tries."""
+  kept = checkpoints_lib.Checkpoints(tmp_path)
+
+  def fails_with(error):
+    def wait():
+      raise error
+
+    monkeypatch.setattr(kept._manager, "wait_until_finished", wait)
+    with pytest.raises(Exception) as raised:
+      kept.wait()
+    return raised.type
+
+  lost, full = RuntimeError("UNAVAILABLE: connection closed by peer"), OSError(errno.ENOSPC, "no space")
+  assert fails_with(lost) is fails_with(full) is UserError  # alone, on a local disk
+  monkeypatch.setattr(jax, "process_count", lambda: 2)
+  assert fails_with(lost) is RuntimeError and fails_with(full) is UserError
