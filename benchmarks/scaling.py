@@ -128,7 +128,7 @@ def row(setting: Setting, found: dict | None) -> str:
   cells += [
     f"{1e3 * found['step_seconds']:.2f}",
     f"{found['mfu']:.0%}",
-    f"{found['tokens_per_second'] / 1e6:.2f}",
+    f"{found['tokens_per_second']:,.0f}",
   ]
   if setting.model in ("base", "big"):
     seconds = found["steps"] * found["step_seconds"]
@@ -151,7 +151,7 @@ def report(known: dict) -> str:
   """scaling.md."""
   from attention_zoo.training.aot import CHIPS
 
-  columns = "tokens a row | state | activations | peak | collectives of a step | bound by | step, ms | MFU | Mtokens/s"
+  columns = "tokens a row | state | activations | peak | collectives of a step | bound by | step, ms | MFU | tokens/s"
   chips = "\n".join(
     f"| {name} | {x.flops / 1e12:.0f} | {x.hbm / 2**30:.2f} | {x.hbm_bandwidth / 1e9:.0f} | {x.links / 1e9:.0f} "
     f"| {x.network / 1e9:.3g} |"

@@ -115,7 +115,7 @@ def main(argv=None):
     batch = random_batch(config.data.vocab_size, arguments.rows, arguments.length)
     params, ours = make_step(config, batch)
     sides = {OURS: ours}
-    if name == "float32":  # base as it is, beside the same peer
+    if not bfloat16:  # base rounds its products: that beside the same peer
       rounded = make_config(arguments.tiny, True, dropout, arguments.rows, arguments.length)
       sides[ROUNDED] = make_step(rounded, batch)[1]
     if peer := make_peer(config, params, batch):
@@ -142,7 +142,7 @@ def main(argv=None):
       )
       if ROUNDED in seconds:
         ratio = results["variants"][name]["ratio_bfloat16_products"] = common.ratios(seconds, ROUNDED, PEER)
-        notes.append(f"{ROUNDED}: {ratio[1]:.2f} ({ratio[0]:.2f} to {ratio[2]:.2f}) times as fast as {PEER} in float32")
+        notes.append(f"{name}: {ROUNDED}: {ratio[1]:.2f} ({ratio[0]:.2f} to {ratio[2]:.2f}) times as fast as {PEER} in float32")
       if not bfloat16 and not dropout and (errors[0] > 1e-6 or errors[1] > 2e-4):
         raise SystemExit(f"the sides do not compute the same: {first}")
     else:
