@@ -308,11 +308,12 @@ def write_params(directory, params, files: dict[str, str]) -> None:
   """Replaces `directory` with one of `params` and text files, with checksums; atomic on a local disk."""
   directory = _absolute(directory)
   temporary = directory.parent / (directory.name + ".tmp")
-  if problem := _no_room(directory.parent, sum(leaf.nbytes for leaf in jax.tree.leaves(params))):
-    raise UserError(f"cannot write {directory}: {problem}")
   try:
+    # A killed process leaves one, and so may a failed save: Orbax's threads go on writing while it is tidied away.
     if temporary.exists():
       temporary.rmtree()
+    if problem := _no_room(directory.parent, sum(leaf.nbytes for leaf in jax.tree.leaves(params))):
+      raise ValueError(problem)
     temporary.mkdir(parents=True)
     with ocp.PyTreeCheckpointer() as checkpointer:
       checkpointer.save(temporary / "params", args=ocp.args.PyTreeSave(params))
