@@ -1,4 +1,4 @@
-"""Compiles a config's training step for a TPU slice that is not there: does it fit, what does it send.
+"""Compiles a config's training step for a TPU slice that is not there, or what is: does it fit, what does it send.
 
   pip install "jax[tpu]"        # brings libtpu, which needs no TPU to compile
   python -m attention_zoo.compile --config=configs/transformer_base.py --topology=v5e:2x4
@@ -6,11 +6,12 @@
       --config.data.batch_tokens=65536
   python -m attention_zoo.compile --config=configs/transformer_base.py --topology=v5e:2x4 --num_slices=2 \\
       --config.mesh.replica=2
+  python -m attention_zoo.compile --config=configs/transformer_big.py --topology=local     # this machine's GPUs
 
 Prints HBM of a chip (parameters, optimizer, activations, peak), collectives with their bytes, arithmetic, and how
 fast a step can be at best: bounds from published chip figures, not measurements. It needs no data: both sides of a
-row count as config.data.row_length long. Exit code 1 when it does not fit, with the largest buffers. TPUs only:
-XLA compiles for a GPU where there is one.
+row count as config.data.row_length long. Exit code 1 when it does not fit, with the largest buffers. XLA compiles for
+a GPU only where there is one: --topology=local, which knows memory and collectives but no speeds.
 """
 
 from absl import flags
@@ -18,7 +19,7 @@ from absl import flags
 from attention_zoo import cli
 
 CONFIG = cli.define_config()
-TOPOLOGY = flags.DEFINE_string("topology", None, "For example v5e:2x4, v5e:16x16, v5p:4x4x4, v6e:8x8.")
+TOPOLOGY = flags.DEFINE_string("topology", None, "For example v5e:2x4, v5e:16x16, v5p:4x4x4, v6e:8x8; local: the devices here.")
 NUM_SLICES = flags.DEFINE_integer("num_slices", 1, "Slices joined by the data-centre network.", lower_bound=1)
 
 
@@ -29,11 +30,14 @@ def main():
   from attention_zoo.training import aot
   from attention_zoo.training.config import validate
 
-  jax.config.update("jax_platforms", "cpu")
   config = CONFIG.value
   validate(config)
-  devices, kind = aot.topology_devices(TOPOLOGY.value, NUM_SLICES.value)
-  chip = aot.CHIPS[kind]
+  if TOPOLOGY.value == "local":
+    devices, chip = aot.local_devices()
+  else:
+    jax.config.update("jax_platforms", "cpu")
+    devices, kind = aot.topology_devices(TOPOLOGY.value, NUM_SLICES.value)
+    chip = aot.CHIPS[kind]
   step = aot.compile_step(tasks.make(config, "."), config, devices, chip)
   found = aot.report(step, chip)
   progress.table(f"{NUM_SLICES.value} x {TOPOLOGY.value}, rules {config.mesh.rules}", aot.rows(found))

@@ -4,23 +4,33 @@
   python -m attention_zoo.train --config=configs/multi30k_tiny.py --config.data.dir=DIR --workdir=runs/multi30k
 
 Any field of the config can be set: --config.train.steps=2000 --config.model.dropout=0.2 ...
+Several processes find each other under Slurm, Open MPI and on Cloud TPU; elsewhere start each with --coordinator,
+--num_processes and --process_id.
 Exit codes: 0 done; 2 a wrong flag, config or input; 3 stopped, the loss was not finite too often; 75 saved
 after SIGTERM or a preemption notice, run again to go on.
 """
+
+from absl import flags
 
 from attention_zoo import cli
 
 CONFIG = cli.define_config()
 WORKDIR = cli.define_workdir()
+COORDINATOR = flags.DEFINE_string(
+  "coordinator", None, "HOST:PORT of process 0, to join several processes that no launcher has started together."
+)
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "With --coordinator: how many there are.", lower_bound=1)
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "With --coordinator: which of them this is, from 0.", lower_bound=0)
 
 
 def main():
   from attention_zoo import tasks
-  from attention_zoo.training import config, distributed, loop
+  from attention_zoo.training import config, distributed, loop, sigterm
 
   config.validate(CONFIG.value)
-  distributed.initialize()
-  loop.train(tasks.make(CONFIG.value, WORKDIR.value), CONFIG.value, WORKDIR.value)
+  with sigterm.listen():
+    distributed.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+    loop.train(tasks.make(CONFIG.value, WORKDIR.value), CONFIG.value, WORKDIR.value)
 
 
 if __name__ == "__main__":

@@ -40,11 +40,10 @@ FLAGS = [
 # Runs in every process that has it on its path, before anything else.
 CLOCK = """\
 import os, time
-jump, start = float(os.environ["DRILL_JUMP"]), time.monotonic()
-after = start + float(os.environ["DRILL_AFTER"])
+jump, has_jumped = float(os.environ["DRILL_JUMP"]), lambda: os.path.exists(os.environ["DRILL_JUMPED"])
 clock, clock_ns = time.time, time.time_ns
-time.time = lambda: clock() + jump * (time.monotonic() > after)
-time.time_ns = lambda: clock_ns() + int(jump * 1e9) * (time.monotonic() > after)
+time.time = lambda: clock() + jump * has_jumped()
+time.time_ns = lambda: clock_ns() + int(jump * 1e9) * has_jumped()
 """
 
 
@@ -67,15 +66,15 @@ class Drill:
       "XLA_FLAGS": f"--xla_force_host_platform_device_count={2 // processes}",
       "PYTHONPATH": str(ROOT),
     } | env  # fmt: skip
+    command = [sys.executable, "-m", "attention_zoo.train", *FLAGS, f"--workdir={self.workdir}"]
+    ranks = [[]]
     if processes == 2:
       with socket.socket() as found:
         found.bind(("localhost", 0))
-        env["JAX_COORDINATOR_ADDRESS"] = f"localhost:{found.getsockname()[1]}"
-      env["OMPI_COMM_WORLD_SIZE"] = "2"
-    command = [sys.executable, "-m", "attention_zoo.train", *FLAGS, f"--workdir={self.workdir}"]
-    ranks = [{"OMPI_COMM_WORLD_RANK": str(rank)} for rank in range(2)] if processes == 2 else [{}]
+        command += [f"--coordinator=localhost:{found.getsockname()[1]}", "--num_processes=2"]
+      ranks = [["--process_id=0"], ["--process_id=1"]]
     with open(self.directory / "log", "ab") as log:
-      return [subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=env | rank) for rank in ranks]
+      return [subprocess.Popen([*command, *rank], cwd=ROOT, stdout=log, stderr=log, env=env) for rank in ranks]
 
   def wait(self, process) -> int | None:
     """The exit code, or None where the process had to be killed because it hung."""
@@ -112,8 +111,8 @@ class Drill:
 
   # Hits. Each returns the exit codes it led to, or None where the run had ended before.
 
-  def signalled(self, number, processes=1, victim=0, **env):
-    running = self.start(processes, **env)
+  def signalled(self, number, processes=1, victim=0):
+    running = self.start(processes)
     if not self.until_a_moment(running):
       return self.stop(running)
     running[victim].send_signal(number)
@@ -134,11 +133,20 @@ class Drill:
 
   def clock_jump(self):
     """Up to ten years, forwards or back; SIGTERM some steps later, to go on with the life."""
-    (self.directory / "clock").mkdir(exist_ok=True)
-    (self.directory / "clock" / "sitecustomize.py").write_text(CLOCK)
+    clock = self.directory / "clock"
+    clock.mkdir(exist_ok=True)
+    (clock / "sitecustomize.py").write_text(CLOCK)
+    jumped = clock / "jumped"
+    jumped.unlink(missing_ok=True)
     jump = self.rng.choice([-1, 1]) * 10 ** self.rng.uniform(3, 8.5)
-    env = {"DRILL_JUMP": str(jump), "DRILL_AFTER": str(self.rng.uniform(0, 6))}
-    return self.signalled(signal.SIGTERM, PYTHONPATH=f"{self.directory}/clock:{ROOT}", **env)
+    running = self.start(PYTHONPATH=f"{clock}:{ROOT}", DRILL_JUMP=str(jump), DRILL_JUMPED=str(jumped))
+    if not self.until_a_moment(running):
+      return self.stop(running)
+    jumped.touch()
+    if not self.until_a_moment(running):
+      return self.stop(running)
+    running[0].send_signal(signal.SIGTERM)
+    return [self.wait(running[0])]
 
   def damage(self, harm):
     """SIGKILL, and harm to one file of the newest checkpoint, of which there must be a second."""

@@ -5,13 +5,13 @@ target_segments, target_positions` [B, T]. A row holds one or more sentence pair
 them apart, on both sides alike, and 0 is padding (where everything else is 0 too). Positions count from 0 in
 each sentence. `inputs` are the targets shifted right in their sentence, beginning with BOS.
 
-`batches[step]` is the global batch and `batches.local(step, process_index, process_count)` the rows of it
-that one process feeds. Epochs roll over without end, each in another random order.
+`batches[step]` is the global batch and `batches.local(step, parts, count)` those rows of it that one process
+feeds: of `count` equal parts, the ones listed. Epochs roll over without end, each in another random order.
 """
 
 import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -56,12 +56,11 @@ class PackedBatches:
     return _fill(self._corpus, *(len(self._packing) * length for length in self._shape))
 
   def __getitem__(self, step: int) -> Batch:
-    return self.local(step, 0, 1)
+    return self.local(step, (0,), 1)
 
-  def local(self, step: int, process_index: int, process_count: int) -> Batch:
-    """The rows of batch `step` that process `process_index` of `process_count` feeds, in order."""
-    rows = _share(self._rows, process_index, process_count)
-    epochs, rows = np.divmod(step * self._rows + np.arange(rows.start, rows.stop), len(self._packing))
+  def local(self, step: int, parts: Sequence[int], count: int) -> Batch:
+    """The rows of batch `step` in these of its `count` equal parts."""
+    epochs, rows = np.divmod(step * self._rows + _share(self._rows, parts, count), len(self._packing))
     for epoch in np.unique(epochs):
       here = epochs == epoch
       rows[here] = self._epoch(int(epoch))[rows[here]]
@@ -113,14 +112,14 @@ class BucketedBatches:
     return _fill(self._corpus, room, room)
 
   def __getitem__(self, step: int) -> Batch:
-    return self.local(step, 0, 1)
+    return self.local(step, (0,), 1)
 
-  def local(self, step: int, process_index: int, process_count: int) -> Batch:
-    """The rows of batch `step` that process `process_index` of `process_count` feeds, in order."""
+  def local(self, step: int, parts: Sequence[int], count: int) -> Batch:
+    """The rows of batch `step` in these of its `count` equal parts."""
     epoch, i = divmod(step, self.batches_per_epoch)
     bucket, sentences = self._plan(epoch)[i]
-    length, share = self._lengths[bucket], _share(self._rows[bucket], process_index, process_count)
-    sentences = sentences[share.start : share.stop]
+    length, share = self._lengths[bucket], _share(self._rows[bucket], parts, count)
+    sentences = sentences[share[share < len(sentences)]]
     ones = np.ones(len(sentences), np.int64)
     return _build(self._corpus, sentences, np.arange(len(sentences)), ones, len(share), length, length)
 
@@ -151,7 +150,7 @@ def eval_batches(corpus: Corpus, *, rows: int, row_length: int, packed: bool = T
     yield _build(corpus, *_sentences(packing, which), rows, *shape)
 
 
-def prefetch(batches, start_step: int = 0, process_index: int = 0, process_count: int = 1) -> Iterator[Batch]:
+def prefetch(batches, start_step: int = 0, parts: Sequence[int] = (0,), count: int = 1) -> Iterator[Batch]:
   """The local batches from `start_step` on, without end, built ahead by Grain's threads.
 
   Nothing before `start_step` is computed. The iterator's `close()` stops the threads; what goes wrong in one
@@ -159,7 +158,7 @@ def prefetch(batches, start_step: int = 0, process_index: int = 0, process_count
   """
   import grain
 
-  source = grain.MapDataset.source(_LocalBatches(batches, process_index, process_count))
+  source = grain.MapDataset.source(_LocalBatches(batches, parts, count))
   options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=16)
   iterator = iter(source.slice(slice(start_step, None)).to_iter_dataset(options))
   iterator.start_prefetch()
@@ -169,14 +168,14 @@ def prefetch(batches, start_step: int = 0, process_index: int = 0, process_count
 class _LocalBatches:
   """Grain's view of the batches of one process: a sequence that is endless in practice."""
 
-  def __init__(self, batches, process_index: int, process_count: int):
-    self._batches, self._process = batches, (process_index, process_count)
+  def __init__(self, batches, parts: Sequence[int], count: int):
+    self._batches, self._share = batches, (parts, count)
 
   def __len__(self) -> int:
     return sys.maxsize
 
   def __getitem__(self, step: int) -> Batch:
-    return self._batches.local(int(step), *self._process)
+    return self._batches.local(int(step), *self._share)
 
 
 def _rng(seed: int, epoch: int) -> np.random.Generator:
@@ -190,13 +189,11 @@ def batch_rows(batch_tokens: int, length: int, multiple: int = 8) -> int:
   return rows // multiple * multiple or rows
 
 
-def _share(rows: int, process_index: int, process_count: int) -> range:
-  if rows % process_count:
-    raise UserError(
-      f"A batch of {rows} rows cannot be divided among {process_count} processes: change data.batch_tokens."
-    )
-  share = rows // process_count
-  return range(process_index * share, (process_index + 1) * share)
+def _share(rows: int, parts: Sequence[int], count: int) -> np.ndarray:
+  """The numbers of the rows in these of `count` equal parts."""
+  if rows % count:
+    raise UserError(f"A batch of {rows} rows cannot be divided into {count} parts: change data.batch_tokens.")
+  return np.arange(rows).reshape(count, -1)[list(parts)].ravel()
 
 
 def _shapes(rows: int, source_length: int, target_length: int) -> Shapes:

@@ -121,7 +121,7 @@ class Translation:
 
   # What the training loop asks for
 
-  def train_batches(self, start_step, process_index, process_count):
+  def train_batches(self, start_step, parts, count):
     for _ in self.source.pairs("dev"):
       pass  # What is wrong with it is told now, and not hours later at the first evaluation.
     # Text may move (config.data.dir), but a run goes on with the text that its vocabulary is of.
@@ -139,7 +139,7 @@ class Translation:
       digest = np.frombuffer(bytes.fromhex(text["train"]), np.uint8)
       if (multihost_utils.process_allgather(digest) != digest).any():
         raise UserError(f"the processes do not all find the same training text (config.data.dir = {self.config.data.dir!r})")
-    return prefetch(batches, start_step, process_index, process_count)
+    return prefetch(batches, start_step, parts, count)
 
   def _text(self):
     return {"train": self.source.fingerprint("train")}

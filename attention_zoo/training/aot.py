@@ -29,13 +29,13 @@ from attention_zoo.training.optimizer import make_optimizer
 @dataclasses.dataclass(frozen=True)
 class Chip:
   """A chip's bf16 FLOP/s, HBM that a program may use, and bytes/s of HBM, of all links and of its share of the
-  data-centre network, one way."""
+  data-centre network, one way. None where nothing is known of its speed."""
 
-  flops: float
+  flops: float | None
   hbm: float
-  hbm_bandwidth: float
-  links: float
-  network: float
+  hbm_bandwidth: float | None = None
+  links: float | None = None
+  network: float | None = None
 
 
 # Google Cloud's TPU pages (2026); HBM is what the compiler lets a program have. The network: v5e 6.4 Tbit/s for 256
@@ -47,6 +47,12 @@ CHIPS = {
 }
 
 
+def local_devices():
+  """(devices, Chip) of this machine, of whose speed nothing is known."""
+  devices = jax.devices()
+  return devices, Chip(None, (devices[0].memory_stats() or {}).get("bytes_limit", math.inf))
+
+
 def topology_devices(topology: str, num_slices=1):
   """(devices, chip name) of a topology like "v5e:4x4". UserError for one that libtpu does not know."""
   from jax.experimental import topologies
@@ -54,7 +60,8 @@ def topology_devices(topology: str, num_slices=1):
   kind = topology.partition(":")[0]
   if kind not in CHIPS:
     raise UserError(
-      f"--topology={topology!r}: chips known here are {', '.join(CHIPS)}; write for example v5e:4x4"
+      f"--topology={topology!r}: chips known here are {', '.join(CHIPS)}; write for example v5e:4x4, or local for the "
+      "devices of this machine"
     )
   distributed.hush_libtpu()
   os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # Several may compile at a time.
@@ -184,11 +191,23 @@ def report(step: Step, chip: Chip) -> dict:
   if not found["fits"]:
     return found
   memory = step.program.memory_analysis()
+  state = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+  peak = state + memory.temp_size_in_bytes + memory.generated_code_size_in_bytes
+  if peak > chip.hbm:  # XLA says so itself only of TPUs
+    return found | {"fits": False, "complaint": f"it takes {peak / 2**30:.2f}G of {chip.hbm / 2**30:.2f}G"}
   program = hlo.Program(step.program.as_text())
   sent = collections.defaultdict(lambda: [0, 0, 0.0])
   for x in program.collectives():
     sent[x.kind] = [a + b for a, b in zip(sent[x.kind], (x.times, x.times * x.bytes, x.sent), strict=True)]
   between = sent.get("between slices", [0, 0, 0.0])[2]
+  found |= {
+    "activation_bytes": memory.temp_size_in_bytes,
+    "peak_bytes": peak,
+    "collectives": dict(sent),
+    "unknown_loops": program.unknown_loops,
+  }
+  if chip.flops is None:
+    return found
   seconds = {
     "arithmetic": found["flops_per_device"] / chip.flops,
     "HBM": program.hbm_bytes() / chip.hbm_bandwidth,
@@ -196,12 +215,7 @@ def report(step: Step, chip: Chip) -> dict:
     "network between slices": between / chip.network,
   }
   bound = max(seconds.values())
-  state = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
   return found | {
-    "activation_bytes": memory.temp_size_in_bytes,
-    "peak_bytes": state + memory.temp_size_in_bytes + memory.generated_code_size_in_bytes,
-    "collectives": dict(sent),
-    "unknown_loops": program.unknown_loops,
     "seconds": seconds,
     "step_seconds": bound,
     "mfu": seconds["arithmetic"] / bound,
@@ -212,7 +226,8 @@ def report(step: Step, chip: Chip) -> dict:
 def rows(found: dict) -> list[tuple[str, str, str]]:
   """The report as (name, value, note) rows."""
   mib = lambda size: f"{size / 2**20:,.1f} MiB"
-  hbm = f"of {mib(found['hbm_bytes'])}: {'fits' if found['fits'] else 'DOES NOT FIT'}"
+  known = found["hbm_bytes"] < math.inf
+  hbm = f"of {mib(found['hbm_bytes'])}: {'fits' if found['fits'] else 'DOES NOT FIT'}" if known else ""
   table = [
     ("chips", str(found["devices"]), f"{found['tokens']:,} target tokens a step"),
     ("parameters", mib(found["parameter_bytes"]), "a chip"),
@@ -231,6 +246,8 @@ def rows(found: dict) -> list[tuple[str, str, str]]:
   ]
   if found["unknown_loops"]:
     table.append(("loops of unknown length", str(found["unknown_loops"]), "counted as if they ran once"))
+  if "seconds" not in found:
+    return table
   table += [
     (f"bound by {name}", f"{1e3 * value:,.2f} ms", "") for name, value in found["seconds"].items() if value
   ]

@@ -243,9 +243,12 @@ def steps(workdir) -> list[int]:
 
 
 def read_metadata(workdir, step: int):
-  """The JSON value that was stored with a checkpoint."""
+  """The JSON value that was stored with a checkpoint. Raises UserError where it cannot be read."""
   path = epath.Path(workdir) / "checkpoints" / str(step) / "_CHECKPOINT_METADATA"
-  return json.loads(path.read_text())["custom_metadata"]
+  try:
+    return json.loads(path.read_text())["custom_metadata"]
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise UserError(f"the checkpoint {path.parent} is damaged: {path.name} cannot be read ({error})") from error
 
 
 def params_directory(workdir, checkpoint="average") -> epath.Path:
@@ -305,13 +308,15 @@ def read_params(directory, part=None) -> dict:
 
 
 def write_params(directory, params, files: dict[str, str]) -> None:
-  """Replaces `directory` with one of `params` and text files, with checksums; atomic on a local disk."""
+  """Replaces `directory` with one of `params` and text files, with checksums; on a local disk whole or not at all."""
   directory = _absolute(directory)
-  temporary = directory.parent / (directory.name + ".tmp")
+  temporary, old = (directory.parent / (directory.name + ending) for ending in (".tmp", ".old"))
   try:
     # A killed process leaves one, and so may a failed save: Orbax's threads go on writing while it is tidied away.
     if temporary.exists():
       temporary.rmtree()
+    if old.exists():  # killed in the middle of the renaming below
+      old.rmtree() if directory.exists() else old.rename(directory)
     if problem := _no_room(directory.parent, sum(leaf.nbytes for leaf in jax.tree.leaves(params))):
       raise ValueError(problem)
     temporary.mkdir(parents=True)
@@ -321,7 +326,6 @@ def write_params(directory, params, files: dict[str, str]) -> None:
       (temporary / name).write_text(text)
     if _is_local(directory):
       _write_checksums(temporary)
-    old = directory.parent / (directory.name + ".old")
     if directory.exists():
       directory.rename(old)
     temporary.rename(directory)

@@ -66,17 +66,16 @@ def initialize(coordinator=None, num_processes=None, process_id=None, *, timeout
   given = (coordinator, num_processes, process_id)
   explicit = any(value is not None for value in given)
   if explicit and any(value is None for value in given):
-    raise UserError(
-      "coordinator, num_processes and process_id belong together: give all three, or none of them"
-    )
+    raise UserError("--coordinator, --num_processes and --process_id belong together: give all three, or none of them")
   if explicit and not 0 <= process_id < num_processes:
-    raise UserError(f"process_id must be from 0 to {num_processes - 1}, not {process_id}")
+    raise UserError(f"--process_id must be from 0 to {num_processes - 1}, not {process_id}")
   method = "" if explicit else launcher()
   if not explicit and not method:
     return
   if method == "ompi":
     # Open MPI 5 no longer says what JAX looks for; the coordinator then comes from JAX_COORDINATOR_ADDRESS.
     num_processes, process_id = (int(os.environ[f"OMPI_COMM_WORLD_{name}"]) for name in ("SIZE", "RANK"))
+  jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM away from `sigterm.listen`
   try:
     with _deadline(
       timeout, f"the other processes ({method or coordinator}) did not come within {timeout} seconds"

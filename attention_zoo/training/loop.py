@@ -6,8 +6,8 @@ A task has
   loss(params, batch, rng) -> (loss_sum, sums)
     rng None = no dropout. sums: dict of float32 scalars that add over batches, with "weight" (number of
     target tokens), "loss", and for translation "nll" and "correct". Rows of zeros must add nothing.
-  train_batches(start_step, process_index, process_count) -> Iterator[dict of numpy]
-    this process' rows of each step's batch; content depends on the step alone
+  train_batches(start_step, parts, count) -> Iterator[dict of numpy]
+    of the `count` equal parts of each step's rows, those of this process; content depends on the step alone
   eval_batches(split) -> Iterable[dict of numpy]
     all rows
   batch_shapes() -> dict of jax.ShapeDtypeStruct
@@ -17,10 +17,7 @@ The loop minimises loss_sum / weight of the global batch. Exit codes: 75 (EX_TEM
 everything saved: run the same command again; 3 when too many steps in a row were not finite.
 """
 
-import contextlib
 import functools
-import signal
-import threading
 from typing import Any, NamedTuple
 
 import jax
@@ -30,7 +27,7 @@ import optax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from attention_zoo.training import sharding
+from attention_zoo.training import sharding, sigterm
 from attention_zoo.training.checkpoints import Checkpoints
 from attention_zoo.training.metrics import Meter, Metrics, summarize
 from attention_zoo.training.optimizer import make_optimizer
@@ -164,14 +161,13 @@ def make_evaluate(task, mesh):
 
   def evaluate(params, split):
     totals = None
-    index, count = sharding.process_rows(mesh)
+    parts, count = sharding.process_rows(mesh)
     for batch in task.eval_batches(split):
       # Filled up with rows of zeros, which add nothing, to what the devices can share.
       rows = next(iter(batch.values())).shape[0]
       padding = -rows % sharding.batch_devices(mesh)
-      part = (rows + padding) // count
       local = {
-        name: np.pad(x, ((0, padding),) + ((0, 0),) * (x.ndim - 1))[index * part : (index + 1) * part]
+        name: np.concatenate([np.split(np.pad(x, ((0, padding),) + ((0, 0),) * (x.ndim - 1)), count)[i] for i in parts])
         for name, x in batch.items()
       }
       with jax.set_mesh(mesh):
@@ -182,27 +178,13 @@ def make_evaluate(task, mesh):
   return evaluate
 
 
-@contextlib.contextmanager
-def _sigterm():
-  """Yields an Event that SIGTERM sets. Only the main thread can listen; elsewhere the event stays unset."""
-  event = threading.Event()
-  if threading.current_thread() is not threading.main_thread():
-    yield event
-    return
-  previous = signal.signal(signal.SIGTERM, lambda *_: event.set())
-  try:
-    yield event
-  finally:
-    signal.signal(signal.SIGTERM, previous)
-
-
 def train(task, config, workdir, quiet=False) -> State:
   """Trains until config.train.steps, from the newest checkpoint in workdir if there is one.
 
   Raises UserError for a workdir of another config, a mesh, rule or batch that does not fit, and storage that
   cannot be written; Preempted (exit code 75) after SIGTERM to any process; Diverged (exit code 3).
   """
-  with _sigterm() as terminated:
+  with sigterm.listen() as terminated:
     prepare_workdir(workdir, config)
     mesh = sharding.make_mesh(config.mesh)
     for name, shape in task.batch_shapes().items():
@@ -235,8 +217,7 @@ def _run(task, config, mesh, optimizer, abstract, state, start, checkpoints, met
   evaluate = make_evaluate(task, mesh)
   schedule = make_schedule(config.optimizer, config.model.d_model)
   names = [sharding.path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(abstract.params)]
-  index, count = sharding.process_rows(mesh)
-  batches = iter(task.train_batches(start, index, count))
+  batches = iter(task.train_batches(start, *sharding.process_rows(mesh)))
   for shapes in task.train_shapes():
     for name, shape in shapes.items():
       sharding.check_rows(name, shape, mesh, config.train.accumulate)
@@ -280,6 +261,7 @@ def _run(task, config, mesh, optimizer, abstract, state, start, checkpoints, met
     batch = sharding.put_batch(next(batches), mesh, config.train.accumulate)
     with jax.transfer_guard("disallow"):
       state, dispatched = train_step(state, batch, halt if terminated.is_set() else go)
+    terminated.begun = True
     # Only now, with the device busy again, does the host wait for the step before.
     stop = account(*pending) if pending else False
     step += 1

@@ -76,19 +76,20 @@ def make_mesh(config_mesh, devices=None) -> Mesh:
     raise UserError(
       f"config.mesh ({shape}) does not fit {len(devices)} devices: the product must be {len(devices)}"
     )
-  slices = len({getattr(device, "slice_index", 0) for device in devices})
+  # Only slices of TPUs are joined by a slow network for sure. Elsewhere JAX calls each machine a slice of its own.
+  on_tpu = devices[0].platform == "tpu"
+  slices = len({getattr(device, "slice_index", 0) for device in devices}) if on_tpu else 1
   if slices > 1 and sizes["replica"] != slices:
     raise UserError(
       f"the devices lie in {slices} slices: set config.mesh.replica={slices}, not {sizes['replica']}"
     )
-  types = (AxisType.Auto,) * len(AXES)
   if slices == 1:
-    return jax.make_mesh(tuple(sizes.values()), AXES, types, devices=devices)
-  inside = (1, *(sizes[axis] for axis in AXES[1:]))
-  grid = mesh_utils.create_hybrid_device_mesh(
-    inside, (slices, 1, 1, 1), devices, allow_split_physical_axes=True
-  )
-  return Mesh(grid, AXES, axis_types=types)
+    shape = tuple(sizes.values())
+    grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+  else:
+    inside, between = (1, *(sizes[axis] for axis in AXES[1:])), (slices, 1, 1, 1)
+    grid = mesh_utils.create_hybrid_device_mesh(inside, between, devices, allow_split_physical_axes=True)
+  return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def _axes(spec) -> list[str]:
@@ -209,23 +210,24 @@ def batch_devices(mesh: Mesh) -> int:
 
 
 @functools.lru_cache
-def process_rows(mesh: Mesh, process=None) -> tuple[int, int]:
-  """(index, count): this process feeds part `index` of `count` equal parts of every batch's rows.
+def process_rows(mesh: Mesh, process=None) -> tuple[tuple[int, ...], int]:
+  """(parts, count): of the `count` equal parts of every batch's rows, those that this process feeds, ascending.
 
-  Processes whose devices work on the same rows (a tensor group that spans them) get the same index.
+  A torus of TPUs need not give a process neighbouring parts. Processes whose devices work on the same rows (a tensor
+  group that spans them) get the same ones.
   """
   process = jax.process_index() if process is None else process
   parts = {}
   for (*coordinates, _), device in np.ndenumerate(mesh.devices):
     row = np.ravel_multi_index(coordinates, mesh.devices.shape[:-1])
     parts.setdefault(device.process_index, set()).add(int(row))
-  groups = sorted({tuple(sorted(rows)) for rows in parts.values()})
+  groups = {tuple(sorted(rows)) for rows in parts.values()}
   if sum(map(len, groups)) != batch_devices(mesh) or len({len(group) for group in groups}) != 1:
     raise UserError(
       f"the mesh {dict(mesh.shape)} gives some processes overlapping rows of the batch: let "
       "config.mesh.tensor be a divisor or a multiple of the devices of one process"
     )
-  return groups.index(tuple(sorted(parts[process]))), len(groups)
+  return tuple(sorted(parts[process])), batch_devices(mesh)
 
 
 def check_rows(name, shape, mesh: Mesh, accumulate=1) -> None:
@@ -244,7 +246,7 @@ def check_rows(name, shape, mesh: Mesh, accumulate=1) -> None:
 
 def put_batch(batch: dict, mesh: Mesh, accumulate=1) -> dict:
   """Global arrays from this process' rows (`process_rows`) of a batch of numpy arrays."""
-  count = process_rows(mesh)[1]
+  parts, count = process_rows(mesh)
   for name, rows in batch.items():
-    check_rows(name, (rows.shape[0] * count, *rows.shape[1:]), mesh, accumulate)
+    check_rows(name, (rows.shape[0] * count // len(parts), *rows.shape[1:]), mesh, accumulate)
   return jax.make_array_from_process_local_data(batch_sharding(mesh), batch)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import cold_start, common, decode, pipeline, train_step
+from benchmarks import cold_start, common, decode, faults, pipeline, train_step
 
 
 @pytest.fixture(autouse=True)
@@ -74,6 +74,16 @@ def test_pipeline(number_files, tmp_path):
     if batching == "packed":
       assert source_fill > 0.9 and target_fill > 0.9
     assert all(rate > 0 for rate in rates)
+
+
+@pytest.mark.slow
+def test_a_short_drill(tmp_path, monkeypatch):
+  monkeypatch.setattr(faults, "STEPS", 40)
+  monkeypatch.setattr(faults, "FLAGS", [*faults.FLAGS, "--config.train.steps=40"])
+  monkeypatch.setattr(faults, "KINDS", {kind: faults.KINDS[kind] for kind in ("death of one of two processes", "clock jump")})
+  records, digest = faults.drill(2, 1, tmp_path, False, print)
+  assert len(digest) == 64 and {record["kind"] for record in records} == set(faults.KINDS)
+  assert all(record["survived"] for record in records), records
 
 
 @pytest.mark.slow

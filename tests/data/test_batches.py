@@ -111,13 +111,16 @@ def test_bucketed_epochs_hold_every_sentence_once_and_roll_over(pairs, seed):
   assert batches.fill()[0] == pytest.approx(tokens / room)
 
 
-@given(kinds, lengths, st.integers(0, 50), st.sampled_from([1, 2, 4]))
+@given(kinds, lengths, st.integers(0, 50), st.sampled_from([((0, 1, 2, 3),), ((0, 1), (2, 3)), ((0, 3), (1, 2)), ((1,), (0,))]))
 @settings(deadline=None, max_examples=60)
 def test_what_the_processes_feed_makes_up_the_global_batch(kind, pairs, step, processes):
+  """processes: the parts that each feeds, neighbours or not."""
   _, batches = make(kind, pairs)
-  parts = [batches.local(step, i, processes) for i in range(processes)]
+  count = sum(map(len, processes))
+  fed = [batches.local(step, parts, count) for parts in processes]
   for name, array in batches[step].items():
-    np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), array)
+    whole = np.concatenate([np.split(part[name], len(parts)) for part, parts in zip(fed, processes, strict=True)])
+    np.testing.assert_array_equal(np.concatenate(whole[np.argsort(np.concatenate(processes))]), array)
 
 
 @given(kinds, lengths, seeds, st.integers(0, 10**9))
@@ -181,10 +184,10 @@ def test_a_sentence_longer_than_a_row_is_told_with_what_to_set():
   PackedBatches(text, batch_tokens=400, row_length=50, seed=0)
 
 
-def test_processes_that_do_not_divide_the_rows_are_told():
+def test_parts_that_do_not_divide_the_rows_are_told():
   _, batches = make(PackedBatches, [(3, 3)] * 50)
-  with pytest.raises(UserError, match="4 rows cannot be divided among 3 processes"):
-    batches.local(0, 0, 3)
+  with pytest.raises(UserError, match="4 rows cannot be divided into 3 parts"):
+    batches.local(0, (0,), 3)
 
 
 def test_the_shorter_side_is_in_proportion():
@@ -236,10 +239,10 @@ def test_rows_of_real_text_are_nearly_full(directory, train_split, splits, tmp_p
 def test_prefetching_starts_anywhere_and_closes():
   _, batches = make(PackedBatches, [(3, 4)] * 50)
   before = threading.active_count()
-  ahead = prefetch(batches, 1000, 1, 2)
+  ahead = prefetch(batches, 1000, (1,), 2)
   for step in range(1000, 1040):
     batch = next(ahead)
-    for name, array in batches.local(step, 1, 2).items():
+    for name, array in batches.local(step, (1,), 2).items():
       np.testing.assert_array_equal(batch[name], array)
   ahead.close()
   deadline = time.monotonic() + 10
@@ -252,7 +255,7 @@ def test_nothing_before_the_first_step_is_computed():
   class Recorder:
     seen = []
 
-    def local(self, step, process_index, process_count):
+    def local(self, step, parts, count):
       self.seen.append(step)
       return {"step": np.array(step)}
 
@@ -264,7 +267,7 @@ def test_nothing_before_the_first_step_is_computed():
 
 def test_what_goes_wrong_while_reading_ahead_is_raised():
   class Broken:
-    def local(self, step, process_index, process_count):
+    def local(self, step, parts, count):
       if step == 3:
         raise UserError("the disk is gone")
       return {"step": np.array(step)}

@@ -164,7 +164,7 @@ checkpoints.mkdir(parents=True, exist_ok=True)
 step = max((int(p.name) for p in checkpoints.iterdir()), default=0)
 print(f"start at {step}, process {jax.process_index()} of {jax.process_count()}", flush=True)
 while step < 1000:
-  time.sleep(0.05)
+  time.sleep(0.1)
   total = multihost_utils.process_allgather(np.array([1, len(stop)]), tiled=False).sum(axis=0)
   step += 1
   if total[1]:
@@ -232,12 +232,12 @@ def test_requeued_job_resumes(slurm, trainer):
 @pytest.mark.slurm
 @pytest.mark.slow
 def test_time_limit_requeues(slurm, trainer):
-  """SIGTERM to the tasks, as --signal sends it, makes the script requeue the job."""
+  """Slurm's own notice, half a minute before a limit of one, makes training save and the script requeue the job."""
   cwd = trainer(COUNTER)
-  job, log = submit(slurm, cwd)
+  job, log = submit(slurm, cwd, "--time=00:01:00", "--notice=30")
   wait_for("both processes", lambda: count(log, "start at 0, process") == 2, 60)
-  control(slurm, "scancel", "--signal=TERM", job)  # steps only, as at the time limit; the script gets nothing
-  wait_for("the requeue", lambda: state(slurm, job) in ("PENDING", "REQUEUED"), 30)
+  wait_for("the requeue", lambda: state(slurm, job) in ("PENDING", "REQUEUED"), 60)
+  assert count(log, "end at") == 2
   (cwd / "run/finish").touch()
   wait_for("the end", lambda: state(slurm, job) == "COMPLETED", 60)
   assert count(log, "start at 0, process") == 2 and count(log, "start at") == 4

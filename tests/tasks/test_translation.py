@@ -68,20 +68,20 @@ def test_a_vocabulary_of_another_size_is_refused(make):
 def test_what_is_wrong_with_dev_is_told_before_anything_is_learnt(make, files, tmp_path, harm, message):
   harm(files / "dev.de")
   with pytest.raises(UserError, match=message):
-    make().train_batches(0, 0, 1)
+    make().train_batches(0, (0,), 1)
   assert not (tmp_path / "run" / "tokenizer.model").exists()
 
 
 def test_text_may_move_but_not_change(make, files, tmp_path):
   moved = tmp_path / "moved"
-  make().train_batches(0, 0, 1)
+  make().train_batches(0, (0,), 1)
   shutil.copytree(files, moved)
-  make({"data.dir": str(moved)}).train_batches(5, 0, 1)
+  make({"data.dir": str(moved)}).train_batches(5, (0,), 1)
   assert tasks.make(small_config(files), tmp_path / "run").tokenizer.vocab_size  # what reads needs no text
   path = moved / "train.en"
   path.write_text(path.read_text().replace("seven", "eight", 1))
   with pytest.raises(UserError, match=rf"the training text \(config.data.dir = '{moved}'\) is not the one"):
-    make({"data.dir": str(moved)}).train_batches(0, 0, 1)
+    make({"data.dir": str(moved)}).train_batches(0, (0,), 1)
 
 
 def test_a_dev_sentence_that_fits_no_row_is_told_at_the_start(make, files):
@@ -89,7 +89,7 @@ def test_a_dev_sentence_that_fits_no_row_is_told_at_the_start(make, files):
     print(*["seven"] * 60, file=en)
     print("sieben", file=de)
   with pytest.raises(UserError, match="row_length"):
-    make({"data.max_length": 200, "data.row_length": 40}).train_batches(0, 0, 1)
+    make({"data.max_length": 200, "data.row_length": 40}).train_batches(0, (0,), 1)
 
 
 def test_rows_are_what_the_config_says(make):
@@ -101,11 +101,11 @@ def test_rows_are_what_the_config_says(make):
 
 def test_what_is_wrong_with_train_leaves_no_vocabulary(make, files, tmp_path):
   with pytest.raises(UserError, match=r"vocab_size=9000 is too large .* Set data.vocab_size to \d+ or less"):
-    make({"data.vocab_size": 9000}).train_batches(0, 0, 1)
+    make({"data.vocab_size": 9000}).train_batches(0, (0,), 1)
   lines = (files / "train.de").read_bytes().splitlines()
   (files / "train.de").write_bytes(b"\n".join(lines[:-1] + [b"\xe4cht"]))
   with pytest.raises(UserError, match=r"train\.de, line 1200: invalid UTF-8"):
-    make().train_batches(0, 0, 1)
+    make().train_batches(0, (0,), 1)
   assert not list((tmp_path / "run").glob("*"))
 
 

@@ -1,5 +1,6 @@
 """Reading compiled programs, and compiling for TPUs that are not there."""
 
+import dataclasses
 import importlib.util
 import os
 import pathlib
@@ -14,7 +15,7 @@ from jax.sharding import PartitionSpec as P
 from attention_zoo import tasks
 from attention_zoo.errors import UserError
 from attention_zoo.models.transformer import parameter_count
-from attention_zoo.training import aot, hlo
+from attention_zoo.training import aot, hlo, sharding
 from configs import transformer_base
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -215,6 +216,29 @@ def test_arithmetic_is_the_closed_form():
 
 
 tpu_compile = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
+
+
+@pytest.mark.parametrize(
+  ("topology", "sizes"),
+  [("v5e:4x4", {"fsdp": 8}), ("v6e:4x4", {"tensor": 2}), ("v6e:8x8", {"fsdp": 16}), ("v5p:4x4x4", {"fsdp": 8, "tensor": 2})],
+)
+@pytest.mark.tpu_compile
+@tpu_compile
+def test_meshes_of_every_torus(topology, sizes):
+  """Also where an axis of the mesh takes a part of an axis of the torus."""
+  devices, _ = aot.topology_devices(topology)
+  mesh = sharding.make_mesh(small(**{f"mesh.{axis}": size for axis, size in sizes.items()}).mesh, devices)
+  assert set(mesh.devices.flat) == set(devices) and sizes.items() <= dict(mesh.shape).items()
+
+
+def test_the_devices_that_are_here():
+  devices, chip = aot.local_devices()
+  step = aot.compile_step(tasks.make(small(), "."), small(), devices, chip)
+  found = aot.report(step, chip)
+  assert found["fits"] and found["devices"] == 8 and found["peak_bytes"] > compiled_parameter_bytes()
+  assert set(found["collectives"]) == {"all-reduce"} and "mfu" not in found
+  found = aot.report(step, dataclasses.replace(chip, hbm=found["peak_bytes"] - 1))
+  assert not found["fits"] and "it takes" in str(aot.rows(found))
 
 
 @pytest.mark.tpu_compile

@@ -278,6 +278,25 @@ average({str(copy)!r}, last=3)"""
   assert not (copy / "average.tmp").exists()
 
 
+def test_an_average_that_was_killed_while_renaming(copy):
+  average_lib.average(copy, last=2)
+  (copy / "average").rename(copy / "average.old")
+  with pytest.raises(UserError, match="No such file"):  # it fails, but has put back what there was
+    checkpoints_lib.write_params(copy / "average", {"x": np.zeros(2)}, {"nowhere/x": ""})
+  assert average_lib.read_parents(copy) == [20, 30]
+  shutil.copytree(copy / "average", copy / "average.old")
+  average_lib.average(copy, last=3)
+  assert average_lib.read_parents(copy) == [10, 20, 30] and not (copy / "average.old").exists()
+
+
+def test_damaged_metadata(copy):
+  path = copy / "checkpoints" / "20" / "_CHECKPOINT_METADATA"
+  for content in (b"", b"\xff", b"[]", path.read_bytes()[:-5]):
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="checkpoints/20 is damaged: _CHECKPOINT_METADATA cannot be read"):
+      average_lib.average(copy, last=2)
+
+
 def test_damaged_average(copy):
   average_lib.average(copy, last=2)
   path = max((p for p in (copy / "average").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)

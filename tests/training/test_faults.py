@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+import small_run
 
 from attention_zoo.training import checkpoints, metrics
 
@@ -72,6 +74,13 @@ def test_sigterm_is_exit_code_75(tmp_path, undisturbed):
   assert run(tmp_path)[:2] == (0, undisturbed[1])
 
 
+def test_sigterm_before_the_first_step_ends_at_once(tmp_path, undisturbed):
+  code, _, error = run(tmp_path, "--kill=0:SIGTERM")
+  assert code == 75 and "there is nothing new to save" in error
+  assert checkpoints.steps(tmp_path) == []
+  assert run(tmp_path)[:2] == (0, undisturbed[1])
+
+
 def test_storage_that_cannot_be_written(tmp_path, undisturbed):
   code, _, error = run(tmp_path, "--limit=0")
   assert code == 2 and "error: cannot write" in error and "config.json" in error
@@ -84,11 +93,15 @@ def test_storage_that_cannot_be_written(tmp_path, undisturbed):
   assert run(tmp_path)[:2] == (0, undisturbed[1])
 
 
-def two(workdir, *flags, kill=None):
-  """Two processes of four devices; kill: (process, 'STEP:SIGNAL')."""
+def free_port():
   with socket.socket() as found:
     found.bind(("localhost", 0))
-    port = found.getsockname()[1]
+    return found.getsockname()[1]
+
+
+def two(workdir, *flags, kill=None):
+  """Two processes of four devices; kill: (process, 'STEP:SIGNAL')."""
+  port = free_port()
   processes = [
     start(
       workdir,
@@ -104,10 +117,15 @@ def two(workdir, *flags, kill=None):
 
 
 @pytest.mark.slow
-def test_two_processes_equal_one(tmp_path, undisturbed):
-  first, second = two(tmp_path / "two")
+@pytest.mark.parametrize(
+  "flags",
+  [(), ("--interleaved=1",), ("--mesh.rules=fsdp+tensor_parallel", "--mesh.fsdp=4", "--mesh.tensor=2")],
+  ids=["data_parallel", "interleaved", "fsdp+tensor_parallel"],
+)
+def test_two_processes_equal_one(tmp_path, undisturbed, flags):
+  first, second = two(tmp_path / "two", *flags)
   assert first[0] == second[0] == 0, first[2] + second[2]
-  assert first[1] == second[1]  # both hold the same parameters
+  assert (first[1] == second[1]) == (len(flags) < 2)  # both hold the same parameters, or each its part
   assert "step 10/10" in first[2] and "step 10/10" not in second[2]
   # Gloo adds in another order than threads do.
   got, want = (checkpoints.load_params(workdir, 10) for workdir in (tmp_path / "two", undisturbed[0]))
@@ -139,11 +157,49 @@ def test_a_lost_process_ends_the_other(tmp_path, lost, step):
   assert {result[0] for result in two(tmp_path)} == {0}
 
 
+def train_by_hand(workdir, port, process, *flags):
+  """`attention_zoo.train` as one of two processes that no launcher started."""
+  fields = {f"{group}.{name}": value for group, values in small_run.SMALL.items() for name, value in values.items()}
+  return subprocess.Popen(
+    [
+      *(sys.executable, "-m", "attention_zoo.train", "--config=configs/quickstart.py", f"--workdir={workdir}"),
+      *(f"--coordinator=localhost:{port}", "--num_processes=2", f"--process_id={process}"),
+      *(f"--config.{name}={value}" for name, value in fields.items()),
+      *flags,
+    ],
+    cwd=PROGRAM.parents[2],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    env=os.environ | {"XLA_FLAGS": ""},
+  )
+
+
+@pytest.mark.slow
+def test_two_processes_started_by_hand(tmp_path, number_files):
+  port = free_port()
+  flags = (f"--config.data.dir={number_files}", "--config.train.steps=20")
+  results = [finish(p) for p in [train_by_hand(tmp_path, port, index, *flags) for index in (0, 1)]]
+  assert [code for code, _, _ in results] == [0, 0], results
+  assert checkpoints.steps(tmp_path) == [10, 20]
+
+
+def test_sigterm_while_waiting_for_the_others(tmp_path):
+  port = free_port()
+  with socket.socket() as coordinator:  # one that never answers
+    coordinator.bind(("localhost", port))
+    coordinator.listen()
+    waiting = train_by_hand(tmp_path, port, 1)
+    coordinator.settimeout(100)
+    with coordinator.accept()[0]:
+      waiting.send_signal(signal.SIGTERM)
+      code, _, error = finish(waiting, timeout=20)
+  assert code == 75 and "there is nothing new to save" in error, error
+
+
 @pytest.mark.parametrize("process", [0, 1])
 def test_others_that_never_come(process):
-  with socket.socket() as found:
-    found.bind(("localhost", 0))
-    address = f"localhost:{found.getsockname()[1]}"
+  address = f"localhost:{free_port()}"
   code = (
     "from attention_zoo.training import distributed\n"
     f"distributed.initialize('{address}', 2, {process}, timeout=3)\n"

@@ -36,9 +36,24 @@ def test_mesh_that_does_not_fit(sizes):
 
 
 def test_slices_are_the_replica_axis():
-  devices = [types.SimpleNamespace(slice_index=index // 4) for index in range(8)]
+  devices = [types.SimpleNamespace(slice_index=index // 4, platform="tpu") for index in range(8)]
   with pytest.raises(UserError, match="2 slices: set config.mesh.replica=2"):
     sharding.make_mesh(mesh_config(), devices)
+
+
+class MachineDevice:
+  """A device of another kind than TPUs, of which JAX gives each machine a slice_index."""
+
+  platform, device_kind = "gpu", "NVIDIA"
+
+  def __init__(self, index):
+    self.id, self.slice_index, self.process_index = index, index // 4, index // 4
+
+
+def test_machines_are_no_slices(monkeypatch):
+  monkeypatch.setattr(sharding, "Mesh", lambda grid, axes, axis_types: grid)
+  grid = sharding.make_mesh(mesh_config("fsdp", fsdp=8), [MachineDevice(index) for index in range(8)])
+  assert [device.id for device in grid.flat] == list(range(8)) and grid.shape == (1, 1, 8, 1)
 
 
 def test_unknown_or_idle_rules():
@@ -140,26 +155,28 @@ def test_batches_are_split_and_checked():
 class FakeMesh:
   """The devices of several processes, of which a test has only one."""
 
-  def __init__(self, shape, per_process):
-    devices = [types.SimpleNamespace(process_index=index // per_process) for index in range(np.prod(shape))]
+  def __init__(self, shape, owners):
+    devices = [types.SimpleNamespace(process_index=owner) for owner in owners]
     self.devices = np.array(devices, object).reshape(shape)
     self.shape = dict(zip(sharding.AXES, shape, strict=True))
 
 
 @pytest.mark.parametrize(
-  ("shape", "per_process", "expected"),
+  ("shape", "owners", "expected"),
   [
-    ((1, 8, 1, 1), 4, [(0, 2), (1, 2)]),
-    ((2, 2, 2, 1), 2, [(0, 4), (1, 4), (2, 4), (3, 4)]),
-    ((1, 2, 1, 4), 2, [(0, 2), (0, 2), (1, 2), (1, 2)]),  # a tensor group over two processes: the same rows
-    ((1, 1, 1, 8), 4, [(0, 1), (0, 1)]),
+    ((1, 8, 1, 1), "00001111", [(0, 1, 2, 3), (4, 5, 6, 7)]),
+    ((1, 8, 1, 1), "00110011", [(0, 1, 4, 5), (2, 3, 6, 7)]),  # as on a torus
+    ((2, 2, 2, 1), "00112233", [(0, 1), (2, 3), (4, 5), (6, 7)]),
+    ((1, 2, 1, 4), "00112233", [(0,), (0,), (1,), (1,)]),  # a tensor group over two processes: the same rows
+    ((1, 1, 1, 8), "00001111", [(0,), (0,)]),
   ],
 )
-def test_process_rows(shape, per_process, expected):
-  mesh = FakeMesh(shape, per_process)
-  assert [sharding.process_rows(mesh, process) for process in range(len(expected))] == expected
+def test_process_rows(shape, owners, expected):
+  mesh = FakeMesh(shape, map(int, owners))
+  parts = [sharding.process_rows(mesh, process) for process in range(len(expected))]
+  assert parts == [(rows, sharding.batch_devices(mesh)) for rows in expected]
 
 
 def test_process_rows_that_overlap():
   with pytest.raises(UserError, match="overlapping rows"):
-    sharding.process_rows(FakeMesh((1, 4, 1, 3), 4), 0)
+    sharding.process_rows(FakeMesh((1, 4, 1, 3), [0] * 4 + [1] * 4 + [2] * 4), 0)

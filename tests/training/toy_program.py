@@ -2,10 +2,12 @@
 [--train.steps=20 ...]
 
 --devices=N: simulated devices. --kill=STEP:SIGNAL: the process sends itself a signal when it fetches that
-batch. --process=0|1 --port=P: one of two processes. --limit=BYTES: no file may grow larger. Prints a digest
+batch. --process=0|1 --port=P: one of two processes. --interleaved=1: their devices take turns, as on a torus of TPUs. --limit=BYTES: no file may grow larger. Prints a digest
 of the final parameters; exits as the entry points do.
 """
 
+import functools
+import itertools
 import os
 import pathlib
 import resource
@@ -23,7 +25,7 @@ def main():
   import toy_task
 
   from attention_zoo import cli
-  from attention_zoo.training import distributed
+  from attention_zoo.training import distributed, sharding
   from attention_zoo.training.loop import train
 
   flags = dict(argument.removeprefix("--").split("=", 1) for argument in sys.argv[1:])
@@ -37,6 +39,10 @@ def main():
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(flags.pop("limit")),) * 2)
   if process is not None:
     distributed.initialize(f"localhost:{port}", 2, int(process), timeout=240, heartbeat=20)
+  if "interleaved" in flags:
+    del flags["interleaved"]
+    devices = list(itertools.chain(*zip(*(jax.devices()[i : i + 4] for i in (0, 4)), strict=True)))
+    sharding.make_mesh = functools.partial(sharding.make_mesh, devices=devices)
   changes = {name: value if name == "mesh.rules" else int(value) for name, value in flags.items()}
   config = toy_task.make_config(**changes)
   task = toy_task.Killer(config)

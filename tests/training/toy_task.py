@@ -1,6 +1,7 @@
 """A very small Transformer-like task with the zoo's parameter names: reverse a sequence."""
 
 import hashlib
+import itertools
 import os
 import pathlib
 
@@ -124,14 +125,9 @@ class ToyTask:
   def train_shapes(self):
     return [{name: x.shape for name, x in self.batch_shapes().items()}]
 
-  def train_batches(self, start_step, process_index, process_count):
-    rows = B // process_count
-    step = start_step
-    while True:
-      yield {
-        name: x[process_index * rows : (process_index + 1) * rows] for name, x in self.batch(step).items()
-      }
-      step += 1
+  def train_batches(self, start_step, parts, count):
+    for step in itertools.count(start_step):
+      yield {name: np.concatenate([np.split(x, count)[i] for i in parts]) for name, x in self.batch(step).items()}
 
   def eval_batches(self, split):
     for step in range(2):
