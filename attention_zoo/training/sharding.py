@@ -230,6 +230,12 @@ def process_rows(mesh: Mesh, process=None) -> tuple[tuple[int, ...], int]:
   return tuple(sorted(parts[process])), batch_devices(mesh)
 
 
+def local_rows(array: np.ndarray, mesh: Mesh) -> np.ndarray:
+  """The rows of a global array that this process feeds (`process_rows`)."""
+  parts, count = process_rows(mesh)
+  return array.reshape(count, -1, *array.shape[1:])[list(parts)].reshape(-1, *array.shape[1:])
+
+
 def check_rows(name, shape, mesh: Mesh, accumulate=1) -> None:
   """Raises UserError unless a global batch of this shape, rows first, splits evenly."""
   parts, rows = batch_devices(mesh) * accumulate, shape[0]
