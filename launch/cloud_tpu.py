@@ -20,8 +20,9 @@ from your connection; Ctrl-C only stops following it. Nothing is deleted unless 
 understood ends by naming what still exists in the zone and costs money. --dry_run prints the commands, each ready to
 be pasted, and runs none.
 
-Exit codes: 0 done; 1 gcloud failed; 2 bad input; 3 loss not finite; 75 preempted (run again to resume); 129 SIGHUP;
-130 Ctrl-C; 143 SIGTERM; otherwise training's own. launch/README.md leads from quota to the first loss.
+Exit codes: 0 done; 1 gcloud failed, or a worker vanished; 2 bad input; 3 loss not finite; 4 somebody deleted
+the TPU; 75 preempted (run again to resume); 129 SIGHUP; 130 Ctrl-C; 143 SIGTERM; otherwise training's own.
+launch/README.md leads from quota to the first loss.
 """
 
 import argparse
@@ -38,9 +39,10 @@ import tomllib
 from launch import restart, tpu_run
 from launch.gcloud import Gcloud, GcloudError, run, stop_all
 from launch.restart import BAD_INPUT, DONE, PREEMPTED, UserError
-from launch.tpu import Lost, Tpu
+from launch.tpu import Deleted, Lost, Tpu
 
 ROOT = pathlib.Path(__file__).parents[1]
+DELETED = 4  # exit code; not one of training's
 
 # Beginning of the accelerator type -> runtime version (Cloud TPU's documentation, "TPU software versions").
 RUNTIMES = {
@@ -216,7 +218,7 @@ def make_parser():
   made["create"].add_argument(
     "--no_wait", action="store_true", help="do not wait: ask, and leave it in the queue"
   )
-  made["status"].add_argument("--workdir", metavar="DIR", help="also say what the newest checkpoint in it is")
+  made["status"].add_argument("--workdir", metavar="gs://DIR", help="also name the newest checkpoint in it")
   made["run"].add_argument(
     "--until_done",
     action="store_true",
@@ -275,11 +277,12 @@ def check(args, train_args, workdir):
       raise UserError("--max_failures must be at least 1")
     if args.detach and (args.until_done or args.delete_after):
       raise UserError("--detach leaves training alone: it excludes --until_done and --delete_after")
-    if not re.match(r"gs://[^/]+/.|/", workdir):
-      raise UserError(
-        f"--workdir={workdir} must be a bucket (gs://BUCKET/DIR) or the absolute path of a disk that all "
-        "workers share: the workers' own disks are deleted with the TPU"
-      )
+  workdir = workdir or getattr(args, "workdir", None)  # status has it as a flag
+  if workdir and not re.match(r"gs://[^/]+/.", workdir):
+    raise UserError(
+      f"--workdir={workdir} must be in a bucket, gs://BUCKET/DIR: the workers' disks are deleted with the "
+      "TPU, and progress is read from here (gcloud storage buckets create gs://BUCKET --location=REGION)"
+    )
   if args.command in ("setup", "run"):
     if args.wheel and not pathlib.Path(args.wheel).is_file():
       raise UserError(f"--wheel={args.wheel} is not a file")
@@ -317,24 +320,24 @@ def act(args, tpu, train_args, workdir):
     tpu.wait()
     install_from(args, tpu, wheel)
   elif args.command == "run":
-    if until_done:
-      wheel = make_wheel(args, tpu.gcloud)  # first: what goes wrong here costs nothing yet
-      code = tpu_run.run_until_done(
-        tpu,
-        train_args,
-        workdir,
-        create=functools.partial(create_from, args, tpu),
-        install=functools.partial(install_from, args, tpu, wheel),
-        max_failures=args.max_failures,
-        ask_again=not args.valid_until,
-      )
-    else:
-      try:
+    try:
+      if until_done:
+        wheel = make_wheel(args, tpu.gcloud)  # first: what goes wrong here costs nothing yet
+        code = tpu_run.run_until_done(
+          tpu,
+          train_args,
+          workdir,
+          create=functools.partial(create_from, args, tpu),
+          install=functools.partial(install_from, args, tpu, wheel),
+          max_failures=args.max_failures,
+          ask_again=not args.valid_until,
+        )
+      else:
         code = tpu_run.run_once(tpu, train_args, detach=args.detach)
-      except Lost:  # also the end of training; other slices may be left
-        if args.delete_after:
-          tpu.delete()
-        raise
+    except (Lost, Deleted):  # also the end of training; slices may be left
+      if args.delete_after:
+        tpu.delete()
+      raise
     if args.delete_after:
       tpu.delete()
     return code
@@ -371,9 +374,9 @@ def main(argv=None):
   except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     return BAD_INPUT
-  except Lost as error:
+  except (Lost, Deleted) as error:
     print(f"{error}", file=sys.stderr)
-    return PREEMPTED
+    return PREEMPTED if isinstance(error, Lost) else DELETED
   except GcloudError as error:
     print(f"error: {error}", file=sys.stderr)
     return 1

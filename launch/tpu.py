@@ -70,7 +70,11 @@ tail --pid="$(cat pid 2>/dev/null || echo 999999999)" -n {lines} -F train.log 2>
 
 
 class Lost(RuntimeError):
-  """The TPU was taken away: preempted, failed, or deleted by somebody."""
+  """The TPU was taken away: preempted or failed. What is left of it keeps its name until it is deleted."""
+
+
+class Deleted(RuntimeError):
+  """Somebody else deleted the TPU: whoever asks for it again would spend what they wanted to save."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +93,7 @@ class Tpu:
   def __init__(self, gcloud, name, *, node_count=1, poll=30):
     self.gcloud, self.name, self.poll = gcloud, name, poll
     self.nodes = [name] if node_count == 1 else [f"{name}-{i}" for i in range(node_count)]
+    self.seen = False  # it was there to be used, and we have not deleted it since
     self.unconfirmed = False  # a creation was asked for and no listing has shown it yet
     self.pretended = "ready"  # what a dry run takes for granted
 
@@ -116,20 +121,31 @@ class Tpu:
     return resources, nodes
 
   def condition(self):
-    """Returns "missing", "waiting", "ready", "lost" or "failed", and details. Learns the slices' names."""
+    """Returns "missing", "waiting", "ready", "lost" or "failed", and details. Learns the slices' names.
+
+    Raises Deleted when what was there in this run went by somebody's will: Google's preemption leaves the
+    queued resource SUSPENDED, until it is deleted, and names a user as its initiator only if it was one.
+    """
     resources, nodes = self.listing()
     if self.gcloud.dry_run:
       return self.pretended, ""
     ours = {name: record.get("state", "?") for name, record in sorted(nodes.items()) if record["ours"]}
+    record = resources.get(self.name, {}).get("state", {})
+    state = record.get("state", "?")
+    by_user = state == "DELETING" or (state in ENDED and record.get("stateInitiator") == "USER")
+    if self.seen and (self.name not in resources or by_user):
+      raise Deleted(f"somebody has deleted {self.name}: not asking for it again")
     if self.name not in resources:
       return ("lost", f"slices without a queued resource: {ours}") if ours else ("missing", "")
-    state = resources[self.name].get("state", {})
-    detail = ", ".join([state.get("state", "?"), *(f"{name} {at}" for name, at in ours.items())])
-    if state.get("state") == "FAILED":
-      return "failed", f"{detail} {json.dumps(state.get('failedData', {}))}"
-    if state.get("state") in ENDED or any(at in GONE for at in ours.values()):
+    detail = ", ".join([state, *(f"{name} {at}" for name, at in ours.items())])
+    if state == "FAILED":
+      return "failed", f"{detail} {json.dumps(record.get('failedData', {}))}"
+    if self.seen and state not in ENDED and "DELETING" in ours.values():
+      return "waiting", detail  # for the queued resource to tell whether Google or somebody deletes the slice
+    if state in ENDED or any(at in GONE for at in ours.values()):
       return "lost", detail
-    if state.get("state") == "ACTIVE" and ours and all(at == "READY" for at in ours.values()):
+    self.seen = True
+    if state == "ACTIVE" and ours and all(at == "READY" for at in ours.values()):
       self.nodes = sorted(ours, key=lambda name: (len(name), name))
       return "ready", detail
     return "waiting", detail
@@ -162,7 +178,7 @@ class Tpu:
     self.pretended = "ready"
 
   def wait(self):
-    """Waits until all slices are ready, however long; raises Lost or GcloudError when that cannot happen."""
+    """Waits until all slices are ready, however long; raises Lost, Deleted or GcloudError if never."""
     shown, unseen = None, 0
     while True:
       condition, detail = self.condition()
@@ -173,8 +189,10 @@ class Tpu:
       if condition == "failed":
         raise GcloudError(f"the request for {self.name} failed: {detail}")
       unseen += condition == "missing"  # a new one may take a moment to be listed
-      if condition == "lost" or unseen > (5 if self.unconfirmed else 0):
-        raise Lost(f"{self.name} will not become ready: {detail or 'it does not exist'}")
+      if unseen > (5 if self.unconfirmed else 0):
+        raise Deleted(f"{self.name} does not exist, or not any more: not asking for it again")
+      if condition == "lost":
+        raise Lost(f"{self.name} will not become ready: {detail}")
       if detail != shown:
         self.gcloud.say(f"waiting for {self.name}: {detail}")
         shown = detail
@@ -195,7 +213,7 @@ class Tpu:
   def delete(self, attempts=5):
     """Deletes the queued resource and its slices, and looks that they are gone; raises GcloudError."""
     self.gcloud.say(f"deleting {self.name}")
-    problem = ""
+    problem, self.seen = "", False
     for attempt in range(attempts):
       try:
         resources, nodes = self.listing()

@@ -11,10 +11,8 @@ from launch.tpu import Lost, run_id
 
 def outcome(workers):
   """One exit code for all workers that have ended, or None if none has."""
-  codes = {worker.code for worker in workers if worker.state == "exit"}
-  # A process that vanished without an exit code went down with its machine: that is not training's fault.
-  if any(worker.state == "absent" for worker in workers):
-    return PREEMPTED
+  # One that vanished went down with its machine. A failure too: training may be what brings it down.
+  codes = {1 if worker.state == "absent" else worker.code for worker in workers if worker.state != "running"}
   if len(codes) < 2:
     return next(iter(codes), None)
   for code in (NON_FINITE, PREEMPTED):
@@ -24,8 +22,9 @@ def outcome(workers):
 
 
 def watch(tpu, *, grace=120, patience=3):
-  """Follows the logs until training has ended everywhere. Returns its exit code; raises Lost or GcloudError.
+  """Follows the logs until training has ended everywhere. Returns its exit code.
 
+  Raises Lost, Deleted or GcloudError.
   grace: seconds that the other workers get once one has ended (they notice by themselves that it is gone).
   patience: failures in a row to reach the workers before that counts as a failure. That Google itself cannot be
   reached never does: training goes on without us, and so does watching, when it can.
@@ -37,8 +36,8 @@ def watch(tpu, *, grace=120, patience=3):
         time.sleep(tpu.poll)
       try:
         condition, detail = tpu.condition()
-        if condition in ("lost", "missing", "failed"):
-          raise Lost(f"{tpu.name} was taken away: {detail or 'it does not exist any more'}")
+        if condition in ("lost", "failed"):
+          raise Lost(f"{tpu.name} was taken away: {detail}")
         workers = tpu.ask()
         failures = 0
       except Unreachable as error:
@@ -54,6 +53,8 @@ def watch(tpu, *, grace=120, patience=3):
       running = [worker.name for worker in workers if worker.state == "running"]
       if not running:
         logs.drain(15)  # the last lines
+        if gone := [worker.name for worker in workers if worker.state == "absent"]:
+          tpu.gcloud.say(f"gone without an exit code, as when a machine restarts: {', '.join(sorted(gone))}")
         return code
       if len(running) == len(workers):
         if not logs.running():
@@ -63,7 +64,7 @@ def watch(tpu, *, grace=120, patience=3):
         ended = ended or time.monotonic()
         if time.monotonic() - ended > grace:
           tpu.gcloud.say(f"still running after the others have ended: {', '.join(running)}")
-          return PREEMPTED if code == DONE else code
+          return code or 1
   finally:
     logs.stop()
 
@@ -96,6 +97,7 @@ def run_once(tpu, train_args, *, detach):
 def run_until_done(tpu, train_args, workdir, *, create, install, max_failures, ask_again=True):
   """Creates, installs, runs; again after preemption or failure, until done or given up. Returns exit code.
 
+  Raises Deleted.
   ask_again: whether a request that the service has given up is made once more.
   """
   attempts = restart.Attempts(max_failures, newest(tpu, workdir))
@@ -137,9 +139,8 @@ def run_until_done(tpu, train_args, workdir, *, create, install, max_failures, a
 
 
 def newest(tpu, workdir):
-  """The newest checkpoint, or None where there is none to be seen from here."""
+  """The newest checkpoint in a bucket, or None."""
   if not tpu.gcloud.dry_run:
     return restart.newest_checkpoint(workdir)
-  if workdir.startswith("gs://"):
-    tpu.gcloud.show(restart.list_checkpoints(workdir))
+  tpu.gcloud.show(restart.list_checkpoints(workdir))
   return None

@@ -196,6 +196,7 @@ def cloud(tmp_path, monkeypatch):
     resources={},
     nodes={},
     pending=1,
+    deleting=0,
     workers=2,
     preempt_at=[],
     reboot_at=[],

@@ -3,6 +3,7 @@
 $FAKE_GCLOUD/state.json holds what exists and what shall happen. Workers are directories; "ssh" runs the
 command in bash with such a directory as home. Only flags that the real commands document are taken. Knobs:
   pending: how many listings a new resource waits and is provisioned; workers: machines per slice;
+  deleting: seconds that each half of a deletion takes, the slices and then the resource;
   preempt_at: checkpoint numbers at which the TPU is taken away; reboot_at: ... at which its machines restart;
   faults: [{"match": words of the command, "skip": n times, "times": n, "text": ..., "hang": seconds,
             "after": true to do it all the same}]
@@ -111,6 +112,14 @@ def delete(args):
     nodes = [node for node in resource["spec"]["nodes"] if node in content["nodes"]]
     if nodes and not args.force:
       fail("FAILED_PRECONDITION: the resource has nodes; use --force")
+    for node in nodes:
+      kill_workers(node)
+      content["nodes"][node]["state"] = "DELETING"
+  time.sleep(content["deleting"])
+  with state() as content:
+    content["resources"][args.name]["state"] = "DELETING"
+  time.sleep(content["deleting"])
+  with state() as content:
     for node in nodes:
       remove_node(content, node)
     del content["resources"][args.name]

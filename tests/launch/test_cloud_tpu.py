@@ -12,7 +12,7 @@ from launch_helpers import CREATE, FAST, ROOT, TRAIN, ZONE, tpu, wait_for
 
 from launch import tpu_run
 from launch.gcloud import Gcloud, GcloudError, Unreachable
-from launch.tpu import Tpu, Worker
+from launch.tpu import Deleted, Tpu, Worker
 
 
 def begin(cloud, *flags):
@@ -143,11 +143,12 @@ def test_training_arguments_arrive_unchanged(cloud, wheel):
 
 
 def test_reboot_restarts_without_a_new_tpu(cloud, wheel):
+  """Nor does that count against a run that has got on since."""
   cloud.change(reboot_at=[5])
-  ran = tpu("run", *CREATE, "--until_done", wheel, *TRAIN, "--config.end=0@40")
+  ran = tpu("run", *CREATE, "--until_done", "--max_failures=1", wheel, *TRAIN, "--config.end=0@40")
   assert ran.returncode == 0, ran.stdout + ran.stderr
   assert (
-    "training was preempted" in ran.stdout
+    "gone without an exit code, as when a machine restarts: zoo w-0, zoo w-1" in ran.stdout
     and len(cloud.calls("create")) == 1
     and len(cloud.calls("scp")) == 1
   )
@@ -164,6 +165,11 @@ ENDINGS = {
   "bad input": (2, "refused its input", {"train": ["--config.end=2@3"], "flags": ["--delete_after"]}),
   "not finite": (3, "loss is not finite", {"train": ["--config.end=3@3"]}),
   "crashes": (9, "giving up", {"train": ["--config.end=9@2", "--config.no_checkpoints=1"]}),
+  "machines restart each time": (
+    1,
+    "giving up",
+    {"train": ["--config.end=0@9999", "--config.no_checkpoints=1"], "knobs": {"reboot_at": [0] * 99}},
+  ),
   "creation is refused": (1, "no quota", {"faults": [fails("resources create", 9, text="no quota")]}),
   "creation fails once": (0, "training is done", {"faults": [fails("resources create")]}),
   "creation fails but happens": (0, "training is done", {"faults": [fails("resources create", after=True)]}),
@@ -249,9 +255,12 @@ def worker(code):
     ([0, 9], 9),
     (["running", "running"], None),
     (["running", 1], 1),
-    ([1, "absent"], 75),
-    ([2, "absent"], 75),
-    (["absent", 0], 75),
+    (["absent", "absent"], 1),
+    ([137, "absent"], 137),
+    ([2, "absent"], 1),
+    ([75, "absent"], 75),
+    (["absent", "running"], 1),
+    (["absent", 0], 1),
     ([2, 1], 1),
     ([2, 0], 1),
     ([137, 2, 2], 137),
@@ -259,6 +268,16 @@ def worker(code):
 )
 def test_one_outcome_of_many_workers(codes, one):
   assert tpu_run.outcome([worker(code) for code in codes]) == one
+
+
+def test_a_worker_that_never_ends_is_a_failure():
+  """The others are done: were that a preemption, the next attempt could end in the same way, for ever."""
+  nothing = lambda *_: None
+  logs = types.SimpleNamespace(stop=nothing)
+  tpu = types.SimpleNamespace(gcloud=types.SimpleNamespace(dry_run=False, say=nothing), name="zoo", poll=0)
+  tpu.follow, tpu.condition = lambda: logs, lambda: ("ready", "")
+  tpu.ask = lambda: [worker(0), worker("running")]
+  assert tpu_run.watch(tpu, grace=0) == 1
 
 
 @pytest.mark.parametrize(("before", "code"), [(0, 0), (9, 1)])
@@ -351,6 +370,64 @@ def test_what_is_left_of_a_lost_tpu_is_deleted_after(cloud, wheel):
   cloud.change(preempt_at=[5])
   ran = tpu("run", "--delete_after", *TRAIN, "--config.end=0@9999")
   assert ran.returncode == 75 and "was taken away" in ran.stderr and not cloud.exists(), ran.stdout + ran.stderr
+
+
+@pytest.mark.parametrize("moment", ["queued", "training"])
+def test_what_somebody_deletes_stays_deleted(cloud, wheel, moment):
+  cloud.change(deleting=1.5, **({"pending": 10**6} if moment == "queued" else {}))
+  command = ["run", "zoo", ZONE, *FAST, *CREATE, "--until_done", wheel, *TRAIN, "--config.end=0@99999"]
+  process = begin(cloud, *command)
+  started = {"queued": lambda: cloud.state()["resources"], "training": lambda: len(cloud.checkpoints()) > 3}
+  wait_for(moment, started[moment], 120)
+  deleted = tpu("delete")
+  assert deleted.returncode == 0 and "no TPU costs money there" in deleted.stdout, deleted.stdout
+  out, err = process.communicate(timeout=120)
+  assert process.returncode == 4 and "somebody has deleted zoo: not asking for it again" in err, out + err
+  assert len(cloud.calls("create")) == 1 and not cloud.exists()
+
+
+# State of the queued resource (None: not listed) and who began it, state of its slice; what that means at
+# first sight, and after it was there to be used in the same run.
+SIGHTS = [
+  (None, None, None, "missing", "deleted"),
+  (None, None, "DELETING", "lost", "deleted"),
+  ("DELETING", None, "DELETING", "lost", "deleted"),
+  ("SUSPENDED", "USER", None, "lost", "deleted"),
+  ("SUSPENDING", "USER", "DELETING", "lost", "deleted"),
+  ("SUSPENDING", "SERVICE", "DELETING", "lost", "lost"),
+  ("SUSPENDED", None, "PREEMPTED", "lost", "lost"),
+  ("ACTIVE", None, "PREEMPTED", "lost", "lost"),
+  ("ACTIVE", None, "DELETING", "lost", "waiting"),  # the queued resource will tell
+  ("FAILED", None, None, "failed", "failed"),
+  ("ACTIVE", "USER", "READY", "ready", "ready"),
+]
+
+
+@pytest.mark.parametrize(("state", "initiator", "slice_", "first", "later"), SIGHTS)
+def test_who_ended_it(monkeypatch, state, initiator, slice_, first, later):
+  tpu = Tpu(Gcloud("here"), "zoo")
+  active = {"zoo": {"state": {"state": "ACTIVE"}}}, {"zoo": {"state": "READY", "ours": True}}
+  there = {"zoo": {"state": {"state": state, "stateInitiator": initiator}}} if state else {}
+  found = there, {"zoo": {"state": slice_, "ours": True}} if slice_ else {}
+
+  def look(listed):
+    monkeypatch.setattr(tpu, "listing", lambda: listed)
+    try:
+      return tpu.condition()[0]
+    except Deleted:
+      return "deleted"
+
+  assert (look(found), look(active), look(found)) == (first, "ready", later)
+  look(({}, {})), tpu.delete()
+  assert look(({}, {})) == "missing"  # it was we who deleted it
+
+
+def test_what_was_granted_and_is_never_listed_is_not_asked_for_again(monkeypatch):
+  tpu = Tpu(Gcloud("here"), "zoo", poll=0)
+  monkeypatch.setattr(tpu, "listing", lambda: ({}, {}))
+  tpu.unconfirmed = True
+  with pytest.raises(Deleted, match="not any more"):
+    tpu.wait()
 
 
 def test_interrupted_creation_is_not_forgotten(cloud, wheel):
