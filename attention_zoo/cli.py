@@ -1,5 +1,6 @@
 """What every entry point shares: flags, and errors a user can put right told in one line with exit code 2."""
 
+import contextlib
 import logging
 import os
 import re
@@ -70,8 +71,9 @@ def guard(main):
     traceback.print_exc()
     print("error: one of several processes failed; start all of them again to resume", file=sys.stderr)
     code = 1
-  sys.stdout.flush()
-  sys.stderr.flush()
+  for stream in (sys.stdout, sys.stderr):
+    with contextlib.suppress(OSError):
+      stream.flush()
   # Python would wait: for the other processes, and for Orbax's threads, ten minutes for a directory that cannot be made.
   os._exit(code)
 
@@ -87,7 +89,8 @@ def _explain(error) -> str:
 
 
 def _complain(error) -> int:
-  print(f"error: {error}", file=sys.stderr)
+  with contextlib.suppress(OSError):  # a log on a disk that is full: the exit code still tells
+    print(f"error: {error}", file=sys.stderr)
   return 2
 
 

@@ -146,7 +146,8 @@ class _Appender:
 
   def close(self) -> None:
     if not self._remote:
-      self._file.close()
+      with contextlib.suppress(OSError):  # of what could not be written, which `append` has told
+        self._file.close()
 
 
 def _lines_until(path, step: int) -> bytes:
@@ -225,7 +226,8 @@ class EventFile:
 
   def __init__(self, directory, step: int):
     directory = epath.Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
+    with _writing(directory):
+      directory.mkdir(parents=True, exist_ok=True)
     # TensorBoard reads files in the order of their names: the next number, even if the clock was set back.
     numbers = [int(path.name.split(".")[3]) for path in directory.glob("events.out.tfevents.*.*")]
     number = max([int(time.time()), *(n + 1 for n in numbers)])
@@ -281,7 +283,8 @@ class _Progress:
       self._task = self._bar.add_task("compiling", total=total_steps, completed=step)
 
   def print(self, text: str) -> None:
-    self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+    with _writing("standard error"):  # a log on a disk that is full
+      self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
   def advance(self, step: int) -> None:
     # The first step took compilation along: time left is measured from its end.

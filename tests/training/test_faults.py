@@ -18,11 +18,11 @@ PROGRAM = pathlib.Path(__file__).with_name("toy_program.py")
 FLAGS = ("--train.steps=10", "--train.checkpoint_every=3", "--train.keep=2")
 
 
-def start(workdir, *flags):
+def start(workdir, *flags, stderr=subprocess.PIPE):
   return subprocess.Popen(
     [sys.executable, str(PROGRAM), f"--workdir={workdir}", *FLAGS, *flags],
     stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
+    stderr=stderr,
     text=True,
     env={
       name: value for name, value in os.environ.items() if name != "XLA_FLAGS"
@@ -209,3 +209,9 @@ def test_others_that_never_come(process):
   )
   assert result.returncode == 1
   assert result.stderr == f"error: the other processes ({address}) did not come within 3 seconds\n"
+
+
+def test_a_log_on_a_full_disk(tmp_path):
+  """Nothing can be said any more, but the exit code is that of storage that cannot be written."""
+  with open("/dev/full", "w") as full:
+    assert finish(start(tmp_path, stderr=full))[0] == 2

@@ -5,6 +5,7 @@ import struct
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from attention_zoo.errors import UserError
 from attention_zoo.training import metrics as metrics_lib
 
 
@@ -80,6 +81,15 @@ def test_a_clock_set_back_keeps_the_order(tmp_path, monkeypatch):
   metrics_lib.EventFile(tmp_path, 5).close()
   names = sorted(path.name for path in tmp_path.iterdir())
   assert [name.split(".")[3] for name in names] == ["0000002000", "0000002001"]
+
+
+def test_a_full_disk_is_told_and_not_raised_again(tmp_path):
+  metrics = metrics_lib.Metrics(tmp_path, 0, 4, quiet=True)
+  metrics._lines._file.close()
+  metrics._lines._file = open("/dev/full", "ab")
+  with pytest.raises(UserError, match="cannot write .*/metrics.jsonl: No space left on device"):
+    metrics.write(1, "train", {"loss": 1.0})
+  metrics.close()
 
 
 def test_lines_where_there_is_no_terminal(tmp_path, capsys):
