@@ -148,9 +148,9 @@ def run(args, overrides, argv):
         grid = ablation_grid.make_grid(workdir, args.scale, data, fields, devices.description, command)
       jobs = [ablation_run.Job(grid, row, seed) for row, seed in wanted]
       for job in jobs:
-        if ablation_grid.result(job.directory):
+        if job.result:
           job.state = "done"
-      if "base" not in rows and not ablation_grid.result(grid.directory("base", 0)):
+      if "base" not in rows and not ablation_run.Job(grid, "base", 0).result:
         view.say("base is not among the rows: the report will have no differences from it")
       code = ablation_run.Runner(jobs, slots, lock, view).run()
       view.update(jobs, now=True)

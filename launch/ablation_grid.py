@@ -188,9 +188,10 @@ def locked(workdir):
 # How far a row is
 
 
-def result(directory):
-  """What `attention_zoo.evaluate` found on the dev set, or None."""
-  return read_json(directory / "eval" / "dev-latest.json")
+def result(directory, steps):
+  """What `attention_zoo.evaluate` found on the dev set after the last of `steps`, or None."""
+  found = read_json(directory / "eval" / "dev-latest.json")
+  return found if found and found["step"] == str(steps) else None
 
 
 def records(directory, tail=1 << 16):
@@ -237,7 +238,7 @@ def progress(directory, steps, at_work):
   step = max(train[-1]["step"] if train else 0, restart.newest_checkpoint(str(directory)) or 0)
   loss = train[-1].get("loss") if train else None
   status, message, left = note.get("status", "not run"), note.get("message", ""), None
-  if found := result(directory):
+  if found := result(directory, steps):
     return Progress("done", "", steps, loss, None, found["perplexity"]["per_subword"], bleu_of(found))
   if status in RUNNING and not at_work:
     status = "stopped"

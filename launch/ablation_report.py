@@ -42,7 +42,7 @@ def gather(grid):
   """{"header", "rows"} as `attention_zoo.plots.ablation.ablation_report` takes them."""
   at_work = bool(ablation_grid.locked(grid.workdir))
   rows = [_row(grid, name, at_work) for name in ablation_rows.ROWS]
-  return {"header": _header(grid), "rows": rows}
+  return {"header": _header(grid, rows), "rows": rows}
 
 
 def _row(grid, name, at_work):
@@ -82,7 +82,7 @@ def _row(grid, name, at_work):
   return row
 
 
-def _header(grid):
+def _header(grid, rows):
   fields, settings = ablation_rows.row_fields("base", grid.fields), grid.settings
   header = {
     "scale": f"{settings['scale']}: base has "
@@ -102,10 +102,10 @@ def _header(grid):
     "measured": f"dev set ({fields['data.dev_split']}): perplexity per word piece without label smoothing; BLEU with "
     f"beam {fields['decode.beam_size']}, alpha {fields['decode.alpha']}, last checkpoint, nothing averaged",
   }
-  directories = [grid.directory(name, seed) for name in ablation_rows.ROWS for seed in grid.seeds(name)]
-  for directory in directories:
-    found, versions = ablation_grid.result(directory), ablation_grid.read_json(directory / "versions.json")
-    if found and versions:
+  finished = [grid.directory(row["row"], seed["seed"]) for row in rows for seed in row["seeds"]]
+  for directory in finished:
+    found = ablation_grid.read_json(directory / "eval" / "dev-latest.json")
+    if versions := ablation_grid.read_json(directory / "versions.json"):
       signature = next(row["signature"] for row in found["bleu"] if "compounds split" in row["name"])
       header |= {
         "bleu": signature,

@@ -51,6 +51,10 @@ class Job:
     return self.row if self.seed == 0 else f"{self.row} seed {self.seed}"
 
   @property
+  def result(self):
+    return ablation_grid.result(self.directory, self.steps)
+
+  @property
   def log(self):
     return self.directory / "log.txt"
 
@@ -203,7 +207,7 @@ class Runner:
       if code and not self.stopping and _no_room(job):
         self._disk_is_full(f"{job.name}: {job.last_words()}")
       if code == 0 and job.state == "evaluating":
-        self._end(job, "done") if ablation_grid.result(job.directory) else self._fail(job, "wrote no result")
+        self._end(job, "done") if job.result else self._fail(job, f"wrote no result of step {job.steps}")
       elif self.stopping:
         self._end(job, "stopped")
       elif code == 0:

@@ -2,7 +2,7 @@
 
 plan.json in the current directory says what a row does: {row: {"steps", "sleep": a step, "crash": at step, "bad": at
 step, "kill": deaths by SIGKILL in a row, "deaf": ignores SIGTERM, "full": the disk is full at step, "await":
-a file to wait for}}. Every step is a checkpoint.
+a file to wait for, "evaluated": the step that evaluation is of}}. Every step is a checkpoint.
 """
 
 TRAIN = """
@@ -66,6 +66,8 @@ with open("history.txt", "a") as file:
 bleu = [{"name": name, "score": score, "signature": "nrefs:1|" + name}
         for name, score in (("sacreBLEU", 1.0), ("tokenised (13a), compounds split", plan.get("bleu", 25.0)))]
 seed = int(work.name.split("_")[1])
-found = {"perplexity": {"per_subword": plan.get("perplexity", 5.0) + seed / 8}, "bleu": bleu}
+words, _, _ = json.loads((work / "args.json").read_text())
+steps = next(int(word.split("=")[1]) for word in words if word.startswith("--config.train.steps="))
+found = {"step": str(plan.get("evaluated", steps)), "perplexity": {"per_subword": plan.get("perplexity", 5.0) + seed / 8}, "bleu": bleu}
 (work / "eval" / "dev-latest.json").write_text(json.dumps(found))
 """

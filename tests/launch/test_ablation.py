@@ -122,6 +122,14 @@ def test_a_crash_is_reported_and_the_others_run(place, capsys):
   assert "starting at step 1\n" in place.log("a_heads_1")
 
 
+def test_a_half_trained_row_that_was_evaluated_is_not_done(place, capsys):
+  place.plan(base={"evaluated": 2})
+  assert place.run("--rows=base") == 1
+  assert "base: failed, evaluating: wrote no result of step 1000 (see " in capsys.readouterr().err
+  place.plan()
+  assert place.run("--rows=base") == 0 and len(place.history()) == 4
+
+
 def test_a_killed_row_goes_on_from_its_checkpoint(place, capsys):
   place.plan(base={"kill": 1})
   assert place.run("--rows=base") == 0
