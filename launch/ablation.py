@@ -215,8 +215,12 @@ def status(args):
   holder = ablation_grid.locked(grid.workdir)
   entries = []
   for row in ablation_rows.ROWS:
-    for seed in grid.seeds(row) or [0]:
+    try:
       steps = ablation_rows.row_fields(row, grid.fields)["train.steps"]
+    except UserError as error:
+      entries.append((row, ablation_grid.Progress("not run", str(error)), 0))
+      continue
+    for seed in grid.seeds(row) or [0]:
       found = ablation_grid.progress(grid.directory(row, seed), steps, bool(holder))
       entries.append((row if seed == 0 else f"{row} seed {seed}", found, steps))
   console = Console()

@@ -6,6 +6,7 @@ import os
 import statistics
 
 from launch import ablation_grid, ablation_rows
+from launch.restart import UserError
 
 PACKAGES = ("attention_zoo", "jax", "flax", "optax", "numpy", "python")
 
@@ -48,36 +49,38 @@ def gather(grid):
 def _row(grid, name, at_work):
   from attention_zoo.models import transformer
 
-  fields, paper = ablation_rows.row_fields(name, grid.fields), ablation_rows.module_of(name).PAPER
-  model = {field.removeprefix("model."): v for field, v in fields.items() if field.startswith("model.")}
-  model.pop("name")
-  count = transformer.parameter_count(transformer.Config(vocab_size=fields["data.vocab_size"], **model))
-  row = {
-    "row": name,
-    "group": ablation_rows.group(name),
-    "params_ours": count,
-    "flops": training_flops(fields),
-    **{f"{'params_paper' if key == 'params' else f'paper_{key}'}": value for key, value in paper.items()},
-  }
-  own = ablation_rows.fields_of(name)
+  paper, own = ablation_rows.module_of(name).PAPER, ablation_rows.fields_of(name)
+  row = {"row": name, "group": ablation_rows.group(name), "seeds": []}
+  row |= {"params_paper" if key == "params" else f"paper_{key}": value for key, value in paper.items()}
+  try:
+    fields = ablation_rows.row_fields(name, grid.fields)
+  except UserError as error:
+    fields, row["status"] = {}, f"not run: {error}"
   for prefix, field in ablation_rows.FACTORS.items():
     if name == "base":
       row.setdefault("values", {})[prefix] = fields[field]
     elif name.startswith(prefix):
-      row |= {"value": fields[field], "paper_value": own[field]}
+      row |= {"value": fields.get(field, "–"), "paper_value": own[field]}
   if name == "big":
     row["value"] = "2 × width, 3 × steps"
-  seeds, states, speeds = [], [], []
+  if not fields:
+    return row
+  model = {field.removeprefix("model."): v for field, v in fields.items() if field.startswith("model.")}
+  model.pop("name")
+  row["params_ours"] = transformer.parameter_count(
+    transformer.Config(vocab_size=fields["data.vocab_size"], **model)
+  )
+  row["flops"] = training_flops(fields)
+  states, speeds = [], []
   for seed in grid.seeds(name):
     directory = grid.directory(name, seed)
     found = ablation_grid.progress(directory, fields["train.steps"], at_work)
     states.append(f"{found.status}{found.message and ': '}{found.message}")
     if found.status == "done":
-      seeds.append({"seed": seed, "perplexity": found.perplexity, "bleu": found.bleu})
+      row["seeds"].append({"seed": seed, "perplexity": found.perplexity, "bleu": found.bleu})
       speeds.append(steps_per_second(directory))
   speeds = [speed for speed in speeds if speed]
-  row["seeds"] = seeds
-  row["status"] = "done" if seeds else (states or ["not run"])[0]
+  row["status"] = "done" if row["seeds"] else (states or ["not run"])[0]
   row["steps_per_second"] = statistics.mean(speeds) if speeds else None
   return row
 

@@ -105,6 +105,21 @@ def test_rows_of_the_report(grid):
   assert "tiny" in header["scale"] and "d_model 64" in header["scale"] and "tokens-as-is" in header["bleu"]
 
 
+def test_rows_that_cannot_be_at_this_scale_say_why(tmp_path, monkeypatch, capsys):
+  monkeypatch.setenv("COLUMNS", "250")
+  flags = ["model.num_encoder_layers=2", "model.num_decoder_layers=2"]
+  fields = ablation_rows.base_fields("tiny", "", "", flags)
+  grid = ablation_grid.make_grid(tmp_path / "grid", "tiny", "phrasebook", fields, "a", "b")
+  finish(grid, "base", 0, 8.0, ["a b c d"], ["a b c d"])
+  for verb in ("status", "report"):
+    assert ablation.main([verb, f"--workdir={grid.workdir}"]) == 0
+  assert "not run: row c_layers_2" in capsys.readouterr().out
+  rows = {row["row"]: row for row in ablation_report.gather(grid)["rows"]}
+  assert rows["c_layers_2"]["status"].startswith("not run: row c_layers_2 has model.num_")
+  assert (rows["c_layers_2"]["value"], rows["c_layers_2"]["paper_value"]) == ("–", 2)
+  assert rows["c_dff_1024"]["status"] == "not run" and rows["base"]["status"] == "done"
+
+
 def test_flops_are_those_of_performance_tables():
   """365 MFLOP a target token for base and 1,258 for big, with 32,000 pieces and short rows."""
   for name, mega in (("base", 365), ("big", 1258)):
