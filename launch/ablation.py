@@ -97,7 +97,9 @@ class View:
       self._live.stop()
 
   def say(self, text):
-    self._console.print(f"{time.strftime('%H:%M:%S')} {text}", markup=False, highlight=False, soft_wrap=True)
+    with contextlib.suppress(OSError):  # stderr may be a file on the full disk that is to be told of
+      now = time.strftime("%H:%M:%S")
+      self._console.print(f"{now} {text}", markup=False, highlight=False, soft_wrap=True)
 
   def update(self, jobs, now=False):
     if time.monotonic() < self._next and not now:

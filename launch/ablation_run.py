@@ -151,15 +151,11 @@ class Runner:
     previous = {number: signal.signal(number, lambda number, _: caught.append(number)) for number in heard}
     try:
       while self.running or (self.waiting and not self.stopping):
-        try:
+        with self._a_full_disk_stops():
           self._signals(caught)
           self._start()
           self._collect()
           self.view.update(self.jobs)
-        except OSError as error:
-          if error.errno not in FULL_ERRORS:
-            raise
-          self._disk_is_full(str(error))
         time.sleep(0.1)
     finally:
       for job in self.running:  # only after an error of the runner itself
@@ -203,7 +199,8 @@ class Runner:
       code = job.process.poll() if job.process else 1
       if code is None:
         continue
-      job.share()
+      with self._a_full_disk_stops():
+        job.share()
       if code and not self.stopping and _no_room(job):
         self._disk_is_full(f"{job.name}: {job.last_words()}")
       if code == 0 and job.state == "evaluating":
@@ -236,15 +233,24 @@ class Runner:
     job.note(state, message)
     self.view.say(f"{job.name}: {state}" + (f", {message}" if message else ""))
 
+  @contextlib.contextmanager
+  def _a_full_disk_stops(self):
+    try:
+      yield
+    except OSError as error:
+      if error.errno not in FULL_ERRORS:
+        raise
+      self._disk_is_full(str(error))
+
   def _disk_is_full(self, why):
     """Every further row would fail as well: stop, with all that was saved."""
     if not self.full:
       self.full = why
+      for job in self.running:
+        job.send(signal.SIGTERM)
       self.view.say(
         f"no room on the disk: {why}\nMake room and run the same command again; it goes on from here"
       )
-      for job in self.running:
-        job.send(signal.SIGTERM)
 
 
 def _no_room(job):

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -197,18 +198,15 @@ def test_a_lock_that_only_a_strange_process_holds_is_respected(place):
   ablation_grid.take_lock(place.grid, "command", print).close()
 
 
-def test_ctrl_c_twice_kills(place):
+def test_a_second_signal_kills(place):
   place.plan(base={"steps": 10_000, "sleep": 0.05, "deaf": True})
   runner = place.start("--rows=base,big")
   wait_for("the first step", lambda: place.steps("base"), 300)
-  runner.send_signal(signal.SIGINT)
-  line = runner.stderr.readline()
-  while "stopping" not in line:
-    line = runner.stderr.readline()
-  assert runner.poll() is None
-  runner.send_signal(signal.SIGINT)
+  runner.send_signal(signal.SIGTERM)
+  assert any("stopping" in line for line in runner.stderr) and runner.poll() is None
+  runner.send_signal(signal.SIGHUP if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN else signal.SIGINT)
   runner.communicate(timeout=300)
-  assert runner.returncode == 130 and not place.directory("big").exists()
+  assert runner.returncode == 143 and not place.directory("big").exists()
   assert place.note("base")["status"] == "stopped"
 
 
@@ -234,9 +232,36 @@ def test_a_full_disk_stops_the_grid_and_loses_nothing(place, capsys, who):
   assert f"starting at step {1 if who == 'training' else 0}\n" in place.log("a_heads_4")
 
 
+def test_a_disk_without_room_for_the_vocabulary_stops_the_grid(place, capsys):
+  place.grid.mkdir()
+  (place.grid / ".tokenizer.model.tmp").symlink_to("/dev/full")
+  assert place.run("--rows=base,big") == 1
+  assert "no room on the disk: [Errno 28] No space left on device" in capsys.readouterr().err
+  assert place.note("base")["status"] == "stopped" and not place.directory("big").exists()
+  (place.grid / ".tokenizer.model.tmp").unlink()
+  assert place.run("--rows=base,big") == 0
+
+
+def test_a_log_on_the_full_disk_does_not_end_the_runner(place):
+  place.plan(a_heads_1={"full": 2})
+  with open("/dev/full", "w") as full:
+    command = [sys.executable, "-m", "launch.ablation", *place.arguments("--rows=a")]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run(command, cwd=place.folder, env=env, stderr=full, timeout=300)
+  assert place.note("a_heads_1")["status"] == "stopped" and not place.directory("a_heads_4").exists()
+
+
+def test_a_failure_where_nothing_is_free_is_a_full_disk(place, capsys, monkeypatch):
+  """A library may not say why it could not write."""
+  place.plan(base={"crash": 1})
+  monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 0))
+  assert place.run("--rows=base,big") == 1
+  assert "no room on the disk: base: RuntimeError: the roof" in capsys.readouterr().err
+
+
 def test_jobs_run_side_by_side_on_cores_of_their_own(place):
   cores = sorted(os.sched_getaffinity(0))
-  place.plan(base={"prepare": 1.0, "await": f"{place.directory('a_heads_1')}/eval/dev-latest.json"})
+  place.plan(base={"await": f"{place.directory('a_heads_1')}/eval/dev-latest.json"})
   assert place.run("--rows=base,big,a_heads_1", "--jobs=2") == 0
   history = place.history()
   # a_heads_1 waited for base's vocabulary, and was done before base.
