@@ -2,7 +2,8 @@
 
 WORKDIR/grid.json                  settings, which every row shares; another start with others is refused
 WORKDIR/lock                       held by the runner and by what it started, for as long as any of them lives
-WORKDIR/tokenizer.model, data/     the vocabulary and the tokenised text, made once
+WORKDIR/tokenizer.model, text.json the vocabulary, made once, and the digest of the text that it is of
+WORKDIR/data/                      the tokenised text
 WORKDIR/rows/ROW/seed_N/           a work directory of attention_zoo.train, and besides log.txt and row.json
 """
 
@@ -14,13 +15,25 @@ import os
 import pathlib
 import platform
 import shlex
+import shutil
 import signal
 import time
 
-from launch import restart
+from launch import ablation_rows, restart
 from launch.restart import UserError
 
 RUNNING = ("training", "evaluating")
+SHARED = ("tokenizer.model", "text.json")  # training refuses another text than that of its text.json
+
+
+def share(source, target):
+  """Copies the vocabulary from one directory to another that has none."""
+  for name in SHARED:
+    if (source / SHARED[-1]).exists() and not (target / name).exists():
+      target.mkdir(parents=True, exist_ok=True)
+      temporary = target / f".{name}.tmp"
+      shutil.copyfile(source / name, temporary)
+      os.replace(temporary, target / name)
 
 
 def write_json(path, value):
@@ -52,10 +65,6 @@ class Grid:
     return {k: tuple(v) if isinstance(v, list) else v for k, v in self.settings["fields"].items()}
 
   @property
-  def tokenizer(self):
-    return self.workdir / "tokenizer.model"
-
-  @property
   def cache(self):
     return self.workdir / "data"
 
@@ -78,19 +87,33 @@ def open_grid(workdir):
 
 
 def make_grid(workdir, scale, data, fields, hardware, command):
-  """Begins a grid, or goes on with it. Raises UserError where it was begun with other settings."""
+  """Begins a grid, or goes on with it. Raises UserError where rows were trained with other settings."""
   workdir = pathlib.Path(workdir).absolute()
   old = read_json(workdir / "grid.json") or {}
-  new = {"scale": scale, "data": data, "fields": json.loads(json.dumps(fields))}
+  new = {"scale": scale, "data": data, "fields": fields}
   if old:
-    pairs = [(key, old[key], new[key]) for key in ("scale", "data")]
-    both = old["fields"] | new["fields"]
-    pairs += [(f"config.{key}", old["fields"].get(key), new["fields"].get(key)) for key in both]
-    if different := [f"  {name}: {was} -> {now}" for name, was, now in pairs if was != now]:
+    was, now = (
+      {"scale": s["scale"]}
+      | {f"config.{k}": v for k, v in ablation_rows.row_fields("base", Grid(workdir, s).fields).items()}
+      for s in (old, new)
+    )
+    different = {name for name in now if was.get(name) != now[name]}
+    trained = any(
+      restart.newest_checkpoint(str(path)) is not None or (path / "eval").exists()
+      for path in workdir.glob("rows/*/seed_*")
+    )
+    if trained and (different := different - {"config.data.dir"}):  # moved; training knows its text again
       raise UserError(
-        "\n".join([f"{workdir} holds a grid with other settings (there -> here):", *different])
-        + "\nRows are compared with each other: go on with the old settings, or choose another --workdir"
+        f"{workdir} holds a grid with other settings (there -> here):\n"
+        + "".join(f"  {name}: {was.get(name)} -> {now[name]}\n" for name in now if name in different)
+        + "Rows are compared with each other: go on with the old settings, or choose another --workdir"
       )
+    if different:  # nothing is lost, and what is there belongs to the other settings
+      old = {}
+      if (workdir / "rows").exists():
+        shutil.rmtree(workdir / "rows")
+      for name in SHARED:
+        (workdir / name).unlink(missing_ok=True)
   commands = [*(line for line in old.get("commands", []) if line != command), command]
   write_json(workdir / "grid.json", new | {"hardware": hardware, "commands": commands})
   return open_grid(workdir)

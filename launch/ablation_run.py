@@ -62,7 +62,7 @@ class Job:
   def has_begun(self):
     """Whether vocabulary and tokenised text are there for others to use."""
     cached = self.grid.cache.is_dir() and any(not p.name.startswith(".") for p in self.grid.cache.iterdir())
-    return cached and (self.directory / "tokenizer.model").exists()
+    return cached and (self.directory / "text.json").exists()
 
   def note(self, status, message=""):
     self.state = status
@@ -92,16 +92,12 @@ class Job:
 
   def begin(self, slot, lock):
     self.slot = slot
-    if self.grid.tokenizer.exists() and not (self.directory / "tokenizer.model").exists():
-      self.directory.mkdir(parents=True, exist_ok=True)
-      _copy(self.grid.tokenizer, self.directory / "tokenizer.model")
+    ablation_grid.share(self.grid.workdir, self.directory)
     self.start(self.train, "training", lock)
 
   def share(self):
     """Keeps the vocabulary that this row has made for the others."""
-    mine = self.directory / "tokenizer.model"
-    if mine.exists() and not self.grid.tokenizer.exists():
-      _copy(mine, self.grid.tokenizer)
+    ablation_grid.share(self.directory, self.grid.workdir)
 
   def last_words(self):
     """What the last process said when it ended: its error, or its last line."""
@@ -122,12 +118,6 @@ class Job:
           os.killpg(self.process.pid, number)
         else:
           self.process.send_signal(number)
-
-
-def _copy(source, target):
-  temporary = target.with_name(f".{target.name}.tmp")
-  shutil.copyfile(source, temporary)
-  os.replace(temporary, target)
 
 
 class Runner:

@@ -21,6 +21,10 @@ with open("history.txt", "a") as file:
                                             sorted(os.sched_getaffinity(0))]))
 if not (work / "tokenizer.model").exists():
   (work / "tokenizer.model").write_text("learnt by " + row)
+text = pathlib.Path(flags["config.data.dir"], "train.en").read_text() if "config.data.dir" in flags else ""
+if (work / "text.json").exists() and (work / "text.json").read_text() != text:
+  sys.exit("error: the training text is not the one")
+(work / "text.json").write_text(text)
 pathlib.Path(flags["config.data.cache_dir"], "text").mkdir(parents=True, exist_ok=True)
 (work / "versions.json").write_text('{"jax": "1.2", "python": "3"}')
 step = max((int(path.name) for path in checkpoints.iterdir()), default=0)
@@ -68,6 +72,7 @@ bleu = [{"name": name, "score": score, "signature": "nrefs:1|" + name}
 seed = int(work.name.split("_")[1])
 words, _, _ = json.loads((work / "args.json").read_text())
 steps = next(int(word.split("=")[1]) for word in words if word.startswith("--config.train.steps="))
-found = {"step": str(plan.get("evaluated", steps)), "perplexity": {"per_subword": plan.get("perplexity", 5.0) + seed / 8}, "bleu": bleu}
+found = {"perplexity": {"per_subword": plan.get("perplexity", 5.0) + seed / 8}, "bleu": bleu}
+found["step"] = str(plan.get("evaluated", steps))
 (work / "eval" / "dev-latest.json").write_text(json.dumps(found))
 """

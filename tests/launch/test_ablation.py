@@ -283,6 +283,34 @@ def test_another_grid_in_the_same_place_is_refused(place, capsys):
   assert "scale: tiny -> paper" in capsys.readouterr().err
 
 
+def test_the_same_grid_in_other_words_goes_on(place, capsys):
+  text, moved = place.folder / "text", place.folder / "moved"
+  text.mkdir()
+  for name in ("train.en", "train.de", "dev.en", "dev.de"):
+    (text / name).write_text("text\n")
+  assert place.run("--rows=base", "--data.dir=text") == 0
+  assert place.run("--rows=base", "--data.dir=text/", "--config.model.dropout=0.1") == 0
+  assert len(place.history()) == 2
+  text.rename(moved)
+  assert place.run("--rows=big", "--data.dir=moved") == 0
+  assert f"--config.data.dir={moved}" in place.log("big")
+  # A row that has not begun knows the grid's text as well.
+  (moved / "train.en").write_text("another text\n")
+  assert place.run("--rows=a_heads_1", "--data.dir=moved") == 1
+  assert "the training text is not the one" in capsys.readouterr().err
+
+
+def test_a_grid_that_has_trained_nothing_may_change(place):
+  place.plan(base={"crash": 1})
+  assert place.run("--rows=base") == 1 and (place.grid / "tokenizer.model").exists()
+  assert place.run("--rows=big", "--config.data.vocab_size=300") == 0
+  assert (place.directory("big") / "tokenizer.model").read_text() == "learnt by big"
+  assert not place.directory("base").exists()
+  assert len(ablation_grid.open_grid(place.grid).settings["commands"]) == 1
+  shutil.rmtree(place.directory("big") / "checkpoints")  # to save room: the result is still of those settings
+  assert place.run("--rows=big") == 2
+
+
 @pytest.mark.parametrize(
   ("words", "message"),
   [
