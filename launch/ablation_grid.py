@@ -158,6 +158,9 @@ def take_lock(workdir, command, say, patience=60.0):
     lock.truncate(0)
     lock.write(f"{os.getpid()} {platform.node()} since {time.strftime('%Y-%m-%d %H:%M:%S')}: {command}\n")
     lock.flush()
+    for path in workdir.glob("rows/*/seed_*/row.json"):  # nothing runs now, whatever a killed runner noted
+      if (note := read_json(path) or {}).get("status") in RUNNING:
+        write_json(path, note | {"status": "stopped", "pid": None})
   except BaseException:
     lock.close()
     raise

@@ -179,6 +179,7 @@ def test_a_killed_runner_is_taken_over_from(place, capsys):
   first.kill()
   first.communicate(timeout=300)
   os.kill(orphan, 0)  # alive
+  assert place.run("--rows=big") == 0 and place.note("base")["status"] == "stopped"
   place.plan(base={"steps": 1})
   assert place.run("--rows=base") == 0
   err = capsys.readouterr().err
