@@ -147,8 +147,8 @@ def run(args, overrides, argv):
       lock = ablation_grid.take_lock(workdir, command, view.say)
     with lock:
       with _writing(workdir):
-        grid = ablation_grid.make_grid(workdir, args.scale, data, fields, devices.description, command)
-      jobs = [ablation_run.Job(grid, row, seed) for row, seed in wanted]
+        grid = ablation_grid.make_grid(workdir, args.scale, data, fields, command)
+      jobs = [ablation_run.Job(grid, row, seed, devices.description) for row, seed in wanted]
       for job in jobs:
         if job.result:
           job.state = "done"

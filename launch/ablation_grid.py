@@ -54,7 +54,7 @@ def read_json(path):
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-  """settings: {"scale", "data", "fields": of `ablation_rows.base_fields`, "hardware", "commands"}."""
+  """settings: {"scale", "data", "fields": of `ablation_rows.base_fields`, "commands"}."""
 
   workdir: pathlib.Path
   settings: dict
@@ -86,7 +86,7 @@ def open_grid(workdir):
   return Grid(workdir, settings)
 
 
-def make_grid(workdir, scale, data, fields, hardware, command):
+def make_grid(workdir, scale, data, fields, command):
   """Begins a grid, or goes on with it. Raises UserError where rows were trained with other settings."""
   workdir = pathlib.Path(workdir).absolute()
   old = read_json(workdir / "grid.json") or {}
@@ -115,7 +115,7 @@ def make_grid(workdir, scale, data, fields, hardware, command):
       for name in SHARED:
         (workdir / name).unlink(missing_ok=True)
   commands = [*(line for line in old.get("commands", []) if line != command), command]
-  write_json(workdir / "grid.json", new | {"hardware": hardware, "commands": commands})
+  write_json(workdir / "grid.json", new | {"commands": commands})
   return open_grid(workdir)
 
 
@@ -253,8 +253,8 @@ class Progress:
 
 
 def bleu_of(found):
-  """The paper's dialect: of tokens, compounds split."""
-  return next(row["score"] for row in found["bleu"] if "compounds split" in row["name"])
+  """The paper's dialect: of tokens, compounds split. A row of `attention_zoo.evaluation.bleu`."""
+  return next(row for row in found["bleu"] if "compounds split" in row["name"])
 
 
 def progress(directory, steps, at_work):
@@ -265,7 +265,7 @@ def progress(directory, steps, at_work):
   loss = train[-1].get("loss") if train else None
   status, message, left = note.get("status", "not run"), note.get("message", ""), None
   if found := result(directory, steps):
-    return Progress("done", "", steps, loss, None, found["perplexity"]["per_subword"], bleu_of(found))
+    return Progress("done", "", steps, loss, None, found["perplexity"]["per_subword"], bleu_of(found)["score"])
   if status in RUNNING and not at_work:
     status = "stopped"
   if status == "training":

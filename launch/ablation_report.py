@@ -71,16 +71,18 @@ def _row(grid, name, at_work):
     transformer.Config(vocab_size=fields["data.vocab_size"], **model)
   )
   row["flops"] = training_flops(fields)
-  states, speeds = [], []
+  states, speeds = {}, []
   for seed in grid.seeds(name):
     directory = grid.directory(name, seed)
     found = ablation_grid.progress(directory, fields["train.steps"], at_work)
-    states.append(f"{found.status}{found.message and ': '}{found.message}")
     if found.status == "done":
       row["seeds"].append({"seed": seed, "perplexity": found.perplexity, "bleu": found.bleu})
       speeds.append(steps_per_second(directory))
+    else:
+      states[seed] = f"{found.status}{found.message and ': '}{found.message}"
   speeds = [speed for speed in speeds if speed]
-  row["status"] = "done" if row["seeds"] else (states or ["not run"])[0]
+  row["unfinished"] = [f"seed {seed} {state}" for seed, state in states.items()]
+  row["status"] = "done" if row["seeds"] else next(iter(states.values()), "not run")
   row["steps_per_second"] = statistics.mean(speeds) if speeds else None
   return row
 
@@ -105,21 +107,22 @@ def _header(grid, rows):
     "measured": f"dev set ({fields['data.dev_split']}): perplexity per word piece without label smoothing; BLEU with "
     f"beam {fields['decode.beam_size']}, alpha {fields['decode.alpha']}, last checkpoint, nothing averaged",
   }
-  finished = [grid.directory(row["row"], seed["seed"]) for row in rows for seed in row["seeds"]]
-  for directory in finished:
-    found = ablation_grid.read_json(directory / "eval" / "dev-latest.json")
-    if versions := ablation_grid.read_json(directory / "versions.json"):
-      signature = next(row["signature"] for row in found["bleu"] if "compounds split" in row["name"])
-      header |= {
-        "bleu": signature,
-        "versions": {package: versions[package] for package in PACKAGES if package in versions},
-      }
-      break
-  seeds = sorted({seed for name in ablation_rows.ROWS for seed in grid.seeds(name)})
-  header["seeds"] = ", ".join(map(str, seeds)) or "none"
-  header["hardware"] = settings["hardware"]
-  header["command"] = "\n".join(settings["commands"])
-  return header
+  finished = [(row["row"], seed["seed"]) for row in rows for seed in row["seeds"]]
+  read = lambda name: [ablation_grid.read_json(grid.directory(*key) / name) or {} for key in finished]
+  versions = read("versions.json")
+  names = [name for name in PACKAGES if any(name in found for found in versions)]
+  header |= {
+    "bleu": _distinct(ablation_grid.bleu_of(found)["signature"] for found in read("eval/dev-latest.json")),
+    "versions": {name: _distinct(found[name] for found in versions if name in found) for name in names},
+    "seeds": ", ".join(map(str, sorted({seed for _, seed in finished}))) or "none",
+    "hardware": _distinct(name for note in read("row.json") for name in note.get("hardware", [])),
+    "command": "\n".join(settings["commands"]),
+  }
+  return {key: value for key, value in header.items() if value}
+
+
+def _distinct(texts):
+  return " and ".join(dict.fromkeys(texts))
 
 
 def write(grid):

@@ -34,15 +34,17 @@ def commands(row, seed, grid, directory, cache):
 
 
 class Job:
-  """One row with one seed: its processes, one after the other."""
+  """One row with one seed: its processes, one after the other. hardware: what this machine is."""
 
-  def __init__(self, grid, row, seed):
+  def __init__(self, grid, row, seed, hardware=""):
     self.grid, self.row, self.seed = grid, row, seed
     self.directory = grid.directory(row, seed)
     self.train, self.evaluate = commands(row, seed, grid, self.directory, grid.cache)
     self.steps = ablation_rows.row_fields(row, grid.fields)["train.steps"]
     self.process = self.slot = None
     self.state = "waiting"
+    self.here = hardware
+    self.hardware = (ablation_grid.read_json(self.directory / "row.json") or {}).get("hardware", [])
     newest = restart.newest_checkpoint(str(self.directory))
     self.attempts = restart.Attempts(FAILURES, newest)
 
@@ -68,7 +70,7 @@ class Job:
     self.state = status
     pid = self.process.pid if self.process else None
     value = {"status": status, "message": message, "pid": pid, "since": time.time()}
-    ablation_grid.write_json(self.directory / "row.json", value)
+    ablation_grid.write_json(self.directory / "row.json", value | {"hardware": self.hardware})
 
   def start(self, command, status, lock):
     """May raise OSError (a full disk)."""
@@ -92,6 +94,7 @@ class Job:
 
   def begin(self, slot, lock):
     self.slot = slot
+    self.hardware = [*(name for name in self.hardware if name != self.here), self.here]  # that it was trained on
     ablation_grid.share(self.grid.workdir, self.directory)
     self.start(self.train, "training", lock)
 

@@ -30,7 +30,8 @@ def ablation_report(results):
     value            what the row sets, number or label; paper_value where the paper's own number differs
     status           "done", or why there is nothing: "not run", "failed: see DIR/log.txt", ...
     perplexity, bleu ours, numbers or None; by default the means over the seeds
-    seeds            [{"seed": 0, "perplexity": .., "bleu": ..}, ...]
+    seeds            [{"seed": 0, "perplexity": .., "bleu": ..}, ...], the finished ones
+    unfinished       a line for each other seed: ["seed 1 failed: ...", ...]
     paper_perplexity, paper_bleu, params_ours, params_paper (both in parameters, not millions)
     steps_per_second, flops (of the whole training)
 
@@ -133,7 +134,10 @@ def _cells(row):
     ]
     sign = {True: "yes", False: "no", None: ""}[row[f"{m}_agrees"]]
     cells.append(f"({sign})" if sign and row[f"{m}_noise"] else sign)
-  cells.append(str(len(row["seeds"]) or "") if row["status"] == "done" else "")
+  count, unfinished = len(row["seeds"]), row.get("unfinished") or []
+  cells.append(str(count or "") if row["status"] == "done" else "")
+  if unfinished and cells[-1]:
+    cells[-1] = "; ".join([f"{count} of {count + len(unfinished)}", *unfinished])
   cells.append("" if row.get("steps_per_second") is None else f"{row['steps_per_second']:.3g}")
   cells.append("" if row.get("flops") is None else f"{row['flops']:.1e}".replace("e+", "e"))
   return cells
@@ -264,6 +268,8 @@ def _table(rows):
     for i, cell in enumerate(cells[1:], 1):
       if i == 4 and row["status"] != "done":
         line.append(f'<td class="first gone">{theme.escape(row["status"])}</td>')
+      elif ";" in cell and HEAD[i] == "seeds":
+        line.append(f'<td class="first gone">{theme.escape(cell)}</td>')
       else:
         line.append(f'<td class="{kind(i)}{" no" if cell == "no" else ""}">{theme.escape(cell)}</td>')
     body.append(f"<tr{row_class}>{''.join(line)}</tr>")

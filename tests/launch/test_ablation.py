@@ -12,7 +12,7 @@ import ablation_stub
 import pytest
 from launch_helpers import ROOT, wait_for
 
-from launch import ablation, ablation_grid
+from launch import ablation, ablation_devices, ablation_grid
 
 
 class Place:
@@ -90,6 +90,7 @@ def test_rows_run_once_and_share_the_vocabulary(place, capsys):
     assert f"--config={ROOT}/configs/ablation/{row}.py" in words and "--config.model.d_model=64" in words
     assert f"--config.data.cache_dir={place.grid}/data" in words
     assert f"$ {sys.executable} -m attention_zoo.train" in place.log(row)
+    assert place.note(row)["hardware"] == [ablation_devices.find().description]
   # The second time there is only one seed to do.
   assert place.run("--rows=b,base") == 0 and len(place.history()) == 6
   assert place.run("--rows=b_dk_16", "--seeds=2") == 0
@@ -101,7 +102,7 @@ def test_rows_run_once_and_share_the_vocabulary(place, capsys):
   assert out.count("not run") == 17
 
 
-def test_a_crash_is_reported_and_the_others_run(place, capsys):
+def test_a_crash_is_reported_and_the_others_run(place, monkeypatch, capsys):
   place.plan(a_heads_1={"crash": 2}, a_heads_4={"bad": 1})
   assert place.run("--rows=a") == 1
   err = capsys.readouterr().err
@@ -116,7 +117,11 @@ def test_a_crash_is_reported_and_the_others_run(place, capsys):
   # Put right, the rows that failed go on where they were, and no other runs again.
   place.plan()
   before = len(place.history())
+  monkeypatch.setattr(ablation_devices, "_processor", lambda: "another machine")
   assert place.run("--rows=a") == 0
+  machines = place.note("a_heads_1")["hardware"]
+  assert len(machines) == 2 and machines[1].endswith(" of another machine")
+  assert len(place.note("a_heads_16")["hardware"]) == 1
   assert place.history()[before:] == [
     f"{v} a_heads_{h} seed_0" for h in (1, 4) for v in ("train", "evaluate")
   ]

@@ -31,7 +31,7 @@ from launch.restart import UserError
 # Report
 
 
-def finish(grid, row, seed, found_perplexity, hypotheses, references):
+def finish(grid, row, seed, found_perplexity, hypotheses, references, machine="2 cores of X"):
   """What training and evaluation leave behind, in the words of the evaluation itself."""
   directory = grid.directory(row, seed)
   found = {
@@ -42,7 +42,8 @@ def finish(grid, row, seed, found_perplexity, hypotheses, references):
     "bleu": [score._asdict() for score in bleu_report(hypotheses, references, tokenized=True)],
   }
   ablation_grid.write_json(directory / "eval" / "dev-latest.json", found)
-  ablation_grid.write_json(directory / "versions.json", {"jax": "1.2.3", "python": "3.11"})
+  ablation_grid.write_json(directory / "versions.json", {"jax": f"1.2.{seed}", "python": "3.11"})
+  ablation_grid.write_json(directory / "row.json", {"status": "done", "hardware": [machine]})
   lines = [
     {"step": s, "split": "train", "weight": 4000.0, "tokens_per_second": 20000.0, "loss": 1.0}
     for s in (50, 100)
@@ -53,12 +54,10 @@ def finish(grid, row, seed, found_perplexity, hypotheses, references):
 @pytest.fixture
 def grid(tmp_path):
   fields = ablation_rows.base_fields("tiny", "", "", [])
-  grid = ablation_grid.make_grid(
-    tmp_path / "grid", "tiny", "phrasebook", fields, "2 cores of X", "python -m one"
-  )
+  grid = ablation_grid.make_grid(tmp_path / "grid", "tiny", "phrasebook", fields, "python -m one")
   references = ["a b c d e f", "g h i j k"]
   finish(grid, "base", 0, 8.0, references, references)
-  finish(grid, "base", 1, 10.0, references, references)
+  finish(grid, "base", 1, 10.0, references, references, "1 x Y")
   finish(grid, "a_heads_1", 0, 12.0, ["a b c d e x", "g h i j k"], references)
   note = {
     "status": "failed",
@@ -66,7 +65,8 @@ def grid(tmp_path):
     "pid": None,
     "since": 0.0,
   }
-  ablation_grid.write_json(grid.directory("a_heads_4", 0) / "row.json", note)
+  for row, seed in (("a_heads_4", 0), ("a_heads_1", 2)):
+    ablation_grid.write_json(grid.directory(row, seed) / "row.json", note)
   (grid.directory("big", 0) / "checkpoints" / "250").mkdir(parents=True)
   ablation_grid.write_json(
     grid.directory("big", 0) / "row.json", note | {"status": "training", "message": ""}
@@ -90,6 +90,9 @@ def test_rows_of_the_report(grid):
   assert (one["value"], one["paper_value"]) == (1, 1) and "params_paper" not in one
   assert base["steps_per_second"] == pytest.approx(20000 / 80) and rows["big"]["steps_per_second"] is None
   assert rows["a_heads_4"]["status"].startswith("failed: training: exit code 1: boom")
+  assert one["status"] == "done" and one["unfinished"] == [
+    "seed 2 failed: training: exit code 1: boom (see log.txt)"
+  ]
   assert rows["big"]["status"] == "stopped: at step 250 of 3000; run again to go on"
   assert rows["c_dff_1024"]["status"] == "not run" and rows["c_dff_1024"]["params_ours"] > 0
   # 2048 pieces of 64, three pairs of layers, each three attentions, two feed-forwards, five normalisations.
@@ -97,11 +100,11 @@ def test_rows_of_the_report(grid):
   assert base["params_ours"] == 2048 * 64 + 3 * (3 * attention + 2 * feed_forward + 5 * 2 * 64)
   header = gathered["header"]
   assert (
-    header["hardware"] == "2 cores of X"
+    header["hardware"] == "2 cores of X and 1 x Y"
     and header["command"] == "python -m one"
     and header["seeds"] == "0, 1"
   )
-  assert header["versions"] == {"python": "3.11", "jax": "1.2.3"}
+  assert header["versions"] == {"python": "3.11", "jax": "1.2.0 and 1.2.1"}
   assert "tiny" in header["scale"] and "d_model 64" in header["scale"] and "tokens-as-is" in header["bleu"]
 
 
@@ -109,7 +112,7 @@ def test_rows_that_cannot_be_at_this_scale_say_why(tmp_path, monkeypatch, capsys
   monkeypatch.setenv("COLUMNS", "250")
   flags = ["model.num_encoder_layers=2", "model.num_decoder_layers=2"]
   fields = ablation_rows.base_fields("tiny", "", "", flags)
-  grid = ablation_grid.make_grid(tmp_path / "grid", "tiny", "phrasebook", fields, "a", "b")
+  grid = ablation_grid.make_grid(tmp_path / "grid", "tiny", "phrasebook", fields, "a")
   finish(grid, "base", 0, 8.0, ["a b c d"], ["a b c d"])
   for verb in ("status", "report"):
     assert ablation.main([verb, f"--workdir={grid.workdir}"]) == 0

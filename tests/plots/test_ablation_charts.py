@@ -108,6 +108,15 @@ def test_markdown():
   assert r"*failed: log &lt;b&gt;\|x*" in text and "two &lt;i&gt;files&lt;/i&gt;" in text
 
 
+def test_seeds_that_did_not_finish_are_told_in_the_row():
+  some = rows()
+  some[1]["unfinished"] = ["seed 1 failed: boom <b>", "seed 2 not run"]
+  text, html, _ = ablation.ablation_report({"header": HEADER, "rows": some})
+  assert cells(text, "a_heads_1")[14] == "1 of 3; seed 1 failed: boom &lt;b&gt;; seed 2 not run"
+  assert cells(text, "a_heads_1")[4] == "9.00"
+  assert '<td class="first gone">1 of 3; seed 1 failed: boom &lt;b&gt;; seed 2 not run</td>' in html
+
+
 def test_html():
   text = report()[1]
   for part in (
