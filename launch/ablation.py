@@ -32,14 +32,15 @@ import time
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from launch import ablation_devices, ablation_grid, ablation_rows, ablation_run
 from launch.restart import BAD_INPUT, UserError
 
 
 def fitted(entries, lines):
-  """As many entries as there are lines for, and what the others are: first the waiting ones go, then those done."""
-  gone = {"waiting": 0, "done": 0}
+  """As many entries as there are lines for, and what the others are: the waiting go first, the failed last."""
+  gone = {"waiting": 0, "done": 0, "failed": 0}
   for status in gone:
     for entry in [entry for entry in reversed(entries) if entry[1].status == status]:
       if len(entries) > lines:
@@ -48,19 +49,19 @@ def fitted(entries, lines):
   return entries, ", ".join(f"{count} more {status}" for status, count in gone.items() if count)
 
 
-def table(entries, caption=""):
-  """entries: (name, Progress, steps). A rich table, in the order of the grid."""
-  caption = "; ".join(filter(None, (caption, "perplexity and BLEU of the dev set")))
-  out = Table(caption=caption, caption_justify="left")
-  for head in ("Row", "Status"):
-    out.add_column(head)
-  for head in ("Step", "Loss", "Left", "Perplexity", "BLEU"):
+def table(entries, caption="", live=False):
+  """entries: (name, Progress, steps). A rich table, in the order of the grid. live: one line a row."""
+  caption = "; ".join(filter(None, (caption, "PPL, perplexity, and BLEU are those of the dev set")))
+  out = Table(caption=caption, caption_justify="left", expand=live, pad_edge=False)
+  out.add_column("Row")
+  out.add_column("Status", ratio=1, no_wrap=live, overflow="ellipsis" if live else "fold")
+  for head in ("Step", "Loss", "Left", "PPL", "BLEU"):
     out.add_column(head, justify="right")
   for name, p, steps in entries:
     style = {"failed": "red", "done": "green", "training": "bold", "evaluating": "bold"}.get(p.status, "dim")
     out.add_row(
       name,
-      f"{p.status}: {p.message}" if p.message else p.status,
+      Text(f"{p.status}: {p.message}" if p.message else p.status),  # what looks like markup is none
       f"{p.step}/{steps}" if p.step else "",
       "" if p.loss is None else f"{p.loss:.3f}",
       _duration(p.seconds_left),
@@ -107,7 +108,7 @@ class View:
     self._next = time.monotonic() + self._every
     entries = [(job.name, _progress(job), job.steps) for job in jobs]
     if self._live:
-      self._live.update(table(*fitted(entries, self._console.size.height - 7)), refresh=True)
+      self._live.update(table(*fitted(entries, self._console.size.height - 7), live=True), refresh=True)
       return
     for name, p, steps in entries:
       if p.status == "training" and p.loss is not None:
@@ -236,8 +237,9 @@ def report(args):
   from launch import ablation_report
 
   grid = ablation_grid.open_grid(args.workdir)
-  for path in ablation_report.write(grid):
-    print(path)
+  with _writing(grid.workdir):
+    paths = ablation_report.write(grid)
+  print(*paths, sep="\n")
   return 0
 
 

@@ -44,8 +44,9 @@ def find():
       line.partition(": ")[2].partition(" (")[0] for line in listing.splitlines() if line.startswith("GPU ")
     ]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    ids = tuple(visible.split(",")) if visible else tuple(map(str, range(len(names))))
-    if names:
+    ids = map(str, range(len(names))) if visible is None else visible.split(",")
+    ids = tuple(number for number in ids if number not in ("", "-1"))  # which hide all
+    if names and ids:
       return Devices("gpu", ids, f"{len(ids)} x {names[0]}")
   if wanted in ("", "tpu") and _installed("libtpu"):
     chips = glob.glob("/dev/accel[0-9]*") or glob.glob("/dev/vfio/[0-9]*")

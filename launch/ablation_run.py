@@ -208,10 +208,11 @@ class Runner:
         self._fail(job, f"{_how(code)}: {job.last_words()}")
 
   def _again(self, job, code):
-    """After a death that is no fault of the row's; not for ever."""
-    verdict, why = job.attempts.after(128 - min(code, 0), restart.newest_checkpoint(str(job.directory)))
+    """After an end that is no fault of the row's; deaths are counted, preemptions are not."""
+    newest = restart.newest_checkpoint(str(job.directory))
+    verdict, _ = job.attempts.after(128 - code if code < 0 else code, newest)
     if verdict is not None:
-      self._fail(job, f"{_how(code)}; {why}")
+      self._fail(job, f"{_how(code)}, {job.attempts.failures} times without a newer checkpoint")
       return
     self.view.say(f"{job.name}: {_how(code)} while {job.state}; once more")
     job.start(job.train if job.state == "training" else job.evaluate, job.state, self.lock)

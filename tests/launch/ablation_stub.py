@@ -1,7 +1,7 @@
 """Stand-ins for attention_zoo.train and attention_zoo.evaluate, quick and obedient.
 
 plan.json in the current directory says what a row does: {row: {"steps", "sleep": a step, "crash": at step, "bad": at
-step, "kill": deaths by SIGKILL in a row, "deaf": ignores SIGTERM, "full": the disk is full at step, "await":
+step, "kill": deaths by SIGKILL in a row, "preempted": no deaths but exit code 75, "kill_evaluation", "deaf": ignores SIGTERM, "full": the disk is full at step, "await":
 a file to wait for, "evaluated": the step that evaluation is of}}. Every step is a checkpoint.
 """
 
@@ -36,7 +36,7 @@ while step < plan.get("steps", 3):
   step += 1
   if plan.get("kill", 0) and step == 2 and len(list(work.glob("death*"))) < plan["kill"]:
     (work / f"death{len(list(work.glob('death*')))}").touch()
-    os.kill(os.getpid(), signal.SIGKILL)
+    sys.exit(75) if plan.get("preempted") else os.kill(os.getpid(), signal.SIGKILL)
   if plan.get("crash") == step:
     raise RuntimeError("the roof is on fire")
   if plan.get("bad") == step:
@@ -59,13 +59,15 @@ while step < plan.get("steps", 3):
 """
 
 EVALUATE = """
-import json, pathlib, sys
+import json, os, pathlib, signal, sys
 flags = dict(word[2:].split("=", 1) for word in sys.argv[1:])
 assert (flags["checkpoint"], flags["split"]) == ("latest", "dev")
 work = pathlib.Path(flags["workdir"])
 plan = json.loads(pathlib.Path("plan.json").read_text()).get(work.parent.name, {})
 with open("history.txt", "a") as file:
   print("evaluate", work.parent.name, work.name, file=file)
+if plan.get("kill_evaluation"):
+  os.kill(os.getpid(), signal.SIGKILL)
 (work / "eval").mkdir(exist_ok=True)
 bleu = [{"name": name, "score": score, "signature": "nrefs:1|" + name}
         for name, score in (("sacreBLEU", 1.0), ("tokenised (13a), compounds split", plan.get("bleu", 25.0)))]

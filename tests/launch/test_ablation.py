@@ -146,9 +146,23 @@ def test_a_killed_row_goes_on_from_its_checkpoint(place, capsys):
 def test_a_row_that_is_always_killed_fails(place, capsys):
   place.plan(base={"kill": 99})
   assert place.run("--rows=base,big") == 1
-  assert "base: failed, training: killed by SIGKILL; " in capsys.readouterr().err
+  told = "base: failed, training: killed by SIGKILL, 3 times without a newer checkpoint (see "
+  assert told in capsys.readouterr().err
   # The death after the first checkpoint, and three in a row without another.
   assert place.history() == ["train base seed_0"] * 4 + ["train big seed_0", "evaluate big seed_0"]
+
+
+def test_a_preemption_is_no_failure(place, capsys):
+  place.plan(base={"kill": 5, "preempted": True})
+  assert place.run("--rows=base") == 0 and place.history().count("train base seed_0") == 6
+  assert "base: preempted while training; once more" in capsys.readouterr().err
+
+
+def test_an_evaluation_that_is_always_killed_is_not_said_to_be_training(place, capsys):
+  place.plan(base={"kill_evaluation": True})
+  assert place.run("--rows=base") == 1
+  err = capsys.readouterr().err
+  assert "base: failed, evaluating: killed by SIGKILL, 3 times" in err and "training failed" not in err
 
 
 def test_a_second_start_is_refused_and_names_the_process(place, capsys):
@@ -346,39 +360,8 @@ def test_a_workdir_that_cannot_be(place, capsys):
   assert "cannot write to" in capsys.readouterr().err
 
 
-def test_progress_reads_a_growing_file(tmp_path):
-  assert ablation_grid.progress(tmp_path, 10, False) == ablation_grid.Progress("not run")
-  ablation_grid.write_json(tmp_path / "row.json", {"status": "training", "message": "", "since": 100.0})
-  lines = [
-    {"step": s, "split": "train", "time": 10.0 if s == 1 else 90.0 + 5 * s, "loss": 9.0 - s}
-    for s in (1, 2, 4, 6)
-  ]
-  lines.append({"step": 6, "split": "dev", "time": 121.0, "loss": 1.0})
-  text = "\n".join(map(json.dumps, lines)) + '\n{"step": 7, "spl'
-  (tmp_path / "metrics.jsonl").write_text(text)
-  now = ablation_grid.progress(tmp_path, 10, True)
-  # From step 2, the first of this start, to 6 it took 5 seconds a step.
-  assert (now.status, now.step, now.loss, now.seconds_left) == ("training", 6, 3.0, 20.0)
-  left = ablation_grid.progress(tmp_path, 10, False)
-  assert (left.status, left.message) == ("stopped", "at step 6 of 10; run again to go on")
-  assert [r["step"] for r in ablation_grid.records(tmp_path, tail=150)] == [6, 6]
-
-
 def test_the_live_table_on_a_terminal(place, monkeypatch, capsys):
   monkeypatch.setenv("TTY_COMPATIBLE", "1")
   assert place.run("--rows=base") == 0
   err = capsys.readouterr().err
-  assert "Perplexity" in err and "1000/1000" in err and "25.0" in err
-
-
-def test_a_table_fits_its_window():
-  entry = lambda name, status: (name, ablation_grid.Progress(status), 10)
-  entries = [entry(f"d{i}", "done") for i in range(3)] + [entry("t", "training"), entry("f", "failed")]
-  entries += [entry(f"w{i}", "waiting") for i in range(3)]
-  names = lambda lines: [name for name, _, _ in ablation.fitted(entries, lines)[0]]
-  assert names(8) == ["d0", "d1", "d2", "t", "f", "w0", "w1", "w2"] and ablation.fitted(entries, 8)[1] == ""
-  assert names(6) == ["d0", "d1", "d2", "t", "f", "w0"] and ablation.fitted(entries, 6)[1] == "2 more waiting"
-  assert (
-    names(4) == ["d0", "d1", "t", "f"] and ablation.fitted(entries, 4)[1] == "3 more waiting, 1 more done"
-  )
-  assert names(0) == ["t", "f"]
+  assert "PPL" in err and "1000/1000" in err and "25.0" in err

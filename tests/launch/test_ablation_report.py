@@ -146,6 +146,12 @@ def test_the_report_is_written(grid, capsys):
   assert not list(grid.workdir.glob(".*.tmp"))
 
 
+def test_a_report_on_a_full_disk(grid, capsys):
+  (grid.workdir / ".report.md.tmp").symlink_to("/dev/full")
+  assert ablation.main(["report", f"--workdir={grid.workdir}"]) == 2
+  assert f"error: cannot write to {grid.workdir}: No space left" in capsys.readouterr().err
+
+
 # Devices
 
 
@@ -195,6 +201,11 @@ def test_gpus_are_counted_without_jax(tmp_path, monkeypatch):
   assert ablation_devices.find() == ablation_devices.Devices("gpu", ("0", "1"), "2 x NVIDIA X")
   monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
   assert ablation_devices.find().ids == ("1",)
+  for none in ("", "-1"):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", none)
+    assert ablation_devices.find().kind == "cpu"
+  monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+  assert ablation_devices.find().kind == "gpu"
   monkeypatch.setenv("JAX_PLATFORMS", "cpu")
   assert ablation_devices.find().kind == "cpu"
 
