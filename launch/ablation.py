@@ -186,9 +186,8 @@ def dry_run(args, fields, wanted):
       for command in ablation_run.commands(row, seed, grid, grid.directory(row, seed), grid.cache):
         print(shlex.join(["python", *command[1:]]))
     print()
-  print(
-    "# On one Cloud TPU slice a row. Set these first; evaluation runs on any machine that reads the bucket."
-  )
+  print("# On one Cloud TPU slice a row. Set these first; evaluation runs on any machine that reads the bucket.")
+  print("# `report` covers rows that were run here only.")
   bucket = "/".join(workdir.split("/")[:3]) if remote else "gs://your-bucket"
   print(f"ZONE=us-west4-a TYPE=v5litepod-8 BUCKET={bucket}")
   target = f"{workdir}/rows" if remote else '"$BUCKET"/rows'
@@ -201,6 +200,8 @@ def dry_run(args, fields, wanted):
     copied = ' --data="$BUCKET"/tfds'
   if copied:
     fields = fields | {"data.dir": "data"}
+    print("# Where rows are evaluated: the data, in the place that their configs name.")
+    print(f"mkdir -p data && gcloud storage rsync --recursive {copied.removeprefix(' --data=')} data")
   for row, seed in wanted:
     name = f"ablation-{row}-{seed}".replace("_", "-")
     directory = f"{target}/{row}/seed_{seed}"

@@ -239,7 +239,11 @@ def test_dry_run_prints_commands_that_others_understand(tmp_path, monkeypatch, c
     cloud_tpu.make_parser().parse_args(line[:cut])
     assert "--workdir=gs://b/rows" in " ".join(line[cut:]) and "--config.data.dir=data" in line
     assert line[cut + 1].removeprefix("--config=").startswith("configs/ablation/")
-  assert sum("attention_zoo.evaluate" in line for line in lines) == 4
+  evaluations = [i for i, line in enumerate(lines) if "attention_zoo.evaluate" in line]
+  assert len(evaluations) == 4
+  # Evaluation reads the data where training's config says, on whatever machine it is.
+  copy = shlex.split("mkdir -p data && gcloud storage rsync --recursive $BUCKET/text data")
+  assert copy in lines[: evaluations[2]]
   assert ablation.main(["run", "--rows=base", "--workdir=gs://b/grid", "--dry_run"]) == 0
   out = capsys.readouterr().out
   assert "# Here" not in out and "--workdir=gs://b/grid/rows/base/seed_0" in out and "BUCKET=gs://b\n" in out
