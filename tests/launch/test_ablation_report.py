@@ -131,6 +131,18 @@ def test_flops_are_those_of_performance_tables():
     assert ablation_report.training_flops(fields) / tokens / 1e6 == pytest.approx(mega, rel=0.02)
 
 
+def test_flops_by_hand():
+  """Rows so long that attention is most of it."""
+  sizes = dict(d_model=4, num_heads=2, d_k=3, d_v=5, d_ff=7, num_encoder_layers=1, num_decoder_layers=2)
+  fields = {f"model.{name}": size for name, size in sizes.items()}
+  fields |= {"data.row_length": 100, "data.vocab_size": 11, "data.batch_tokens": 10, "train.steps": 9}
+  # Multiplications a position. Projections: 4 x (3 + 3 + 5 + 5) a head; of 100 positions, 3 for a score, 5 for a sum.
+  projections, scores, feed_forward = 2 * 64, 2 * 100 * (3 + 5), 4 * 7 + 7 * 4
+  encoder, decoder = projections + scores + feed_forward, 2 * (projections + scores) + feed_forward
+  forward = 2 * (encoder + 2 * decoder + 4 * 11)  # a multiplication and an addition each
+  assert ablation_report.training_flops(fields) == 3 * forward * 10 * 9 == 4_780_080
+
+
 def test_the_report_is_written(grid, capsys):
   assert ablation.main(["report", f"--workdir={grid.workdir}"]) == 0
   names = ["report.md", "report.html", "report.png", "results.json"]
