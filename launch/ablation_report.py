@@ -62,7 +62,7 @@ def _row(grid, name, at_work):
     elif name.startswith(prefix):
       row |= {"value": fields.get(field, "–"), "paper_value": own[field]}
   if name == "big":
-    row["value"] = "2 × width, 3 × steps"
+    row["value"] = "2 × width and heads, 3 × steps, dropout 0.3"
   if not fields:
     return row
   model = {field.removeprefix("model."): v for field, v in fields.items() if field.startswith("model.")}

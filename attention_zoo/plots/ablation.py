@@ -40,7 +40,17 @@ def ablation_report(results):
   """
   rows, summary = compare(results["rows"])
   header = results.get("header", {})
-  return markdown(header, rows, summary), document(header, rows, summary), ablation_charts.grid_figure(rows)
+  figure = ablation_charts.grid_figure(rows, _title(header, rows))
+  return markdown(header, rows, summary), document(header, rows, summary), figure
+
+
+def _title(header, rows):
+  """What a figure must say that stands alone."""
+  scale = str(header.get("scale", "")).partition(":")[0]
+  seeds = max((len(row["seeds"]) for row in rows), default=0)
+  what = [scale and f"{scale} scale", header.get("data"), seeds and f"{seeds} seed{'s' if seeds > 1 else ''}"]
+  how = "perplexity (lower is better) and BLEU (higher is better) against base; upper tick ours, lower the paper's"
+  return f"{', '.join(filter(None, what))}; {how}"
 
 
 def rank(values):
@@ -224,7 +234,7 @@ CSS = """
 .zoo table.grid tr.group td { border-top: 2px solid var(--rule); }
 .zoo table.grid td.name { font-weight: 600; white-space: nowrap; position: sticky; left: 0;
     background: var(--paper); }
-.zoo table.grid td:nth-child(2) { white-space: nowrap; }
+.zoo table.grid td:nth-child(2) { min-width: 11em; }
 .zoo table.grid .paper { color: var(--muted); }
 .zoo table.grid .no { color: var(--orange); font-weight: 600; }
 .zoo table.grid .gone { color: var(--muted); font-style: italic; max-width: 11em; overflow-wrap: anywhere; }

@@ -162,7 +162,7 @@ def rank_figures(rows):
 
 
 @theme.styled
-def grid_figure(rows):
+def grid_figure(rows, title=""):
   """Everything in one figure, for the PNG: the factors, four a row, and below them the orders."""
   factors, metrics = _found(rows), [m for m in ("perplexity", "bleu") if len(_both(rows, m)) > 1]
   height = (
@@ -179,6 +179,7 @@ def grid_figure(rows):
   if factors:
     handles = [lines.Line2D([], [], label=name, **LINE, **style) for name, _, style in SIDES]
     fig.legend(handles=handles, loc="outside upper right", ncols=2)
+    fig.suptitle(theme.drawable(title), x=0.01, ha="left", fontsize=9, color=theme.LIGHT["muted"])
     grid = next(parts).subfigures(math.ceil(len(factors) / 4), 4, squeeze=False)
     for part, (title, points) in zip(grid.flat, factors, strict=False):
       _pair(part, title, points)

@@ -139,6 +139,7 @@ def test_html():
 def test_figure(tmp_path):
   fig = report()[2]
   fig.savefig(tmp_path / "report.png")
+  assert fig.get_suptitle().startswith("tiny scale, two <i>files</i>, 2 seeds; perplexity (lower is better)")
   labels = {axes.get_ylabel() for axes in fig.axes}
   assert {"perplexity, %", "BLEU, points"} <= labels
   assert [t.get_text() for t in fig.legends[0].get_texts()] == ["paper", "ours"]
