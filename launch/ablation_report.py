@@ -82,7 +82,8 @@ def _row(grid, name, at_work):
       states[seed] = f"{found.status}{found.message and ': '}{found.message}"
   speeds = [speed for speed in speeds if speed]
   row["unfinished"] = [f"seed {seed} {state}" for seed, state in states.items()]
-  row["status"] = "done" if row["seeds"] else next(iter(states.values()), "not run")
+  told = "; ".join(row["unfinished"] if len(states) > 1 else states.values()) or "not run"
+  row["status"] = "done" if row["seeds"] else told
   row["steps_per_second"] = statistics.mean(speeds) if speeds else None
   return row
 

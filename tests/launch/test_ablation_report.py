@@ -65,7 +65,7 @@ def grid(tmp_path):
     "pid": None,
     "since": 0.0,
   }
-  for row, seed in (("a_heads_4", 0), ("a_heads_1", 2)):
+  for row, seed in (("a_heads_4", 0), ("a_heads_1", 2), ("b_dk_16", 0), ("b_dk_16", 1)):
     ablation_grid.write_json(grid.directory(row, seed) / "row.json", note)
   (grid.directory("big", 0) / "checkpoints" / "250").mkdir(parents=True)
   ablation_grid.write_json(
@@ -90,6 +90,7 @@ def test_rows_of_the_report(grid):
   assert (one["value"], one["paper_value"]) == (1, 1) and "params_paper" not in one
   assert base["steps_per_second"] == pytest.approx(20000 / 80) and rows["big"]["steps_per_second"] is None
   assert rows["a_heads_4"]["status"].startswith("failed: training: exit code 1: boom")
+  assert [part[:14] for part in rows["b_dk_16"]["status"].split("; ")] == ["seed 0 failed:", "seed 1 failed:"]
   assert one["status"] == "done" and one["unfinished"] == [
     "seed 2 failed: training: exit code 1: boom (see log.txt)"
   ]
@@ -149,7 +150,7 @@ def test_the_report_is_written(grid, capsys):
   assert capsys.readouterr().out.split() == [str(grid.workdir / name) for name in names]
   markdown = (grid.workdir / "report.md").read_text()
   assert "2 of 20 rows ran." in markdown and "2 (16)" in markdown and plot.PARAMETERS_NOTE in markdown
-  assert markdown.count("*not run*") == 16 and "boom" in markdown and "    python -m one" in markdown
+  assert markdown.count("*not run*") == 15 and "boom" in markdown and "    python -m one" in markdown
   assert "<html" in (grid.workdir / "report.html").read_text()
   assert (grid.workdir / "report.png").read_bytes().startswith(b"\x89PNG")
   results = json.loads((grid.workdir / "results.json").read_text())
