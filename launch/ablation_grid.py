@@ -115,7 +115,8 @@ def make_grid(workdir, scale, data, fields, command):
       for name in SHARED:
         (workdir / name).unlink(missing_ok=True)
   commands = [*(line for line in old.get("commands", []) if line != command), command]
-  write_json(workdir / "grid.json", new | {"commands": commands})
+  name = old.get("data", data)  # of the text that rows were trained on, wherever it is now
+  write_json(workdir / "grid.json", new | {"data": name, "commands": commands})
   return open_grid(workdir)
 
 

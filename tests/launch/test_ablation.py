@@ -318,6 +318,7 @@ def test_the_same_grid_in_other_words_goes_on(place, capsys):
   (moved / "train.en").write_text("another text\n")
   assert place.run("--rows=a_heads_1", "--data.dir=moved") == 1
   assert "the training text is not the one" in capsys.readouterr().err
+  assert ablation_grid.open_grid(place.grid).settings["data"] == "text"
 
 
 def test_a_grid_that_has_trained_nothing_may_change(place):
