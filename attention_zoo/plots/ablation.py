@@ -190,7 +190,7 @@ def _header_pairs(header):
     if key != "command":
       if isinstance(value, dict):
         value = ", ".join(f"{k} {v}" for k, v in value.items())
-      yield key.replace("_", " ").capitalize(), value
+      yield "BLEU" if key == "bleu" else key.capitalize(), value
 
 
 def markdown(header, rows, summary):
