@@ -123,6 +123,8 @@ def row(setting: Setting, found: dict | None) -> str:
   sent = "; ".join(
     f"{count} {kind}, {size / 2**20:,.0f} MiB" for kind, (count, size, _) in found["collectives"].items()
   )
+  if found["unknown_loops"]:
+    sent += f"; {found['unknown_loops']} loops of unknown length, counted once"
   bound = max(found["seconds"], key=found["seconds"].get)
   cells += [gib(found["activation_bytes"]), gib(found["peak_bytes"]), sent, bound]
   cells += [
@@ -167,8 +169,10 @@ def report(known: dict) -> str:
 **Predictions from the compiler: nothing here has been run.** Memory, collectives and HBM traffic are those of the program
 that XLA's TPU compiler made of the training step; arithmetic is the step's matrix products. A step is taken to last
 as long as the slowest of arithmetic, HBM, links between chips and network between slices at its published peak, all
-at once: **a lower bound on time, so an upper bound on tokens/s and MFU.** Memory is GiB of one chip; a collective's MiB
-are of the arrays on one chip. `python -m benchmarks.scaling` makes these tables, `attention_zoo.compile` one line of them.
+at once: **a lower bound on time, so an upper bound on tokens/s and MFU.** HBM traffic is what each instruction must read
+and write at least once, not what it only hands on. A loop counts as often as it runs; where the program does not say
+how often, once, and the row says so. Memory is GiB of one chip; a collective's MiB are of the arrays on one chip.
+`python -m benchmarks.scaling` makes these tables, `attention_zoo.compile` one line of them.
 
 | chip | bf16 TFLOP/s | usable HBM, GiB | HBM, GB/s | links, GB/s one way | network, GB/s |
 |---|---|---|---|---|---|
