@@ -75,6 +75,9 @@ def _panel(axes, points, metric, base):
   axes.set_xticks(range(len(points)), [label for label, _ in points])
   axes.grid(False, axis="x")
   axes.margins(y=0.12)
+  low, high = axes.get_ylim()
+  if high - low < 0.02:  # no difference at all, but for rounding
+    axes.set_ylim(-0.1, 0.1)
   axes.yaxis.set_major_locator(ticker.MaxNLocator(4, min_n_ticks=3, steps=[1, 2, 5, 10]))
   axes.yaxis.set_major_formatter(
     ticker.FuncFormatter(lambda v, _: f"{v:+.3g}".replace("-", "−") if v else "0")

@@ -195,3 +195,11 @@ def test_figures_of_a_row_that_failed_half_way_are_not_used():
   compared, summary = ablation.compare(half)
   assert compared[1]["perplexity"] is None and compared[1]["perplexity_spread"] is None
   assert summary["ran"] == 4 and summary["bleu"]["rows"] == 4
+
+
+def test_a_chart_without_a_difference_does_not_show_rounding():
+  base, *others = rows()
+  compared, _ = ablation.compare([base | {"seeds": base["seeds"][:1]}, *others])
+  figures = ablation_charts.factor_figures(compared)
+  (perplexity,) = [found.axes[0] for title, found in figures if title.startswith("E · positions: ")]
+  assert np.ptp(perplexity.get_ylim()) > 0.1
