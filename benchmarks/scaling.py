@@ -125,11 +125,9 @@ def row(setting: Setting, found: dict | None) -> str:
   )
   if found["unknown_loops"]:
     sent += f"; {found['unknown_loops']} loops of unknown length, counted once"
-  cells += [gib(found["activation_bytes"]), gib(found["peak_bytes"]), sent]
-  if not complete(found):
-    return " | ".join([*cells, "not recomputed after a correction"])
+  bound = max(found["seconds"], key=found["seconds"].get)
+  cells += [gib(found["activation_bytes"]), gib(found["peak_bytes"]), sent, bound]
   cells += [
-    max(found["seconds"], key=found["seconds"].get),
     f"{1e3 * found['step_seconds']:.2f}",
     f"{found['mfu']:.0%}",
     f"{found['tokens_per_second']:,.0f}",
@@ -138,11 +136,6 @@ def row(setting: Setting, found: dict | None) -> str:
     seconds = found["steps"] * found["step_seconds"]
     cells.append(f"{seconds / 60:.0f} min" if seconds < DAY / 6 else f"{seconds / 3600:.1f} h")
   return " | ".join(cells)
-
-
-def complete(found: dict | None) -> bool:
-  """Is a setting compiled, and its traffic known? (Without "seconds", from an analysis that has been corrected.)"""
-  return found is not None and (not found["fits"] or "seconds" in found)
 
 
 def smallest(known: dict) -> list[Setting]:
@@ -217,7 +210,7 @@ def main(argv=None):
     setting
     for known in [read()]
     for setting in [*published(), *smallest(known)]
-    if not complete(known.get(setting.name())) and re.search(arguments.only, setting.name())
+    if setting.name() not in known and re.search(arguments.only, setting.name())
   ]:
     found = compile_setting(todo[0])
     known = read() | {todo[0].name(): found}

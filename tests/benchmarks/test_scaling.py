@@ -1,5 +1,7 @@
 """The tables of predictions say what they do not know."""
 
+import json
+
 from benchmarks import scaling
 
 SETTING = scaling.Setting("base", "v5e:2x4")
@@ -17,14 +19,6 @@ def test_a_row_says_how_many_loops_were_counted_once():
   assert some.endswith(known.replace("MiB", "MiB; 992 loops of unknown length, counted once"))
 
 
-def test_figures_of_an_analysis_that_was_corrected_are_not_shown_and_are_computed_again():
-  stale = {
-    name: x
-    for name, x in FOUND.items()
-    if name not in ("seconds", "step_seconds", "mfu", "tokens_per_second")
-  }
-  assert scaling.row(SETTING, stale).endswith(
-    "| 2.00 | 6 all-reduce, 1 MiB | not recomputed after a correction"
-  )
-  assert not scaling.complete(stale) and not scaling.complete(None)
-  assert scaling.complete(FOUND) and scaling.complete({"fits": False})
+def test_the_tables_are_those_of_the_recorded_figures():
+  known = json.loads((scaling.HERE / "scaling.json").read_text())
+  assert scaling.report(known) == (scaling.HERE / "scaling.md").read_text()
