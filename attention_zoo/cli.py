@@ -11,6 +11,7 @@ from absl import app, flags
 from etils import epath
 from ml_collections import config_flags
 
+from attention_zoo import files
 from attention_zoo.errors import UserError
 
 FLAGS = flags.FLAGS
@@ -114,12 +115,10 @@ def read_lines(name=None) -> list[str]:
 
 def write_lines(lines, name=None) -> None:
   """Writes each as one line, to a file (whole or not at all) or standard output; UserError where it cannot."""
-  from attention_zoo.training.workdir import write_text
-
   # Byte pieces can spell a line end, and what is one line in must be one line out.
   text = "".join(line.replace("\n", " ") + "\n" for line in lines)
   if name:
-    return write_text(name, text)
+    return files.write_text(name, text)
   try:
     sys.stdout.write(text)
     sys.stdout.flush()

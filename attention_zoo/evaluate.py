@@ -22,9 +22,8 @@ REPORT = flags.DEFINE_boolean("report", False, "Also write WORKDIR/report.html: 
 
 
 def main():
-  from attention_zoo import api, progress
+  from attention_zoo import api, files, progress
   from attention_zoo.tasks.report import translation_report
-  from attention_zoo.training.workdir import write_text
 
   run = api.load(WORKDIR.value, CHECKPOINT.value)
   with progress.bar("decoding") as report:
@@ -35,7 +34,7 @@ def main():
   other = "".join(f"-{name}_{value}" for name, value in decode.items() if value != run.config.decode[name])
   path = f"{WORKDIR.value}/eval/{SPLIT.value}-{run.checkpoint}{other}.json"
   record = {"checkpoint": run.checkpoint, "step": run.step, "split": SPLIT.value} | decode | result
-  write_text(path, json.dumps(record, indent=1, ensure_ascii=False))
+  files.write_text(path, json.dumps(record, indent=1, ensure_ascii=False))
   progress.table(
     f"{SPLIT.value}, checkpoint {run.checkpoint}",
     [(name, f"{value:.4f}", "") for name, value in result["perplexity"].items()]
@@ -44,7 +43,7 @@ def main():
   print(f"written to {path}")
   if REPORT.value:
     command = shlex.join(["python", "-m", "attention_zoo.evaluate", *sys.argv[1:]])
-    write_text(f"{WORKDIR.value}/report.html", translation_report(run, result, command=command))
+    files.write_text(f"{WORKDIR.value}/report.html", translation_report(run, result, command=command))
     print(f"report: {WORKDIR.value}/report.html")
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
 
+from attention_zoo import files
 from attention_zoo.data import tokenizer as tokenizers
 from attention_zoo.data.batches import BucketedBatches, PackedBatches, batch_rows, eval_batches, prefetch
 from attention_zoo.data.corpus import Corpus, build_corpus
@@ -24,7 +25,6 @@ from attention_zoo.models import MODELS
 from attention_zoo.tasks.translator import Translator
 from attention_zoo.training import sharding
 from attention_zoo.training.loss import linear_cross_entropy
-from attention_zoo.training.workdir import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +146,7 @@ class Translation:
 
   def _note_text(self):
     if jax.process_index() == 0:
-      write_text(self.workdir / "text.json", json.dumps(self._text()) + "\n")
+      files.write_text(self.workdir / "text.json", json.dumps(self._text()) + "\n")
 
   def train_shapes(self):
     """Of all training batches: several where they are bucketed."""

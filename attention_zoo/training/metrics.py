@@ -3,7 +3,6 @@
 import contextlib
 import json
 import math
-import os
 import struct
 import sys
 import time
@@ -15,6 +14,7 @@ import rich.progress
 from etils import epath
 from jax.experimental import multihost_utils
 
+from attention_zoo import files
 from attention_zoo.errors import UserError
 
 
@@ -130,9 +130,7 @@ class _Appender:
     with _writing(path):
       self._path.parent.mkdir(parents=True, exist_ok=True)
       if not self._remote:
-        temporary = self._path.with_name(self._path.name + ".tmp")
-        temporary.write_bytes(start)
-        os.replace(temporary, self._path)
+        files.write_bytes(self._path, start)
         self._file = open(self._path, "ab")
 
   def append(self, data: bytes) -> None:

@@ -7,6 +7,7 @@ import platform
 import jax
 from etils import epath
 
+from attention_zoo import files
 from attention_zoo.errors import UserError
 from attention_zoo.training import checkpoints
 from attention_zoo.training import config as config_lib
@@ -22,21 +23,6 @@ PACKAGES = (
   "sentencepiece",
   "numpy",
 )
-
-
-def write_text(path, text: str) -> None:
-  """Writes a small file whole or not at all. Raises UserError when it cannot be written."""
-  path = epath.Path(path)
-  temporary = path.with_name(path.name + ".tmp")
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-      temporary.write_text(text)
-      temporary.replace(path)
-    finally:
-      temporary.unlink(missing_ok=True)
-  except OSError as error:
-    raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def prepare_workdir(workdir, config) -> None:
@@ -58,8 +44,8 @@ def prepare_workdir(workdir, config) -> None:
         + ("" if trained else "; or delete it: it has no checkpoint yet")
       )
   if jax.process_index() == 0:
-    write_text(path, config_lib.to_json(config))
-    write_text(workdir / "versions.json", json.dumps(versions(), indent=2) + "\n")
+    files.write_text(path, config_lib.to_json(config))
+    files.write_text(workdir / "versions.json", json.dumps(versions(), indent=2) + "\n")
 
 
 def read_config(workdir):

@@ -1,0 +1,96 @@
+"""Files that people name: paths with `~`, and writing that leaves a file whole or as it was.
+
+Only the standard library, so that every room may import it; etils is imported for paths like gs://bucket/file.
+"""
+
+import contextlib
+import os
+import pathlib
+import re
+import secrets
+import shutil
+import stat
+
+from attention_zoo.errors import UserError
+
+_REMAINS = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")  # what `replacing` names its temporary files
+
+
+def is_local(path) -> bool:
+  return "://" not in str(path)
+
+
+def expand(path):
+  """The path that a person wrote: pathlib.Path with a leading `~` or `~user` replaced, or epath.Path for gs:// and its like."""
+  if not is_local(path):
+    from etils import epath
+
+    return epath.Path(path)
+  try:
+    return pathlib.Path(path).expanduser()
+  except RuntimeError as error:  # ~nobody-of-this-name
+    raise UserError(f"{path}: there is no such user ({error})") from error
+
+
+@contextlib.contextmanager
+def replacing(path):
+  """Yields a temporary path beside `path`; what was written there becomes `path` when the block ends without an error.
+
+  path: local. A symbolic link is followed; the mode of a file that exists is kept; a file with several hard links, a
+  device or a pipe is written in place, because renaming would cut it off from its other names.
+  Raises UserError where the file cannot be written.
+  """
+  target = pathlib.Path(os.path.realpath(expand(path)))
+  temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
+  try:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    before = target.stat() if target.exists() else None
+    if before is None or stat.S_ISREG(before.st_mode):
+      beside = temporary
+    else:  # /dev/null has no folder to keep a file in
+      import tempfile
+
+      handle, name = tempfile.mkstemp()
+      os.close(handle)
+      beside = temporary = pathlib.Path(name)
+    try:
+      yield beside
+      if before is None:
+        os.replace(temporary, target)
+      elif stat.S_ISREG(before.st_mode) and before.st_nlink == 1:
+        shutil.copymode(target, temporary)
+        os.replace(temporary, target)
+      else:
+        with open(temporary, "rb") as source, open(target, "wb") as sink:
+          shutil.copyfileobj(source, sink)
+    finally:
+      with contextlib.suppress(OSError):
+        temporary.unlink(missing_ok=True)
+  except OSError as error:
+    raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def write_bytes(path, data: bytes) -> None:
+  """Writes a file whole or not at all. Raises UserError where it cannot be written. Remote stores do so by themselves."""
+  if is_local(path):
+    with replacing(path) as temporary:
+      temporary.write_bytes(data)
+    return
+  try:
+    path = expand(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+  except OSError as error:
+    raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def write_text(path, text: str) -> None:
+  """`write_bytes` of the text in UTF-8."""
+  write_bytes(path, text.encode())
+
+
+def remove_remains(directory) -> None:
+  """Deletes the temporary files that a killed process left in a local directory; call it while nobody else writes there."""
+  for path in pathlib.Path(directory).iterdir() if os.path.isdir(directory) else ():
+    if _REMAINS.fullmatch(path.name):
+      path.unlink(missing_ok=True)
