@@ -58,7 +58,7 @@ def test_a_device_is_written_and_not_replaced(tmp_path):
 
 def test_what_cannot_be_written_is_named(tmp_path):
   (tmp_path / "file").write_text("")
-  with pytest.raises(UserError, match="file/below.*[Nn]ot a directory"):
+  with pytest.raises(UserError, match="file/below"):
     files.write_text(tmp_path / "file" / "below", "")
   with pytest.raises(UserError, match="Is a directory"):
     files.write_text(tmp_path, "")

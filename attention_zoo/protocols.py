@@ -1,0 +1,108 @@
+"""What the loop, the entry points, the searches and the pages know of a system: the shapes of everything that passes between rooms.
+
+Every room may import this file, as it may import errors.py and files.py. A test runs over everything that claims to
+follow a protocol (tests/conformance/).
+
+Letters: B rows or sentences, J beams or samples of one of them, T positions of one step, V vocabulary.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import numpy as np
+
+PyTree = Any
+Batch = dict[str, np.ndarray]
+Shapes = dict[str, Any]  # name -> anything with .shape and .dtype, of a global batch
+
+
+class Initial(NamedTuple):
+  """What a run begins with.
+
+  params: learnt by gradients, nested dict of float32 arrays. variables: learnt without gradients (batch statistics,
+  codebooks, target networks). carry: what each row of a batch hands to the same row of the next (the memory of
+  Transformer-XL, the state of an LSTM); its leaves have the batch's rows first.
+  """
+
+  params: PyTree
+  variables: PyTree = {}
+  carry: PyTree = {}
+
+
+class Loss(NamedTuple):
+  """What one batch costs. The loop minimises value / weight of the global batch.
+
+  value: sum over the batch, the objectives already weighted against each other. weight: what divides it (target tokens,
+  pixels, graphs). sums: name -> (sum, weight), for reports; both add over batches, and rows of zeros add nothing.
+  variables, carry: what they become.
+  """
+
+  value: Any
+  weight: Any
+  sums: dict[str, tuple[Any, Any]]
+  variables: PyTree = {}
+  carry: PyTree = {}
+
+
+class Score(NamedTuple):
+  """One figure of an evaluation. signature: how it was computed, so that another could; "" where the name says it."""
+
+  name: str
+  value: float
+  signature: str = ""
+
+
+class Evaluation(NamedTuple):
+  """scores: what a table shows. samples: (name, text) columns of each example, the first of which a page shows.
+  record: JSON, kept in WORKDIR/eval/; it holds everything that another evaluation needs."""
+
+  scores: list[Score]
+  samples: list[dict[str, str]]
+  record: dict
+
+
+class Runner(Protocol):
+  """Trained parameters of one task: what `zoo.load` returns. Each kind adds its verbs: translate, sample, ..."""
+
+  checkpoint: str
+  step: int
+
+  def evaluate(self, split: str, **options) -> Evaluation: ...
+  def page(self, evaluation: Evaluation) -> list: ...  # sections of the report (plots/report.py)
+  def dev_loss(self) -> float: ...  # of the dev split, in the units of training: what averages are compared by
+
+
+class Task(Protocol):
+  """A system as the training loop sees it, made from (config, workdir)."""
+
+  FIELDS: ClassVar[dict[str, dict]]  # config groups of its own: group -> name -> Field; "model" is its Config dataclass's
+  MAY_CHANGE: ClassVar[tuple[str, ...]]  # fields of those groups that may differ when a run is resumed
+  unit: ClassVar[str]  # "tokens", "pixels", "graphs": what a rate counts
+
+  def init(self, rng) -> Initial: ...
+  def loss(self, params, variables, carry, batch, rng, step) -> Loss: ...  # rng None: as evaluated, without dropout
+  def learning_rate_factor(self, path: str, step) -> Any: ...  # freezing, gradual unfreezing, per-layer rates; 1.0 is usual
+  def train_batches(self, start: int, parts: Sequence[int], count: int) -> Iterator[Batch]: ...  # this process's rows, from step `start`
+  def eval_batches(self, split: str) -> Iterable[Batch]: ...  # all rows, each once
+  def batch_shapes(self) -> Shapes: ...  # of a global training batch, without data: for compiling
+  def train_shapes(self) -> Sequence[Shapes]: ...  # of all training batches: several where they are bucketed
+  def summarize(self, sums: dict[str, tuple[float, float]]) -> dict[str, float]: ...  # perplexity, bits per dimension, accuracy, ...
+  def fingerprint(self) -> str: ...  # of the training data; the loop guards it
+  def runner(self, params, variables, *, checkpoint: str, step: int) -> Runner: ...
+
+
+class Decoding(NamedTuple):
+  """All that beam search, sampling and blockwise decoding see of a model.
+
+  cache: any pytree. step: (tokens_BJT, t, cache) -> (logits_BJTV, cache): feeds the tokens of the positions t, t+1, ..,
+  t+T-1 (t a traced int32 scalar) and returns the logits of what follows each; T = 1 in a search, more for a prompt or a
+  block to verify. What stands in the cache at t and later is overwritten. reorder: (cache, parents_BJ) -> cache, beam j goes on
+  from parents_BJ[:, j]; None gathers leaves [B, J, ...]. grow: (cache, length) -> cache with room for `length`
+  positions; None where the cache has no length. max_length: the most positions that the model can take; None: any.
+  """
+
+  cache: PyTree
+  step: Callable
+  reorder: Callable | None = None
+  grow: Callable | None = None
+  max_length: int | None = None
