@@ -1,9 +1,10 @@
-"""Files that people name: paths with `~`, and writing that leaves a file whole or as it was.
+"""Files that people name: paths with `~`, reading within bounds, and writing that leaves a file whole or as it was.
 
 Only the standard library, so that every room may import it; etils is imported for paths like gs://bucket/file.
 """
 
 import contextlib
+import json
 import os
 import pathlib
 import re
@@ -30,6 +31,49 @@ def expand(path):
     return pathlib.Path(path).expanduser()
   except RuntimeError as error:  # ~nobody-of-this-name
     raise UserError(f"{path}: there is no such user ({error})") from error
+
+
+def read_bytes(path, most: int) -> bytes:
+  """The content of a regular file of at most `most` bytes.
+
+  Raises UserError for anything else: reading a pipe or a device may never end.
+  """
+  try:
+    if not is_local(path):
+      path = expand(path)
+      if path.stat().length > most:
+        raise UserError(f"{path} has more than {most:,} bytes")
+      return path.read_bytes()
+    handle = os.open(expand(path), os.O_RDONLY | os.O_NONBLOCK)  # a pipe without a writer would wait for one
+    with open(handle, "rb") as file:
+      if not stat.S_ISREG(os.fstat(handle).st_mode):
+        raise UserError(f"{path} is not a regular file")
+      content = file.read(most + 1)
+  except OSError as error:
+    raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+  if len(content) > most:
+    raise UserError(f"{path} has more than {most:,} bytes")
+  return content
+
+
+def read_json(path, most: int = 1 << 20, depth: int = 32):
+  """The value in a JSON file. Raises UserError as `read_bytes` does, and for what is no JSON or nested deeper than `depth`."""
+  return parse_json(read_bytes(path, most), path, depth)
+
+
+def parse_json(text: str | bytes, name, depth: int = 32):
+  """The value of a JSON text. name: where it stands, for the UserError."""
+  try:
+    value = json.loads(text)
+  except (ValueError, RecursionError) as error:
+    raise UserError(f"{name} is not valid JSON: {error}") from error
+  level = [value]
+  for _ in range(depth):
+    children = ((x.values() if isinstance(x, dict) else x) for x in level if isinstance(x, (dict, list)))
+    level = [child for some in children for child in some]
+  if level:
+    raise UserError(f"{name} is nested more than {depth} deep")
+  return value
 
 
 @contextlib.contextmanager

@@ -76,3 +76,28 @@ def test_remains_of_a_killed_process_are_removed_and_nothing_else(tmp_path):
   (tmp_path / ".a.tmp").write_text("")
   files.remove_remains(tmp_path)
   assert os.listdir(tmp_path) == [".a.tmp"]
+
+
+def test_only_regular_files_of_bounded_size_are_read(tmp_path):
+  path = tmp_path / "file"
+  path.write_bytes(b"12345")
+  assert files.read_bytes(path, 5) == b"12345"
+  with pytest.raises(UserError, match="more than 4 bytes"):
+    files.read_bytes(path, 4)
+  os.mkfifo(tmp_path / "pipe")
+  for name in (tmp_path / "pipe", "/dev/zero", tmp_path):
+    with pytest.raises(UserError, match="not a regular file|[Ii]s a directory"):
+      files.read_bytes(name, 5)
+  with pytest.raises(UserError, match="cannot read .*none"):
+    files.read_bytes(tmp_path / "none", 5)
+
+
+def test_json_is_read_within_bounds(tmp_path):
+  path = tmp_path / "a.json"
+  path.write_text('{"a": [1, {"b": 2}]}')
+  assert files.read_json(path, depth=4) == {"a": [1, {"b": 2}]}
+  with pytest.raises(UserError, match="nested more than 3 deep"):
+    files.read_json(path, depth=3)
+  for text in ("[" * 100_000, "[1,", "", b"\xff\xfe\xfd", "[" * 33 + "]" * 33):
+    with pytest.raises(UserError, match="a.json is n"):
+      files.parse_json(text, path)
