@@ -138,3 +138,43 @@ def remove_remains(directory) -> None:
   for path in pathlib.Path(directory).iterdir() if os.path.isdir(directory) else ():
     if _REMAINS.fullmatch(path.name):
       path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing(path):
+  """Turns an OSError of the block into a UserError that names `path`; a bucket out of reach may come back, and stays one."""
+  try:
+    yield
+  except OSError as error:
+    if not is_local(path) and error.errno is None:
+      raise
+    raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+class Appender:
+  """A file that grows. Object stores cannot append: there the whole, which is small, is written again.
+
+  start: what the file holds at first. Raises UserError where it cannot be written.
+  """
+
+  def __init__(self, path, start=b""):
+    self._path, self._bytes = expand(path), start
+    with writing(path):
+      self._path.parent.mkdir(parents=True, exist_ok=True)
+      if is_local(path):
+        write_bytes(self._path, start)
+        self._file = open(self._path, "ab")
+
+  def append(self, data: bytes) -> None:
+    with writing(self._path):
+      if is_local(self._path):
+        self._file.write(data)
+        self._file.flush()
+      else:
+        self._bytes += data
+        self._path.write_bytes(self._bytes)
+
+  def close(self) -> None:
+    if is_local(self._path):
+      with contextlib.suppress(OSError):  # of what could not be written, which `append` has told
+        self._file.close()

@@ -101,3 +101,14 @@ def test_json_is_read_within_bounds(tmp_path):
   for text in ("[" * 100_000, "[1,", "", b"\xff\xfe\xfd", "[" * 33 + "]" * 33):
     with pytest.raises(UserError, match="a.json is n"):
       files.parse_json(text, path)
+
+
+def test_a_file_grows(tmp_path):
+  path = tmp_path / "new" / "log"
+  log = files.Appender(path, b"before ")
+  log.append(b"a")
+  log.append(b"b")
+  assert path.read_bytes() == b"before ab"
+  log.close()
+  with pytest.raises(UserError, match="cannot write .*log/below: Not a directory|cannot write .*log/below: File exists"):
+    files.Appender(path / "below")

@@ -1,9 +1,7 @@
 import json
 import math
-import struct
 
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from attention_zoo.errors import UserError
 from attention_zoo.training import metrics as metrics_lib
@@ -50,39 +48,6 @@ def test_records_and_resume(tmp_path):
     json.loads(line, parse_constant=pytest.fail)  # strict JSON: no NaN
 
 
-def test_tensorboard_reads_the_events(tmp_path):
-  metrics = metrics_lib.Metrics(tmp_path, 0, 4, quiet=True)
-  for step in (1, 2, 300):
-    metrics.write(step, "train", {"loss": 1.0 / step, "perplexity": math.inf})
-  metrics.close()
-  metrics = metrics_lib.Metrics(tmp_path, 2, 4, quiet=True)
-  metrics.write(3, "train", {"loss": 0.25})
-  metrics.close()
-  assert len(list((tmp_path / "tensorboard").iterdir())) == 2
-  events = EventAccumulator(str(tmp_path / "tensorboard"))
-  events.Reload()
-  assert [(e.step, e.value) for e in events.Scalars("train/loss")] == [(1, 1.0), (2, 0.5), (3, 0.25)]
-  assert events.Scalars("train/perplexity")[0].value == math.inf
-
-
-def test_values_that_tensorboard_cannot_hold(tmp_path):
-  log = metrics_lib.Metrics(tmp_path, 0, 9, quiet=True)
-  log.write(1, "dev", {"perplexity": math.exp(100), "low": -1e300})
-  log.close()
-  assert metrics_lib.read_metrics(tmp_path)[0]["perplexity"] == math.exp(100)
-  (path,) = (tmp_path / "tensorboard").iterdir()
-  assert all(struct.pack("<f", value) in path.read_bytes() for value in (math.inf, -math.inf))
-
-
-def test_a_clock_set_back_keeps_the_order(tmp_path, monkeypatch):
-  monkeypatch.setattr(metrics_lib.time, "time", lambda: 2000.0)
-  metrics_lib.EventFile(tmp_path, 0).close()
-  monkeypatch.setattr(metrics_lib.time, "time", lambda: 1000.0)
-  metrics_lib.EventFile(tmp_path, 5).close()
-  names = sorted(path.name for path in tmp_path.iterdir())
-  assert [name.split(".")[3] for name in names] == ["0000002000", "0000002001"]
-
-
 def test_a_full_disk_is_told_and_not_raised_again(tmp_path):
   metrics = metrics_lib.Metrics(tmp_path, 0, 4, quiet=True)
   metrics._lines._file.close()
@@ -90,21 +55,6 @@ def test_a_full_disk_is_told_and_not_raised_again(tmp_path):
   with pytest.raises(UserError, match="cannot write .*/metrics.jsonl: No space left on device"):
     metrics.write(1, "train", {"loss": 1.0})
   metrics.close()
-
-
-def test_lines_where_there_is_no_terminal(tmp_path, capsys):
-  metrics = metrics_lib.Metrics(tmp_path, 0, 4)
-  values = {"loss": 1.25, "perplexity": 3.0, "tokens_per_second": 12345.6, "nonfinite": 0.0}
-  metrics.advance(1)
-  metrics.write(2, "train", values)
-  metrics.write(2, "dev", {"loss": 1.5, "nonfinite": 2.0})
-  metrics.say("a [word]")
-  metrics.close()
-  lines = capsys.readouterr().err.splitlines()
-  assert lines[0].startswith("step 2/4  loss 1.2500  perplexity 3  12,346 tokens/s") and lines[0].endswith(
-    " left"
-  )
-  assert lines[1:] == ["step 2/4  dev  loss 1.5000  2 non-finite steps skipped", "a [word]"]
 
 
 def test_other_processes_write_nothing(tmp_path):

@@ -1,0 +1,67 @@
+"""What a run shows on standard error: one live line on a terminal, elsewhere a plain line for each record."""
+
+import sys
+import time
+
+import rich.console
+import rich.progress
+
+from attention_zoo import files
+
+
+def describe(values: dict) -> str:
+  """'loss 3.21  perplexity 20.4  ...' in the order in which it is read."""
+  formats = {
+    "loss": "loss {:.4f}",
+    "perplexity": "perplexity {:.5g}",
+    "accuracy": "accuracy {:.3f}",
+    "tokens_per_second": "{:,.0f} tokens/s",
+    "nonfinite": "{:.0f} non-finite steps skipped",
+  }
+  shown = (name for name in formats if name in values and not (name == "nonfinite" and not values[name]))
+  return "  ".join(formats[name].format(values[name]) for name in shown)
+
+
+class Display:
+  """One live line on a terminal; elsewhere a plain line for each record."""
+
+  def __init__(self, step: int, total_steps: int, quiet: bool):
+    self._console = rich.console.Console(file=sys.stderr, quiet=quiet)
+    self._total, self._first = total_steps, None
+    self._bar = None
+    if self._console.is_terminal and not quiet:
+      self._bar = rich.progress.Progress(
+        rich.progress.TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+        rich.progress.BarColumn(),
+        rich.progress.TextColumn("{task.description}"),
+        rich.progress.TimeRemainingColumn(elapsed_when_finished=True),
+        console=self._console,
+      )
+      self._bar.start()
+      self._task = self._bar.add_task("compiling", total=total_steps, completed=step)
+
+  def print(self, text: str) -> None:
+    with files.writing("standard error"):  # a log on a disk that is full
+      self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+  def advance(self, step: int) -> None:
+    # The first step took compilation along: time left is measured from its end.
+    self._first = self._first or (step, time.perf_counter())
+    if self._bar:
+      self._bar.update(self._task, completed=step)
+
+  def show(self, step: int, split: str, values: dict) -> None:
+    if self._bar and split == "train":
+      self._bar.update(self._task, description=describe(values))
+      return
+    left = ""
+    if split == "train" and self._first and step > self._first[0]:
+      seconds = (time.perf_counter() - self._first[1]) / (step - self._first[0]) * (self._total - step)
+      left = f"  {int(seconds // 3600)}:{int(seconds // 60) % 60:02d}:{int(seconds) % 60:02d} left"
+    self.print(
+      f"step {step}/{self._total}  {'' if split == 'train' else split + '  '}{describe(values)}{left}"
+    )
+
+  def close(self) -> None:
+    if self._bar:
+      self._bar.stop()

@@ -1,0 +1,83 @@
+"""TensorBoard event files without TensorFlow: TFRecord files of Event protocol buffers, few fields of which are needed."""
+
+import math
+import struct
+import time
+
+from etils import epath
+
+from attention_zoo import files
+
+
+def _crc_table() -> list[int]:
+  table = []
+  for byte in range(256):
+    for _ in range(8):
+      byte = byte >> 1 ^ (0x82F63B78 if byte & 1 else 0)
+    table.append(byte)
+  return table
+
+
+_CRC_TABLE = _crc_table()
+
+
+def _masked_crc32c(data: bytes) -> bytes:
+  crc = 0xFFFFFFFF
+  for byte in data:
+    crc = crc >> 8 ^ _CRC_TABLE[(crc ^ byte) & 0xFF]
+  crc ^= 0xFFFFFFFF
+  return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
+
+
+def _varint(number: int) -> bytes:
+  number &= (1 << 64) - 1
+  digits = []
+  while number >= 128:
+    digits.append(number & 127 | 128)
+    number >>= 7
+  return bytes((*digits, number))
+
+
+def _message(number: int, content: bytes) -> bytes:
+  """A length-delimited field: a string or a message inside a message."""
+  return _varint(number << 3 | 2) + _varint(len(content)) + content
+
+
+def _float32(value: float) -> bytes:
+  try:
+    return struct.pack("<f", value)
+  except OverflowError:  # the perplexity of a loss above 88.7
+    return struct.pack("<f", math.copysign(math.inf, value))
+
+
+class EventFile:
+  """A TensorBoard event file of scalars, written without TensorFlow.
+
+  step: where the run resumes; TensorBoard then drops what older files say about later steps.
+  """
+
+  def __init__(self, directory, step: int):
+    directory = epath.Path(directory)
+    with files.writing(directory):
+      directory.mkdir(parents=True, exist_ok=True)
+    # TensorBoard reads files in the order of their names: the next number, even if the clock was set back.
+    numbers = [int(path.name.split(".")[3]) for path in directory.glob("events.out.tfevents.*.*")]
+    number = max([int(time.time()), *(n + 1 for n in numbers)])
+    self._file = files.Appender(directory / f"events.out.tfevents.{number:010d}.attention_zoo")
+    self._event(0, _message(3, b"brain.Event:2"))
+    self._event(step + 1, _message(7, b"\x08\x01"))  # SessionLog.START
+
+  def _event(self, step: int, content: bytes) -> None:
+    data = b"\x09" + struct.pack("<d", time.time()) + b"\x10" + _varint(step) + content
+    length = struct.pack("<Q", len(data))
+    self._file.append(length + _masked_crc32c(length) + data + _masked_crc32c(data))
+
+  def scalars(self, step: int, values: dict) -> None:
+    summary = b"".join(
+      _message(1, _message(1, name.encode()) + b"\x15" + _float32(value))
+      for name, value in values.items()
+    )
+    self._event(step, _message(5, summary))
+
+  def close(self) -> None:
+    self._file.close()
