@@ -7,10 +7,12 @@ import json
 import os
 import pathlib
 import platform
+import shlex
 import statistics
 import sys
 import time
 
+from attention_zoo import files
 from launch.ablation_devices import MALLOC
 
 RESULTS = pathlib.Path(__file__).parent / "results"
@@ -22,7 +24,7 @@ def parser(description, rounds=3):
   options = argparse.ArgumentParser(description=description.split("\n")[0])
   options.add_argument("--rounds", type=int, default=rounds, help="how often each side is timed, in turn")
   options.add_argument("--tiny", action="store_true", help="the smallest sizes, to see that it works")
-  options.add_argument("--out", type=pathlib.Path, default=RESULTS, help="directory of the JSON file")
+  options.add_argument("--out", type=files.expand, default=RESULTS, help="directory of the JSON file")
   return options
 
 
@@ -118,7 +120,7 @@ def environment() -> dict:
     except importlib.metadata.PackageNotFoundError:
       pass
   return {
-    "command": "python -m " + " ".join([(sys.modules["__main__"].__spec__ or argparse.Namespace(name="?")).name, *sys.argv[1:]]),
+    "command": shlex.join(["python", "-m", getattr(sys.modules["__main__"].__spec__, "name", "?"), *sys.argv[1:]]),
     "date": datetime.date.today().isoformat(),
     "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
     "processor": f"{cpu.get('vendor_id', platform.machine())} {cpu.get('model name', '')}".strip(),
@@ -151,10 +153,7 @@ def publish(name, title, columns, rows, notes, results, out):
     console.print(line, highlight=False)
   if about["cores_busy_before"] > 0.2:
     console.print(f"NOT IDLE: other work kept {about['cores_busy_before']} cores busy before the start")
-  out.mkdir(parents=True, exist_ok=True)
   content = {"benchmark": name, "title": title, "columns": columns, "rows": rows, "notes": notes} | results
   path = out / f"{name}.json"
-  unfinished = path.with_name(path.name + ".tmp")
-  unfinished.write_text(json.dumps(content, indent=1) + "\n")
-  os.replace(unfinished, path)
+  files.write_text(path, json.dumps(content, indent=1) + "\n")
   console.print(f"written: {path}", highlight=False)

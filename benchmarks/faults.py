@@ -25,6 +25,7 @@ import time
 import numpy as np
 import rich.console
 
+from attention_zoo import files
 from benchmarks import common
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -323,9 +324,7 @@ def main(argv=None):
     ]
   )
   path = pathlib.Path(__file__).with_suffix(".md")
-  unfinished = path.with_name(path.name + ".tmp")
-  unfinished.write_text(text + "\n")
-  os.replace(unfinished, path)
+  files.write_text(path, text + "\n")
   console.print("\n".join([*table, *notes]))
   return 0 if survived == len(records) else 1
 

@@ -12,6 +12,7 @@ import pathlib
 import tempfile
 import time
 
+from attention_zoo import files
 from benchmarks import common
 
 ACCELERATOR = 1.08e6  # target tokens/s
@@ -72,7 +73,7 @@ def consumption(config, batches, rounds):
 
 def main(argv=None):
   options = common.parser(__doc__)
-  options.add_argument("--dir", type=pathlib.Path, help="directory of parallel text: train.en, train.de")
+  options.add_argument("--dir", type=files.expand, help="directory of parallel text: train.en, train.de")
   options.add_argument("--pretokenized", action="store_true", help="the text in --dir is tokenized already")
   options.add_argument("--devices", type=int, default=common.cores())
   arguments = options.parse_args(argv)

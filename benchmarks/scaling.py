@@ -16,6 +16,8 @@ import re
 
 import rich.console
 
+from attention_zoo import files
+
 HERE = pathlib.Path(__file__).parent
 DAY = 24 * 3600
 
@@ -100,12 +102,6 @@ def compile_setting(setting: Setting) -> dict:
     "row_length": config.data.row_length,
   }
   return found if found["fits"] else found | {"largest": aot.largest_buffers(step)}
-
-
-def write(path: pathlib.Path, text: str) -> None:
-  unfinished = path.with_name(path.name + ".tmp")
-  unfinished.write_text(text)
-  os.replace(unfinished, path)
 
 
 def row(setting: Setting, found: dict | None) -> str:
@@ -214,10 +210,10 @@ def main(argv=None):
   ]:
     found = compile_setting(todo[0])
     known = read() | {todo[0].name(): found}
-    write(path, json.dumps(known, indent=1, sort_keys=True) + "\n")
-    write(HERE / "scaling.md", report(known))
+    files.write_text(path, json.dumps(known, indent=1, sort_keys=True) + "\n")
+    files.write_text(HERE / "scaling.md", report(known))
     console.print(row(todo[0], found), soft_wrap=True)
-  write(HERE / "scaling.md", report(read()))
+  files.write_text(HERE / "scaling.md", report(read()))
 
 
 if __name__ == "__main__":

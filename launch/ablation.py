@@ -34,8 +34,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from attention_zoo import files
+from attention_zoo.errors import UserError
 from launch import ablation_devices, ablation_grid, ablation_rows, ablation_run
-from launch.restart import BAD_INPUT, UserError
+from launch.restart import BAD_INPUT
 
 
 def fitted(entries, lines):
@@ -188,9 +190,9 @@ def dry_run(args, fields, wanted):
     print()
   print("# On one Cloud TPU slice a row. Set these first; evaluation runs on any machine that reads the bucket.")
   print("# `report` covers rows that were run here only.")
-  bucket = "/".join(workdir.split("/")[:3]) if remote else "gs://your-bucket"
+  bucket = shlex.quote("/".join(workdir.split("/")[:3])) if remote else "gs://your-bucket"
   print(f"ZONE=us-west4-a TYPE=v5litepod-8 BUCKET={bucket}")
-  target = f"{workdir}/rows" if remote else '"$BUCKET"/rows'
+  target = shlex.quote(f"{workdir}/rows") if remote else '"$BUCKET"/rows'  # quoted for the shell
   copied = ""
   if (source := fields.get("data.source", "tfds")) == "text":
     print(f'gcloud storage cp {shlex.quote(fields["data.dir"])}/* "$BUCKET"/text/')
@@ -244,6 +246,11 @@ def report(args):
   return 0
 
 
+def _path(text):
+  """What --workdir and --data.dir were given, with `~` replaced."""
+  return str(files.expand(text)) if text and files.is_local(text) else text
+
+
 def make_parser():
   parser = argparse.ArgumentParser(
     prog="python -m launch.ablation",
@@ -253,7 +260,7 @@ def make_parser():
   )
   verbs = parser.add_subparsers(dest="verb", required=True, metavar="run|status|report")
   common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-  common.add_argument("--workdir", required=True, metavar="DIR", help="the grid's directory")
+  common.add_argument("--workdir", required=True, type=_path, metavar="DIR", help="the grid's directory")
   add = lambda name, text: verbs.add_parser(
     name, parents=[common], help=text, description=text, allow_abbrev=False
   )
@@ -266,7 +273,7 @@ def make_parser():
     "--seeds", type=int, default=1, metavar="N", help="train each row N times (%(default)s)"
   )
   running.add_argument(
-    "--data.dir", dest="data_dir", default="", metavar="TEXT", help="directory of parallel text"
+    "--data.dir", dest="data_dir", type=_path, default="", metavar="TEXT", help="directory of parallel text"
   )
   running.add_argument("--data", default="", metavar="DATA", help="phrasebook, or tfds:NAME")
   running.add_argument("--jobs", type=int, default=1, metavar="N", help="rows side by side (%(default)s)")

@@ -8,7 +8,7 @@ import pathlib
 import platform
 import subprocess
 
-from launch.restart import UserError
+from attention_zoo.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)

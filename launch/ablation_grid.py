@@ -19,8 +19,9 @@ import shutil
 import signal
 import time
 
+from attention_zoo import files
+from attention_zoo.errors import UserError
 from launch import ablation_rows, restart
-from launch.restart import UserError
 
 RUNNING = ("training", "evaluating")
 SHARED = ("tokenizer.model", "text.json")  # training refuses another text than that of its text.json
@@ -30,18 +31,11 @@ def share(source, target):
   """Copies the vocabulary from one directory to another that has none."""
   for name in SHARED:
     if (source / SHARED[-1]).exists() and not (target / name).exists():
-      target.mkdir(parents=True, exist_ok=True)
-      temporary = target / f".{name}.tmp"
-      shutil.copyfile(source / name, temporary)
-      os.replace(temporary, target / name)
+      files.write_bytes(target / name, (source / name).read_bytes())
 
 
 def write_json(path, value):
-  """Whole or not at all."""
-  temporary = path.with_name(f".{path.name}.tmp")
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary.write_text(json.dumps(value, indent=1) + "\n")
-  os.replace(temporary, path)
+  files.write_text(path, json.dumps(value, indent=1) + "\n")
 
 
 def read_json(path):

@@ -2,11 +2,11 @@
 
 import io
 import json
-import os
 import statistics
 
+from attention_zoo import files
+from attention_zoo.errors import UserError
 from launch import ablation_grid, ablation_rows
-from launch.restart import UserError
 
 PACKAGES = ("attention_zoo", "jax", "flax", "optax", "numpy", "python")
 
@@ -144,9 +144,6 @@ def write(grid):
   }
   paths = []
   for name, content in contents.items():
-    path = grid.workdir / name
-    temporary = path.with_name(f".{name}.tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
-    paths.append(path)
+    paths.append(grid.workdir / name)
+    files.write_bytes(paths[-1], content)
   return paths

@@ -20,7 +20,8 @@ import difflib
 import importlib
 import pathlib
 
-from launch.restart import UserError
+from attention_zoo import files
+from attention_zoo.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -155,6 +156,8 @@ def base_fields(scale, data, directory, overrides):
     if field in ("train.seed", "data.seed", "data.cache_dir"):
       raise UserError(f"--config.{text}: the runner sets {field} (see --seeds and --workdir)")
     fields[field] = _read(field, value, base[field])
+    if field == "data.dir" and value and files.is_local(value):
+      fields[field] = str(files.expand(value))
   if directory and "data.dev_split" not in fields:
     fields["data.dev_split"] = _dev_split(directory, fields.get("data.languages", base["data.languages"]))
   return fields

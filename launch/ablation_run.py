@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 
+from attention_zoo.errors import UserError
 from launch import ablation_grid, ablation_rows, restart
 
 FAILURES = 3  # deaths by a signal in a row, without a newer checkpoint
@@ -73,7 +74,7 @@ class Job:
     ablation_grid.write_json(self.directory / "row.json", value | {"hardware": self.hardware})
 
   def start(self, command, status, lock):
-    """May raise OSError (a full disk)."""
+    """May raise OSError or UserError (a full disk)."""
     self.directory.mkdir(parents=True, exist_ok=True)
     with open(self.log, "ab", buffering=0) as log:
       log.write(f"$ {shlex.join(command)}\n".encode())
@@ -231,8 +232,9 @@ class Runner:
   def _a_full_disk_stops(self):
     try:
       yield
-    except OSError as error:
-      if error.errno not in FULL_ERRORS:
+    except (OSError, UserError) as error:
+      cause = error.__cause__ if isinstance(error, UserError) else error
+      if getattr(cause, "errno", None) not in FULL_ERRORS:
         raise
       self._disk_is_full(str(error))
 

@@ -36,9 +36,11 @@ import sys
 import threading
 import tomllib
 
+from attention_zoo import files
+from attention_zoo.errors import UserError
 from launch import restart, tpu_run
 from launch.gcloud import Gcloud, GcloudError, run, stop_all
-from launch.restart import BAD_INPUT, DONE, PREEMPTED, UserError
+from launch.restart import BAD_INPUT, DONE, PREEMPTED
 from launch.tpu import Deleted, Lost, Tpu
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -81,7 +83,7 @@ def create_from(args, tpu):
 
 def install_from(args, tpu, wheel):
   constraints = ROOT / "constraints.txt"
-  tpu.install(wheel, pathlib.Path(args.configs).resolve(), constraints if constraints.is_file() else None, args.data)
+  tpu.install(wheel, args.configs.resolve(), constraints if constraints.is_file() else None, args.data)
 
 
 def status(tpu, workdir):
@@ -194,10 +196,10 @@ def make_parser():
   )
   installing = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
   installing.add_argument(
-    "--wheel", metavar="FILE", help="install this wheel; built from the sources if not given"
+    "--wheel", type=files.expand, metavar="FILE", help="install this wheel; built from the sources if not given"
   )
   installing.add_argument(
-    "--configs", default=str(ROOT / "configs"), metavar="DIR", help="a folder called configs, to be copied (%(default)s)"
+    "--configs", type=files.expand, default=str(ROOT / "configs"), metavar="DIR", help="a folder called configs, to be copied (%(default)s)"
   )
   installing.add_argument(
     "--data", metavar="gs://DIR", help="copied to data/ on each worker; train with --config.data.dir=data"
@@ -284,12 +286,11 @@ def check(args, train_args, workdir):
       "TPU, and progress is read from here (gcloud storage buckets create gs://BUCKET --location=REGION)"
     )
   if args.command in ("setup", "run"):
-    if args.wheel and not pathlib.Path(args.wheel).is_file():
+    if args.wheel and not args.wheel.is_file():
       raise UserError(f"--wheel={args.wheel} is not a file")
     if not args.wheel and not (ROOT / "pyproject.toml").is_file():
       raise UserError(f"{ROOT} has no pyproject.toml to build a wheel from: give one with --wheel=FILE.whl")
-    configs = pathlib.Path(args.configs)
-    if not configs.is_dir() or configs.resolve().name != "configs":
+    if not args.configs.is_dir() or args.configs.resolve().name != "configs":
       raise UserError(f"--configs={args.configs} must be a directory called configs: it is copied under its name")
     if args.data and not args.data.startswith("gs://"):
       raise UserError(

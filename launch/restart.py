@@ -17,20 +17,18 @@ SIGTERM, Ctrl-C and a closed terminal reach training as SIGTERM: it saves and ex
 """
 
 import argparse
-import pathlib
 import signal
 import subprocess
 import sys
 import time
 
+from attention_zoo import files
+from attention_zoo.errors import UserError
+
 DONE, BAD_INPUT, NON_FINITE, PREEMPTED = 0, 2, 3, 75  # exit codes of attention_zoo.train
 
 # One process per task. --wait: when one has ended, the others get a minute to end too instead of hanging.
 SRUN = ["srun", "--label", "--wait=60"]
-
-
-class UserError(ValueError):
-  """A flag is wrong; the message says which and what to do. Printed without a traceback, exit code 2."""
 
 
 def split_command(argv):
@@ -72,7 +70,7 @@ def newest_checkpoint(workdir):
       return None
     names = [line.rstrip("/").rpartition("/")[2] for line in listing.stdout.split()]
   else:
-    folder = pathlib.Path(workdir, "checkpoints")
+    folder = files.expand(workdir) / "checkpoints"
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
   return max(
     (int(name) for name in names if name.isdecimal()), default=None

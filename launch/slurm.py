@@ -29,8 +29,10 @@ import shutil
 import subprocess
 import sys
 
+from attention_zoo import files
+from attention_zoo.errors import UserError
 from launch import restart
-from launch.restart import BAD_INPUT, UserError
+from launch.restart import BAD_INPUT
 
 # What may stand in an #SBATCH line: nothing that a shell or sbatch's own option parser would treat specially.
 PLAIN = re.compile(r"[A-Za-z0-9_.,:@+=/\[\]*&|()-]+")
@@ -98,7 +100,9 @@ def batch_script(args, train_args, path):
   for extra in args.sbatch:
     if not re.fullmatch(r"--[a-z-]+(=" + PLAIN.pattern + ")?", extra):
       raise UserError(f"--sbatch={extra!r} must look like --sbatch=--exclusive or --sbatch=--mem=64G")
+  root = shlex.quote(str(pathlib.Path(__file__).parents[1]))
   environment = [
+    f'export PYTHONPATH="${{PYTHONPATH:+$PYTHONPATH:}}"{root}  # where the restarter finds the package',
     'export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"  # since 22.05 srun does not take it over by itself'
   ]
   if args.gpus_per_task > 1:
@@ -125,10 +129,7 @@ def submit(script, path):
   """Writes the script and hands it to sbatch. Returns an exit code."""
   if shutil.which("sbatch") is None:
     raise UserError("sbatch is not on the PATH: run this on a login node of the cluster, or use --dry_run")
-  path.parent.mkdir(parents=True, exist_ok=True)
-  draft = path.with_suffix(".new")
-  draft.write_text(script)
-  os.replace(draft, path)
+  files.write_text(path, script)
   result = subprocess.run(["sbatch", "--parsable", str(path)], capture_output=True, text=True)
   if result.returncode:
     print(f"error: sbatch refused {path}: {result.stderr.strip()}", file=sys.stderr)
@@ -202,7 +203,7 @@ def main(argv=None):
     restart.need_training(train_args)
     if "/" in args.name:
       raise UserError(f"--name={args.name!r} must not hold a slash: it names the script and the log")
-    path = pathlib.Path(os.path.abspath(args.log_dir)) / f"{args.name}.sbatch"
+    path = pathlib.Path(os.path.abspath(files.expand(args.log_dir))) / f"{args.name}.sbatch"
     script = batch_script(args, train_args, path)
     if args.dry_run:
       print(script, end="")

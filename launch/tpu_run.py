@@ -3,9 +3,10 @@
 import sys
 import time
 
+from attention_zoo.errors import UserError
 from launch import restart
 from launch.gcloud import GcloudError, Unreachable
-from launch.restart import BAD_INPUT, DONE, NON_FINITE, PREEMPTED, UserError
+from launch.restart import BAD_INPUT, DONE, NON_FINITE, PREEMPTED
 from launch.tpu import Lost, run_id
 
 

@@ -17,6 +17,7 @@ there will ever be, a step writes position `index` and calls the same function w
 import jax
 import jax.numpy as jnp
 
+from attention_zoo import hardware
 from attention_zoo.ops import shapes
 from attention_zoo.ops.einsum import einsum
 from attention_zoo.ops.variant import Variant
@@ -104,7 +105,7 @@ def fused(q_BTNK, k_BSNK, v_BSNH):
   T, K = q_BTNK.shape[1], q_BTNK.shape[3]
   S, H = v_BSNH.shape[1], v_BSNH.shape[3]
   return (
-    jax.default_backend() == "gpu"
+    hardware.platform() == "gpu"
     and q_BTNK.dtype == k_BSNK.dtype == v_BSNH.dtype
     and q_BTNK.dtype in (jnp.bfloat16, jnp.float16)
     and K == H <= 128

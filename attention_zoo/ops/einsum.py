@@ -5,6 +5,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from attention_zoo import hardware
+
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3, 4))
 def einsum(subscripts, x, y, out_dtype=None, in_dtype=None):
@@ -22,7 +24,7 @@ def einsum(subscripts, x, y, out_dtype=None, in_dtype=None):
 
 def _product(subscripts, x, y, out_dtype, in_dtype):
   xs, ys, outs = subscripts.replace(",", "->").split("->")
-  if jax.default_backend() == "cpu" and set(xs) & set(ys) & set(outs):
+  if hardware.platform() == "cpu" and set(xs) & set(ys) & set(outs):
     in_dtype = jnp.float32  # XLA's CPU backend has no batched bfloat16 product with a float32 result.
   x, y = x.astype(in_dtype), y.astype(in_dtype)
   return jnp.einsum(subscripts, x, y, preferred_element_type=jnp.float32).astype(out_dtype)

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
+from attention_zoo import hardware
 from attention_zoo.training.sharding import BATCH_AXES
 
 # Rows of logits at a time. On two CPU cores 512 was fastest at V = 8,000 (256 to 2,048 hardly differ). For an
@@ -137,7 +138,7 @@ def _chunks(hidden_MD, embedding_VD, targets_M, weights_M, label_smoothing, chun
     embedding_gradient_VD += jnp.einsum("MV,MD->VD", slope_MV, hidden_MD, preferred_element_type=jnp.float32)
     return (sums, embedding_gradient_VD), hidden_gradient_MD
 
-  chunk = chunk or (CHUNK_CPU if jax.default_backend() == "cpu" else CHUNK)
+  chunk = chunk or (CHUNK_CPU if hardware.platform() == "cpu" else CHUNK)
   chunks = -(-M // chunk)
   size = -(-M // chunks)
   carry = ((jnp.float32(0),) * 3, jnp.zeros((V, D), jnp.float32) if gradient else None)

@@ -8,6 +8,7 @@ import argparse
 import importlib
 import pathlib
 
+from attention_zoo import files
 from attention_zoo.training import distributed
 from benchmarks.claims import report
 
@@ -23,7 +24,7 @@ def main():
     help=", ".join([*NAMES, f"all (but {', '.join(SLOW)}, which takes long)"]),
   )
   parser.add_argument("--quick", action="store_true", help="the smallest sizes, to see that it works")
-  parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path(__file__).parent / "results")
+  parser.add_argument("--out", type=files.expand, default=pathlib.Path(__file__).parent / "results")
   arguments = parser.parse_args()
   distributed.hush_libtpu()
   names = [name for name in NAMES if name not in SLOW] if "all" in arguments.names else arguments.names

@@ -17,6 +17,7 @@ import numpy as np
 import rich.console
 import rich.table
 
+from attention_zoo import files
 from attention_zoo.plots.theme import STYLE
 
 COLUMNS = ("", "claimed", "analytic", "measured")
@@ -36,8 +37,7 @@ def run(name, claim, out, quick):
   for row in results["rows"]:
     table.add_row(*map(text, row))
   rich.console.Console(width=110).print(table, f"{results['seconds']:.0f} s\n")
-  out.mkdir(parents=True, exist_ok=True)
-  _replace(out / f"{name}.json", lambda path: path.write_text(json.dumps(results, indent=1) + "\n"))
+  files.write_text(out / f"{name}.json", json.dumps(results, indent=1) + "\n")
   draw(name, claim, results, out)
 
 
@@ -46,7 +46,8 @@ def draw(name, claim, results, out):
   # The house's style takes texts as they are, but ticks of logarithmic axes are powers of ten.
   with matplotlib.rc_context(STYLE | {"text.parse_math": True}):
     figure = claim.draw(results)
-    _replace(out / f"{name}.png", lambda path: figure.savefig(path, dpi=130, format="png"))
+    with files.replacing(out / f"{name}.png") as path:
+      figure.savefig(path, dpi=130, format="png")
 
 
 def write_table(names, out):
@@ -66,7 +67,7 @@ def write_table(names, out):
     lines += ["", f"![{name}]({name}.png)"]
     lines += ["", f"`{run['command'].format(name=name)}`, {results['seconds']:.0f} s, {run['date']}, {run['device']}, "
               f"JAX {run['jax']}, Python {run['python']}", ""]  # fmt: skip
-  _replace(out / "RESULTS.md", lambda path: path.write_text("\n".join(lines)))
+  files.write_text(out / "RESULTS.md", "\n".join(lines))
 
 
 def text(value):
@@ -106,9 +107,3 @@ def _processor():
   return next(
     (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine()
   )
-
-
-def _replace(path, write):
-  unfinished = path.with_name(path.name + ".tmp")
-  write(unfinished)
-  os.replace(unfinished, path)

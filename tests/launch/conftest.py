@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 import pytest
-from launch_helpers import Cloud, free_port, wait_for
+from launch_helpers import ROOT, Cloud, free_port, wait_for
 
 SLURM_CONF = """\
 ClusterName=test
@@ -116,12 +116,13 @@ def slurm(tmp_path_factory):
 
 @pytest.fixture
 def trainer(tmp_path):
-  """Returns a function: program text -> directory where `python -m attention_zoo.train` is that program."""
+  """Returns a function: program text -> directory where `python -m attention_zoo.train` is that program; what else the
+  launchers take from the package is the real one's."""
 
   def write(program):
     package = tmp_path / "project" / "attention_zoo"
     package.mkdir(parents=True, exist_ok=True)
-    (package / "__init__.py").touch()
+    (package / "__init__.py").write_text(f"__path__.append({str(ROOT / 'attention_zoo')!r})\n")
     (package / "train.py").write_text(program)
     return package.parent
 

@@ -1,8 +1,7 @@
-"""The grid's report, its shares of the devices, its dry run, and one row with the real trainer."""
+"""The grid's report, its shares of the devices, and one row with the real trainer."""
 
 import json
 import os
-import shlex
 import shutil
 import subprocess
 import threading
@@ -13,6 +12,7 @@ import pytest
 from launch_helpers import ROOT, wait_for
 
 from attention_zoo.data.phrasebook import Phrasebook
+from attention_zoo.errors import UserError
 from attention_zoo.evaluation.bleu import bleu_report
 from attention_zoo.evaluation.perplexity import perplexity
 from attention_zoo.plots import ablation as plot
@@ -24,9 +24,7 @@ from launch import (
   ablation_report,
   ablation_rows,
   ablation_run,
-  cloud_tpu,
 )
-from launch.restart import UserError
 
 # Report
 
@@ -221,50 +219,6 @@ def test_gpus_are_counted_without_jax(tmp_path, monkeypatch):
   assert ablation_devices.find().kind == "gpu"
   monkeypatch.setenv("JAX_PLATFORMS", "cpu")
   assert ablation_devices.find().kind == "cpu"
-
-
-# Dry run
-
-
-def test_dry_run_prints_commands_that_others_understand(tmp_path, monkeypatch, capsys):
-  monkeypatch.chdir(tmp_path)
-  (tmp_path / "my text").mkdir()
-  for name in ("val.en", "val.de"):
-    (tmp_path / "my text" / name).touch()
-  words = ["run", "--rows=a_heads_1,big", "--scale=tiny", "--data.dir=my text", "--workdir=grid", "--dry_run"]
-  assert ablation.main(words) == 0
-  assert not (tmp_path / "grid").exists()
-  lines = [shlex.split(line) for line in capsys.readouterr().out.splitlines() if line and line[0] != "#"]
-  here = [line for line in lines if "attention_zoo.train" in line]
-  assert len(here) == 2 and all("--config.model.num_heads=1" not in line for line in here)
-  assert (
-    f"--config.data.dir={tmp_path}/my text" in here[0]
-    and f"--workdir={tmp_path}/grid/rows/a_heads_1/seed_0" in here[0]
-  )
-  there = [line[3:] for line in lines if "launch.cloud_tpu" in line]
-  assert [line[1] for line in there] == ["ablation-a-heads-1-0", "ablation-big-0"]
-  for line in there:
-    line = [
-      word.replace("$BUCKET", "gs://b").replace("$ZONE", "us-a1").replace("$TYPE", "v5litepod-8")
-      for word in line
-    ]
-    cut = line.index("--")
-    cloud_tpu.make_parser().parse_args(line[:cut])
-    assert "--workdir=gs://b/rows" in " ".join(line[cut:]) and "--config.data.dir=data" in line
-    assert line[cut + 1].removeprefix("--config=").startswith("configs/ablation/")
-  evaluations = [i for i, line in enumerate(lines) if "attention_zoo.evaluate" in line]
-  assert len(evaluations) == 4
-  # Evaluation reads the data where training's config says, on whatever machine it is.
-  copy = shlex.split("mkdir -p data && gcloud storage rsync --recursive $BUCKET/text data")
-  assert copy in lines[: evaluations[2]]
-  assert ablation.main(["run", "--rows=base", "--workdir=gs://b/grid", "--dry_run"]) == 0
-  out = capsys.readouterr().out
-  assert "# Here" not in out and "--workdir=gs://b/grid/rows/base/seed_0" in out and "BUCKET=gs://b\n" in out
-  assert '--data="$BUCKET"/tfds' in out and "--config.data.dir=data" in out  # the paper's data
-  words[3:5] = ["--config.data.source=text", "--config.data.dir=my text", "--workdir=gs://b/grid"]
-  assert ablation.main(words) == 0
-  out = capsys.readouterr().out
-  assert "gcloud storage cp 'my text'/* \"$BUCKET\"/text/\n" in out and "BUCKET=gs://b\n" in out
 
 
 # The real trainer
