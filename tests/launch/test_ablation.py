@@ -12,6 +12,7 @@ import ablation_stub
 import pytest
 from launch_helpers import ROOT, wait_for
 
+from attention_zoo import files
 from launch import ablation, ablation_devices, ablation_grid
 
 
@@ -68,7 +69,7 @@ class Place:
 def place(tmp_path, monkeypatch):
   package = tmp_path / "attention_zoo"
   package.mkdir()
-  (package / "__init__.py").touch()
+  (package / "__init__.py").write_text(f"__path__.append({str(ROOT / 'attention_zoo')!r})\n")
   (package / "train.py").write_text(ablation_stub.TRAIN)
   (package / "evaluate.py").write_text(ablation_stub.EVALUATE)
   monkeypatch.chdir(tmp_path)
@@ -252,13 +253,15 @@ def test_a_full_disk_stops_the_grid_and_loses_nothing(place, capsys, who):
   assert f"starting at step {1 if who == 'training' else 0}\n" in place.log("a_heads_4")
 
 
-def test_a_disk_without_room_for_the_vocabulary_stops_the_grid(place, capsys):
-  place.grid.mkdir()
-  (place.grid / ".tokenizer.model.tmp").symlink_to("/dev/full")
-  assert place.run("--rows=base,big") == 1
-  assert "no room on the disk: [Errno 28] No space left on device" in capsys.readouterr().err
+def test_a_disk_without_room_for_the_vocabulary_stops_the_grid(place, capsys, monkeypatch):
+  def full(path, data, write=files.write_bytes):
+    write("/dev/full" if path == place.grid / "tokenizer.model" else path, data)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(files, "write_bytes", full)
+    assert place.run("--rows=base,big") == 1
+  assert "no room on the disk: cannot write /dev/full: No space left on device" in capsys.readouterr().err
   assert place.note("base")["status"] == "stopped" and not place.directory("big").exists()
-  (place.grid / ".tokenizer.model.tmp").unlink()
   assert place.run("--rows=base,big") == 0
 
 

@@ -158,9 +158,9 @@ def test_the_report_is_written(grid, capsys):
 
 
 def test_a_report_on_a_full_disk(grid, capsys):
-  (grid.workdir / ".report.md.tmp").symlink_to("/dev/full")
+  (grid.workdir / "report.md").symlink_to("/dev/full")
   assert ablation.main(["report", f"--workdir={grid.workdir}"]) == 2
-  assert f"error: cannot write to {grid.workdir}: No space left" in capsys.readouterr().err
+  assert f"error: cannot write {grid.workdir}/report.md: No space left" in capsys.readouterr().err
 
 
 # Devices
