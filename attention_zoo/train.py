@@ -6,8 +6,9 @@
 Any field of the config can be set: --config.train.steps=2000 --config.model.dropout=0.2 ...
 Several processes find each other under Slurm, Open MPI and on Cloud TPU; elsewhere start each with --coordinator,
 --num_processes and --process_id.
-Exit codes: 0 done; 2 a wrong flag, config or input; 3 stopped, the loss was not finite too often; 75 saved
-after SIGTERM or a preemption notice, run again to go on.
+Exit codes: 0 done; 2 a wrong flag, config or input, or no room to write; 3 stopped, the loss was not finite too often;
+75 saved after SIGTERM or a preemption notice; 130 saved after Ctrl-C, 129 after a closed terminal; each goes on when run
+again. A second Ctrl-C ends at once, without saving.
 """
 
 from absl import flags
@@ -25,10 +26,10 @@ PROCESS_ID = flags.DEFINE_integer("process_id", None, "With --coordinator: which
 
 def main():
   from attention_zoo import tasks
-  from attention_zoo.training import config, distributed, loop, sigterm
+  from attention_zoo.training import config, distributed, loop, stopping
 
   config.validate(CONFIG.value)
-  with sigterm.listen():
+  with stopping.listen():
     distributed.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
     loop.train(tasks.make(CONFIG.value, WORKDIR.value), CONFIG.value, WORKDIR.value)
 

@@ -138,7 +138,7 @@ class Runner:
     self.full = ""
 
   def run(self):
-    """Returns the exit code: 0; 1 with failed rows or a full disk; 128 + the signal that stopped it."""
+    """Returns the exit code: 0; 1 with failed or stopped rows or a full disk; 128 + the signal that stopped it."""
     caught = []
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     heard = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]  # nohup stays nohup
@@ -158,7 +158,7 @@ class Runner:
         signal.signal(number, handler)
     if caught:
       return 128 + caught[0]
-    return int(bool(self.full) or any(job.state == "failed" for job in self.jobs))
+    return int(bool(self.full) or any(job.state in ("failed", "stopped") for job in self.jobs))
 
   @property
   def stopping(self):
@@ -203,6 +203,8 @@ class Runner:
         self._end(job, "stopped")
       elif code == 0:
         job.start(job.evaluate, "evaluating", self.lock)
+      elif (128 - code if code < 0 else code) in restart.STOPPED:
+        self._end(job, "stopped", "by a Ctrl-C or a closed terminal of its own; the same command goes on")
       elif code == restart.PREEMPTED or code < 0:
         self._again(job, code)
       else:

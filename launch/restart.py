@@ -10,10 +10,12 @@ checkpoint in the work directory by itself; this program only decides whether to
    2  bad input, or a full disk     stop, exit code 2: trying again would not help
    3  loss not finite               stop, exit code 3: look at the message before going on
   75  preempted, state saved        start again; never counts as a failure
+ 129, 130  stopped by the user      stop, with the same exit code: a closed terminal or Ctrl-C
   anything else (crash, killed)     start again, but give up after --max_failures failures in a row without a
                                     newer checkpoint, with the exit code of the last failure
 
-SIGTERM, Ctrl-C and a closed terminal reach training as SIGTERM: it saves and exits, and nothing is started again.
+SIGTERM, Ctrl-C and a closed terminal are passed on to training (under srun as SIGTERM): it saves and exits, and nothing
+is started again. A second Ctrl-C ends it at once.
 """
 
 import argparse
@@ -26,6 +28,7 @@ from attention_zoo import files
 from attention_zoo.errors import UserError
 
 DONE, BAD_INPUT, NON_FINITE, PREEMPTED = 0, 2, 3, 75  # exit codes of attention_zoo.train
+STOPPED = (128 + signal.SIGHUP, 128 + signal.SIGINT)  # by the user: a closed terminal, Ctrl-C
 
 # One process per task. --wait: when one has ended, the others get a minute to end too instead of hanging.
 SRUN = ["srun", "--label", "--wait=60"]
@@ -93,6 +96,8 @@ class Attempts:
       return code, "training refused its input (exit code 2); its message above says what to change"
     if code == NON_FINITE:
       return code, "training stopped because the loss is not finite (exit code 3)"
+    if code in STOPPED:
+      return code, f"training was stopped by the user (exit code {code}); the same command goes on"
     progress = newest is not None and newest > self.best
     if progress:
       self.best, self.failures = newest, 0
@@ -106,15 +111,17 @@ class Attempts:
     return None, f"{why} of {self.max_failures}"
 
 
-def supervise(command, attempts, workdir, *, pause, stop_when_preempted=False):
-  """Runs `command` again and again until `attempts` says stop. Returns the exit code."""
-  child, stopped = None, False
+def supervise(command, attempts, workdir, *, pause, srun=False):
+  """Runs `command` again and again until `attempts` says stop, under srun also when preempted. Returns the exit code."""
+  child, stopped = None, []
 
-  def forward(*_):
-    nonlocal stopped
-    stopped = True
+  def forward(number, _):
+    stopped.append(number)
     if child is not None and child.poll() is None:
-      child.terminate()
+      pass_on()
+
+  def pass_on():
+    child.send_signal(signal.SIGTERM if srun else stopped[-1])  # srun keeps SIGINT for itself
 
   for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(number) != signal.SIG_IGN:  # nohup stays nohup
@@ -123,14 +130,14 @@ def supervise(command, attempts, workdir, *, pause, stop_when_preempted=False):
     # Its own session: Ctrl-C in a terminal then reaches training once, through `forward`, and not twice.
     child = subprocess.Popen(command, start_new_session=True)
     if stopped:  # a signal that came while the child was being started has not reached it
-      child.terminate()
+      pass_on()
     code = child.wait()
     code = 128 - code if code < 0 else code  # killed by a signal: as a shell would report it
     verdict, why = attempts.after(code, newest_checkpoint(workdir))
     print(f"restart: {why}", file=sys.stderr, flush=True)
     if verdict is not None:
       return verdict
-    if stopped or (stop_when_preempted and code == PREEMPTED):
+    if stopped or (srun and code == PREEMPTED):
       return code
     deadline = time.monotonic() + pause
     while time.monotonic() < deadline and not stopped:
@@ -180,7 +187,7 @@ def main(argv=None):
   command = [*prefix, sys.executable, "-m", "attention_zoo.train", *train_args]
   attempts = Attempts(args.max_failures, newest_checkpoint(workdir))
   try:
-    return supervise(command, attempts, workdir, pause=args.pause, stop_when_preempted=args.srun)
+    return supervise(command, attempts, workdir, pause=args.pause, srun=args.srun)
   except FileNotFoundError as error:
     print(f"error: cannot start {command[0]}: {error}", file=sys.stderr)
     return BAD_INPUT

@@ -6,7 +6,7 @@ import time
 from attention_zoo.errors import UserError
 from launch import restart
 from launch.gcloud import GcloudError, Unreachable
-from launch.restart import BAD_INPUT, DONE, NON_FINITE, PREEMPTED
+from launch.restart import BAD_INPUT, DONE, NON_FINITE, PREEMPTED, STOPPED
 from launch.tpu import Lost, run_id
 
 
@@ -16,7 +16,7 @@ def outcome(workers):
   codes = {1 if worker.state == "absent" else worker.code for worker in workers if worker.state != "running"}
   if len(codes) < 2:
     return next(iter(codes), None)
-  for code in (NON_FINITE, PREEMPTED):
+  for code in (NON_FINITE, *STOPPED, PREEMPTED):
     if code in codes:
       return code
   return max(codes - {DONE, BAD_INPUT}, default=1)  # bad input only if all say so

@@ -75,7 +75,7 @@ def initialize(coordinator=None, num_processes=None, process_id=None, *, timeout
   if method == "ompi":
     # Open MPI 5 no longer says what JAX looks for; the coordinator then comes from JAX_COORDINATOR_ADDRESS.
     num_processes, process_id = (int(os.environ[f"OMPI_COMM_WORLD_{name}"]) for name in ("SIZE", "RANK"))
-  jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM away from `sigterm.listen`
+  jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM away from `stopping.listen`
   try:
     with _deadline(
       timeout, f"the other processes ({method or coordinator}) did not come within {timeout} seconds"

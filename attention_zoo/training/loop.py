@@ -13,8 +13,8 @@ A task has
   batch_shapes() -> dict of jax.ShapeDtypeStruct
     of a global training batch
 
-The loop minimises loss_sum / weight of the global batch. Exit codes: 75 (EX_TEMPFAIL) after SIGTERM, with
-everything saved: run the same command again; 3 when too many steps in a row were not finite.
+The loop minimises loss_sum / weight of the global batch. Exit codes: 75 after SIGTERM, 130 after Ctrl-C, 129 after
+a closed terminal, with everything saved: the same command goes on; 3 when too many steps in a row were not finite.
 """
 
 import functools
@@ -27,7 +27,7 @@ import optax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from attention_zoo.training import sharding, sigterm
+from attention_zoo.training import sharding, stopping
 from attention_zoo.training.checkpoints import Checkpoints
 from attention_zoo.training.metrics import Meter, Metrics, summarize
 from attention_zoo.training.optimizer import make_optimizer
@@ -43,13 +43,6 @@ class State(NamedTuple):
   steps: jax.Array
   nonfinite: jax.Array
   nonfinite_in_row: jax.Array
-
-
-class Preempted(SystemExit):
-  """SIGTERM came; the state is saved. Exit code 75."""
-
-  def __init__(self):
-    super().__init__(75)
 
 
 class Diverged(SystemExit):
@@ -86,7 +79,7 @@ def init_state(task, optimizer, seed) -> State:
 def make_train_step(task, optimizer, config, abstract, mesh):
   """jit of (state, batch, stop) -> (state, metrics), its state donated.
 
-  stop: `sharding.flags`, not 0 where that process was told to stop; metrics["stop"]: any was.
+  stop: `sharding.flags` of the exit code that each process was told to end with, or 0; metrics["stop"]: the largest.
   """
   accumulate = config.train.accumulate
   value_and_gradient = jax.value_and_grad(task.loss, has_aux=True)
@@ -181,9 +174,9 @@ def train(task, config, workdir, quiet=False) -> State:
   """Trains until config.train.steps, from the newest checkpoint in workdir if there is one.
 
   Raises UserError for a workdir of another config, a mesh, rule or batch that does not fit, and storage that
-  cannot be written; Preempted (exit code 75) after SIGTERM to any process; Diverged (exit code 3).
+  cannot be written; `stopping.Stopped` after a signal to any process; Diverged (exit code 3).
   """
-  with sigterm.listen() as terminated:
+  with stopping.listen() as told:
     prepare_workdir(workdir, config)
     mesh = sharding.make_mesh(config.mesh)
     for name, shape in task.batch_shapes().items():
@@ -204,14 +197,14 @@ def train(task, config, workdir, quiet=False) -> State:
         if start:
           metrics.say(f"resuming from step {start}")
         with jax.set_mesh(mesh):
-          return _run(task, config, mesh, optimizer, abstract, state, start, checkpoints, metrics, terminated)
+          return _run(task, config, mesh, optimizer, abstract, state, start, checkpoints, metrics, told)
       finally:
         metrics.close()
     finally:
       checkpoints.close()
 
 
-def _run(task, config, mesh, optimizer, abstract, state, start, checkpoints, metrics, terminated):
+def _run(task, config, mesh, optimizer, abstract, state, start, checkpoints, metrics, told):
   train_step = make_train_step(task, optimizer, config, abstract, mesh)
   evaluate = make_evaluate(task, mesh)
   schedule = make_schedule(config.optimizer, config.model.d_model)
@@ -220,11 +213,11 @@ def _run(task, config, mesh, optimizer, abstract, state, start, checkpoints, met
   for shapes in task.train_shapes():
     for name, shape in shapes.items():
       sharding.check_rows(name, shape, mesh, config.train.accumulate)
-  go, halt = (sharding.flags(mesh, value) for value in (0, 1))
+  go = sharding.flags(mesh, 0)
   meter = Meter()
 
   def account(step, fetched):
-    """Takes in the metrics of a finished step; True when training is to stop."""
+    """Takes in the metrics of a finished step; returns the exit code to stop with, or 0."""
     fetched = jax.device_get(fetched)
     bad = int(fetched["first_bad"])
     if bad >= 0:
@@ -247,7 +240,7 @@ def _run(task, config, mesh, optimizer, abstract, state, start, checkpoints, met
       rate = float(schedule(jnp.float32(step - 1 - fetched["nonfinite"])))
       extra = {name: float(fetched[name]) for name in ("gradient_norm", "nonfinite")}
       metrics.write(step, "train", meter.take() | extra | {"learning_rate": rate})
-    return bool(fetched["stop"])
+    return int(fetched["stop"])
 
   def on_dev(step):
     if summary := evaluate(state.params, "dev"):
@@ -255,14 +248,15 @@ def _run(task, config, mesh, optimizer, abstract, state, start, checkpoints, met
 
   if start and start % config.train.eval_every == 0 and not metrics.has(start, "dev"):
     on_dev(start)  # told to stop at this step, the run had saved it, and left this to the next start
-  pending, stop, step = None, False, start
+  pending, stop, step = None, 0, start
   while step < config.train.steps and not stop:
     batch = sharding.put_batch(next(batches), mesh, config.train.accumulate)
+    told_here = sharding.flags(mesh, told.code) if told.code else go
     with jax.transfer_guard("disallow"):
-      state, dispatched = train_step(state, batch, halt if terminated.is_set() else go)
-    terminated.begun = True
+      state, dispatched = train_step(state, batch, told_here)
+    told.begun = True
     # Only now, with the device busy again, does the host wait for the step before.
-    stop = account(*pending) if pending else False
+    stop = account(*pending) if pending else 0
     step += 1
     pending = (step, dispatched)
     last = step == config.train.steps
@@ -276,5 +270,5 @@ def _run(task, config, mesh, optimizer, abstract, state, start, checkpoints, met
   checkpoints.wait()
   if stop and step < config.train.steps:
     metrics.say(f"told to stop: step {step} is saved; the same command resumes from there")
-    raise Preempted()
+    raise stopping.Stopped(stop)
   return state

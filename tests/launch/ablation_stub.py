@@ -1,7 +1,7 @@
 """Stand-ins for attention_zoo.train and attention_zoo.evaluate, quick and obedient.
 
 plan.json in the current directory says what a row does: {row: {"steps", "sleep": a step, "crash": at step, "bad": at
-step, "kill": deaths by SIGKILL in a row, "preempted": no deaths but exit code 75, "kill_evaluation", "deaf": ignores SIGTERM, "full": the disk is full at step, "await":
+step, "kill": deaths by SIGKILL in a row, "preempted": no deaths but exit code 75, "interrupted": nor those but 130, "kill_evaluation", "deaf": ignores SIGTERM, "full": the disk is full at step, "await":
 a file to wait for, "evaluated": the step that evaluation is of}}. Every step is a checkpoint.
 """
 
@@ -36,7 +36,9 @@ while step < plan.get("steps", 3):
   step += 1
   if plan.get("kill", 0) and step == 2 and len(list(work.glob("death*"))) < plan["kill"]:
     (work / f"death{len(list(work.glob('death*')))}").touch()
-    sys.exit(75) if plan.get("preempted") else os.kill(os.getpid(), signal.SIGKILL)
+    if code := 75 if plan.get("preempted") else 130 if plan.get("interrupted") else 0:
+      sys.exit(code)
+    os.kill(os.getpid(), signal.SIGKILL)
   if plan.get("crash") == step:
     raise RuntimeError("the roof is on fire")
   if plan.get("bad") == step:

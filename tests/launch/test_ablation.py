@@ -159,6 +159,13 @@ def test_a_preemption_is_no_failure(place, capsys):
   assert "base: preempted while training; once more" in capsys.readouterr().err
 
 
+def test_a_row_that_the_user_stopped_is_not_started_again(place, capsys):
+  place.plan(base={"kill": 1, "interrupted": True})
+  assert place.run("--rows=base") == 1
+  assert place.history() == ["train base seed_0"] and "base: stopped" in capsys.readouterr().err
+  assert place.run("--rows=base") == 0  # the same command goes on
+
+
 def test_an_evaluation_that_is_always_killed_is_not_said_to_be_training(place, capsys):
   place.plan(base={"kill_evaluation": True})
   assert place.run("--rows=base") == 1

@@ -62,6 +62,8 @@ def attempt(trainer):
     ("1:10.tmp 1:11.tmp 1:12.tmp 0", 1, 3),  # nor is a half-written one
     ("1 75 1 75 1 0", 1, 5),  # and preemption without a new checkpoint does not hide failures
     ("1:10 2", 2, 2),
+    ("1 130 0", 130, 2),  # the user pressed Ctrl-C
+    ("129 0", 129, 1),
   ],
 )
 def test_what_is_tried_again(attempt, plan, code, starts):
@@ -70,6 +72,8 @@ def test_what_is_tried_again(attempt, plan, code, starts):
   assert "Traceback" not in result.stderr and result.stderr.count("restart: ") == starts
   if code == 0:
     assert "training is done" in result.stderr
+  elif code in restart.STOPPED:
+    assert "stopped by the user" in result.stderr
   elif code not in (2, 3):
     assert "giving up" in result.stderr
 
@@ -106,16 +110,17 @@ def save(number, _):
   with open(count, "a") as file:
     file.write("signal ")
   time.sleep(0.5)
-  sys.exit(75)
-signal.signal(signal.SIGTERM, save)  # as attention_zoo.train, which does not listen to others
+  sys.exit({signal.SIGTERM: 75, signal.SIGINT: 130, signal.SIGHUP: 129}[number])
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # as attention_zoo.train does
+  signal.signal(number, save)
 with open(count, "a") as file:
   file.write("start ")
 time.sleep(60)
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_signals_reach_training_once_and_end_the_launcher(trainer, number):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
+def test_signals_reach_training_once_and_end_the_launcher(trainer, number, code):
   cwd = trainer(WAITING)
   command = [sys.executable, "-m", "launch.restart", "--pause=0", "--", "--config=c", "--workdir=run"]
   process = subprocess.Popen(
@@ -130,7 +135,7 @@ def test_signals_reach_training_once_and_end_the_launcher(trainer, number):
   wait_for("training", lambda: starts.exists() and starts.read_text() == "start ", 120)
   os.killpg(process.pid, number)  # as Ctrl-C in a terminal does
   _, err = process.communicate(timeout=120)
-  assert process.returncode == 75 and starts.read_text() == "start signal ", err
+  assert process.returncode == code and starts.read_text() == "start signal ", err
 
 
 @pytest.mark.parametrize(

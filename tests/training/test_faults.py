@@ -66,17 +66,25 @@ def test_killed_and_resumed_is_bit_identical(tmp_path, undisturbed, step):
   ]
 
 
-def test_sigterm_is_exit_code_75(tmp_path, undisturbed):
-  code, digest, error = run(tmp_path, "--kill=7:SIGTERM")
-  assert code == 75 and not digest
+@pytest.mark.parametrize(("name", "expected"), [("SIGTERM", 75), ("SIGINT", 130)])
+def test_a_signal_saves_and_ends_with_its_exit_code(tmp_path, undisturbed, name, expected):
+  code, digest, error = run(tmp_path, f"--kill=7:{name}")
+  assert code == expected and not digest and "Traceback" not in error
   assert "told to stop: step 9 is saved" in error
   assert checkpoints.steps(tmp_path) == [6, 9]
   assert run(tmp_path)[:2] == (0, undisturbed[1])
 
 
-def test_sigterm_before_the_first_step_ends_at_once(tmp_path, undisturbed):
-  code, _, error = run(tmp_path, "--kill=0:SIGTERM")
-  assert code == 75 and "there is nothing new to save" in error
+def test_a_second_ctrl_c_ends_at_once(tmp_path):
+  code, _, error = run(tmp_path, "--kill=7:SIGINT", "--presses=2")
+  assert code == 130 and "stopped at once" in error and "Traceback" not in error
+  assert checkpoints.steps(tmp_path)[-1] in (3, 6)
+
+
+@pytest.mark.parametrize(("name", "expected"), [("SIGTERM", 75), ("SIGINT", 130)])
+def test_a_signal_before_the_first_step_ends_at_once(tmp_path, undisturbed, name, expected):
+  code, _, error = run(tmp_path, f"--kill=0:{name}")
+  assert code == expected and "there is nothing new to save" in error
   assert checkpoints.steps(tmp_path) == []
   assert run(tmp_path)[:2] == (0, undisturbed[1])
 

@@ -1,4 +1,6 @@
 import functools
+import gc
+import os
 import signal
 import subprocess
 import sys
@@ -14,7 +16,6 @@ from attention_zoo.errors import UserError
 from attention_zoo.training import checkpoints, metrics, sharding
 from attention_zoo.training.loop import (
   Diverged,
-  Preempted,
   abstract_state,
   init_state,
   make_evaluate,
@@ -22,6 +23,7 @@ from attention_zoo.training.loop import (
   train,
 )
 from attention_zoo.training.optimizer import make_optimizer
+from attention_zoo.training.stopping import Stopped
 
 
 def run(workdir, task=None, **changes):
@@ -72,18 +74,38 @@ def test_interrupted_and_resumed_is_bit_identical(tmp_path, undisturbed):
   assert same_bits(again.params, undisturbed[9])
 
 
-def test_sigterm_saves_and_exits_75(tmp_path, undisturbed):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
+def test_a_signal_saves_and_ends_with_its_exit_code(tmp_path, undisturbed, number, code):
   config = toy_task.make_config(**{"train.steps": 9})
   task = toy_task.Killer(config)
-  task.kill_at, task.kill_with = 5, signal.SIGTERM
-  with pytest.raises(Preempted) as stopped:
+  task.kill_at, task.kill_with = 5, number
+  before = signal.getsignal(number)
+  with pytest.raises(Stopped) as stopped:
     train(task, config, tmp_path, quiet=True)
-  assert stopped.value.code == 75
+  assert stopped.value.code == code
   (step,) = checkpoints.steps(tmp_path)
   assert step in (6, 7)
   assert same_bits(checkpoints.load_params(tmp_path, "latest"), undisturbed[step])
-  assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+  assert signal.getsignal(number) == before
   assert same_bits(run(tmp_path, **{"train.steps": 9}).params, undisturbed[9])
+
+
+def test_ctrl_c_inside_a_callback_is_not_lost(tmp_path):
+  """JAX has a callback of the garbage collector, and an exception inside of one is printed and forgotten."""
+
+  class Collecting(toy_task.ToyTask):
+    def batch(self, step):
+      if step == 5:
+        press = lambda phase, info: phase == "stop" or os.kill(os.getpid(), signal.SIGINT)
+        gc.callbacks.append(press)
+        gc.collect()
+        gc.callbacks.remove(press)
+      return super().batch(step)
+
+  config = toy_task.make_config(**{"train.steps": 50})
+  with pytest.raises(Stopped) as stopped:
+    train(Collecting(config), config, tmp_path, quiet=True)
+  assert stopped.value.code == 130 and checkpoints.steps(tmp_path)[0] < 10
 
 
 @functools.cache
@@ -137,7 +159,7 @@ def test_a_run_that_was_stopped_has_the_whole_dev_curve(tmp_path):
   config = toy_task.make_config(**{"train.steps": 9, "train.eval_every": 2, "train.checkpoint_every": 2})
   task = toy_task.Killer(config)
   task.kill_at, task.kill_with = 5, signal.SIGTERM
-  with pytest.raises(Preempted):
+  with pytest.raises(Stopped):
     train(task, config, tmp_path, quiet=True)
   task.kill_at = 8  # the last
   train(task, config, tmp_path, quiet=True)

@@ -2,7 +2,8 @@
 [--train.steps=20 ...]
 
 --devices=N: simulated devices. --kill=STEP:SIGNAL: the process sends itself a signal when it fetches that
-batch. --process=0|1 --port=P: one of two processes. --interleaved=1: their devices take turns, as on a torus of TPUs. --limit=BYTES: no file may grow larger. Prints a digest
+batch. --presses=N: that often, with a
+slow batch behind. --process=0|1 --port=P: one of two processes. --interleaved=1: their devices take turns, as on a torus of TPUs. --limit=BYTES: no file may grow larger. Prints a digest
 of the final parameters; exits as the entry points do.
 """
 
@@ -32,7 +33,7 @@ def main():
   workdir = flags.pop("workdir")
   process = flags.pop("process", None)
   port = flags.pop("port", None)
-  kill = flags.pop("kill", None)
+  kill, presses = flags.pop("kill", None), int(flags.pop("presses", "1"))
   devices = flags.pop("devices", "1")
   jax.config.update("jax_num_cpu_devices", int(devices))
   if "limit" in flags:
@@ -48,7 +49,7 @@ def main():
   task = toy_task.Killer(config)
   if kill:
     step, name = kill.split(":")
-    task.kill_at, task.kill_with = int(step), getattr(signal, name)
+    task.kill_at, task.kill_with, task.presses = int(step), getattr(signal, name), presses
   state = cli.guard(lambda: train(task, config, workdir))
   leaves = jax.tree.map(lambda x: x.addressable_data(0), state.params)
   print(f"digest {toy_task.digest(leaves)}")

@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import os
 import pathlib
+import time
 
 import jax
 import jax.numpy as jnp
@@ -146,9 +147,11 @@ def digest(params) -> str:
 class Killer(ToyTask):
   """Sends this process a signal while it fetches the batch of one step; the signal of that time only."""
 
-  kill_at, kill_with = None, None
+  kill_at, kill_with, presses = None, None, 1
 
   def batch(self, step):
     if step == self.kill_at:
-      os.kill(os.getpid(), self.kill_with)
+      for _ in range(self.presses):
+        os.kill(os.getpid(), self.kill_with)
+      time.sleep(10 * (self.presses - 1))
     return super().batch(step)
