@@ -33,7 +33,7 @@ def make_parameters(model):
   params = jax.tree.map(np.array, jax.jit(model.init)(jax.random.key(0), tiny)["params"])
   direction = np.random.default_rng(0).standard_normal(model.config.d_model).astype(np.float32)
   direction /= np.linalg.norm(direction)
-  params["embedding"]["table"][[PAD, EOS, UNK]] = -2 * direction
+  params["embedding"]["table_VD"][[PAD, EOS, UNK]] = -2 * direction
   last = params["decoder"][f"layer_{model.config.num_decoder_layers - 1}"]["feed_forward_norm"]
   last["bias"] = 5 * direction
   # Sharper than random logits are, so that rounding decides no choice.

@@ -83,22 +83,22 @@ def load(model, params):
     to.data.copy_(values if matrix is None else values.reshape(matrix).T)
 
   d = model.table.shape[1]
-  copy(model.table, params["embedding"]["table"])
+  copy(model.table, params["embedding"]["table_VD"])
   for side in ("encoder", "decoder"):
     for i, layer in enumerate(getattr(model, side)):
       values = params[side][f"layer_{i}"]
       for name, module in layer.named_children():
         if isinstance(module, Attention):
-          for part in ("query", "key", "value"):
-            copy(getattr(module, part).weight, values[name][part]["kernel"], (d, -1))
-          copy(module.output.weight, values[name]["output"]["kernel"], (-1, d))
+          for part, leaf in (("query", "kernel_DNK"), ("key", "kernel_DNK"), ("value", "kernel_DNH")):
+            copy(getattr(module, part).weight, values[name][part][leaf], (d, -1))
+          copy(module.output.weight, values[name]["output"]["kernel_NHD"], (-1, d))
         elif isinstance(module, nn.LayerNorm):
           copy(module.weight, values[name]["scale"])
           copy(module.bias, values[name]["bias"])
         elif isinstance(module, nn.Linear):
-          kernel = values["feed_forward"][name]
-          copy(module.weight, kernel["kernel"], kernel["kernel"].shape)
-          copy(module.bias, kernel["bias"])
+          bias, kernel = (values["feed_forward"][name][leaf] for leaf in sorted(values["feed_forward"][name]))
+          copy(module.weight, kernel, kernel.shape)
+          copy(module.bias, bias)
 
 
 def make_step(config, params, batch, *, label_smoothing, learning_rate, b1, b2, eps, bfloat16):

@@ -23,7 +23,7 @@ def hugging_face(config, params, positions, *, pad, bos, eos):
       forced_eos_token_id=None, decoder_start_token_id=bos,
     )
   ).eval().requires_grad_(False)  # fmt: skip
-  table = params["embedding"]["table"]
+  table = params["embedding"]["table_VD"]
   state = {
     "model.shared.weight": table,
     "model.encoder.embed_tokens.weight": table,
@@ -37,13 +37,13 @@ def hugging_face(config, params, positions, *, pad, bos, eos):
       layer, at = params[side][f"layer_{i}"], f"model.{side}.layers.{i}"
       for ours, theirs in (("self_attention", "self_attn"), ("cross_attention", "encoder_attn")):
         if ours in layer:
-          for name, part in (("query", "q_proj"), ("key", "k_proj"), ("value", "v_proj")):
-            state[f"{at}.{theirs}.{part}.weight"] = layer[ours][name]["kernel"].reshape(c.d_model, -1).T
-          state[f"{at}.{theirs}.out_proj.weight"] = layer[ours]["output"]["kernel"].reshape(-1, c.d_model).T
+          for name, leaf in (("query", "kernel_DNK"), ("key", "kernel_DNK"), ("value", "kernel_DNH")):
+            state[f"{at}.{theirs}.{name[0]}_proj.weight"] = layer[ours][name][leaf].reshape(c.d_model, -1).T
+          state[f"{at}.{theirs}.out_proj.weight"] = layer[ours]["output"]["kernel_NHD"].reshape(-1, c.d_model).T
           _norm(state, f"{at}.{theirs}_layer_norm", layer[f"{ours}_norm"])
-      for ours, theirs in (("wi", "fc1"), ("wo", "fc2")):
-        state[f"{at}.{theirs}.weight"] = layer["feed_forward"][ours]["kernel"].T
-        state[f"{at}.{theirs}.bias"] = layer["feed_forward"][ours]["bias"]
+      for ours, theirs, letters in (("wi", "fc1", "DF"), ("wo", "fc2", "FD")):
+        state[f"{at}.{theirs}.weight"] = layer["feed_forward"][ours][f"kernel_{letters}"].T
+        state[f"{at}.{theirs}.bias"] = layer["feed_forward"][ours][f"bias_{letters[1]}"]
       _norm(state, f"{at}.final_layer_norm", layer["feed_forward_norm"])
   places = model.state_dict(keep_vars=True)
   for name in places.keys() & state.keys():

@@ -34,6 +34,7 @@ MORE_LETTERS = {
   "M": "positions of all sentences in one row",
   "P": "candidates of a beam search step",
   "Q": "places in an expert's queue",
+  "U": "width of several things side by side",
 }
 LETTERS = HOUSE_LETTERS | MORE_LETTERS
 

@@ -23,9 +23,10 @@ def glorot(num_inputs):
 
 
 class Linear(nn.Module):
-  """`einsum(subscripts, x, kernel)`, plus a bias over the last dimension if asked for.
+  """`einsum(subscripts, x, kernel)`, plus a bias over the dimensions that the kernel brings if asked for.
 
-  Parameters are float32; operands of the product are rounded to matmul_dtype, sums are float32.
+  The parameters bear the letters of the einsum: "BTD,DNK->BTNK" has kernel_DNK and bias_NK. They are float32; operands of
+  the product are rounded to matmul_dtype, sums are float32.
   """
 
   subscripts: str
@@ -36,9 +37,11 @@ class Linear(nn.Module):
 
   @nn.compact
   def __call__(self, x):
-    kernel = self.param("kernel", glorot(self.num_inputs), self.shape)
+    letters = self.subscripts.replace("->", ",").split(",")[1]
+    kernel = self.param(f"kernel_{letters}", glorot(self.num_inputs), self.shape)
     y = einsum(self.subscripts, x, kernel, None, self.matmul_dtype)
     if self.use_bias:
-      bias = self.param("bias", nn.initializers.zeros, self.shape[-1:])
-      y = y + bias.astype(y.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
+      n = self.num_inputs
+      bias = self.param(f"bias_{letters[n:]}", nn.initializers.zeros, self.shape[n:])
+      y = y + jnp.expand_dims(bias.astype(y.dtype), range(y.ndim - bias.ndim))
     return y

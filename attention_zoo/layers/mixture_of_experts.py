@@ -31,13 +31,13 @@ class MixtureOfExperts(nn.Module):
   def __call__(self, x_BTD, segments_BT=None, *, train=False):
     """segments_BT: 0 is padding, which goes to no expert. Returns BTD; a token no expert had room for gets zeros."""
     D, E, F = x_BTD.shape[-1], self.num_experts, self.d_ff
-    gate_DE = self.param("gate", nn.initializers.zeros, (D, E))
-    noise_DE = self.param("noise", nn.initializers.zeros, (D, E))
+    gate_DE = self.param("gate_DE", nn.initializers.zeros, (D, E))
+    noise_DE = self.param("noise_DE", nn.initializers.zeros, (D, E))
     # Each expert is drawn as a feed-forward network of its own.
     glorot = nn.initializers.glorot_uniform(batch_axis=0)
     dtype = self.matmul_dtype or x_BTD.dtype
-    in_EDF = self.param("experts_in", glorot, (E, D, F)).astype(dtype)
-    out_EFD = self.param("experts_out", glorot, (E, F, D)).astype(dtype)
+    in_EDF = self.param("experts_in_EDF", glorot, (E, D, F)).astype(dtype)
+    out_EFD = self.param("experts_out_EFD", glorot, (E, F, D)).astype(dtype)
     gates_BTE, load_BTE = ops.noisy_top_k_gates(
       x_BTD.astype(jnp.float32), gate_DE, noise_DE, k=self.k,
       rng=self.make_rng("dropout") if train else None,

@@ -1,4 +1,7 @@
-"""Positional encodings, and how they meet the embeddings (Vaswani et al. 2017, section 3.5, and what came before)."""
+"""Positional encodings, and how they meet the embeddings (Vaswani et al. 2017, section 3.5, and what came before).
+
+Letters beside the house's: U width of an embedding and its encoding side by side.
+"""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -36,10 +39,10 @@ class Positions(nn.Module):
   def setup(self):
     if self.kind == "learned":
       init = nn.initializers.normal(self.d_model**-0.5)
-      self.table = self.param("table", init, (self.max_length, self.d_model))
+      self.table_TD = self.param("table_TD", init, (self.max_length, self.d_model))
     if self.mode == "concatenate" and self.kind != "none":
       width = self.d_model + (1 if self.kind == "scalar" else self.d_model)
-      self.joined = Linear("BTE,ED->BTD", (width, self.d_model), matmul_dtype=self.matmul_dtype)
+      self.joined = Linear("BTU,UD->BTD", (width, self.d_model), matmul_dtype=self.matmul_dtype)
 
   def encoding(self, positions, length):
     """float32 [..., d_model], or [..., 1] of the scalar kind. length: static bound of the positions."""
@@ -49,7 +52,7 @@ class Positions(nn.Module):
           f"learned positions end at model.max_length = {self.max_length}, but the sequence may be {length} long: "
           "raise model.max_length before training, or shorten the input"
         )
-      return jnp.take(self.table, positions, axis=0, mode="clip")
+      return jnp.take(self.table_TD, positions, axis=0, mode="clip")
     if self.kind == "sinusoidal":
       return sinusoidal(positions, self.d_model)
     return positions[..., None].astype(jnp.float32)

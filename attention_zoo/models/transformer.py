@@ -147,15 +147,15 @@ class Embedding(nn.Module):
 
   def setup(self):
     c = self.config
-    self.table = self.param("table", nn.initializers.normal(c.d_model**-0.5), (c.vocab_size, c.d_model))
+    self.table_VD = self.param("table_VD", nn.initializers.normal(c.d_model**-0.5), (c.vocab_size, c.d_model))
 
   def __call__(self, tokens):
     # Rows first, then the cast: only the rows of the batch are converted.
-    rows = jnp.take(self.table, tokens, axis=0, mode="clip")
+    rows = jnp.take(self.table_VD, tokens, axis=0, mode="clip")
     return (rows * self.config.d_model**0.5).astype(self.config.dtype)
 
   def logits(self, x_BTD):
-    return einsum("BTD,VD->BTV", x_BTD, self.table, jnp.float32, self.config.matmul_dtype)
+    return einsum("BTD,VD->BTV", x_BTD, self.table_VD, jnp.float32, self.config.matmul_dtype)
 
 
 class Layer(nn.Module):
@@ -319,7 +319,7 @@ class Transformer(nn.Module):
     cross = {
       "kv": [layer.cross_attention.keys_values(memory_BSD) for layer in self.decoder.layers],
       "mask": masks.padding(segments_BS > 0),
-      "table_VD": self.embedding.table.astype(c.matmul_dtype),
+      "table_VD": self.embedding.table_VD.astype(c.matmul_dtype),
     }
     empty = lambda depth: jnp.zeros((B, c.num_heads, max_length * num_beams, depth), c.dtype)
     cache = {
@@ -342,10 +342,9 @@ class Transformer(nn.Module):
 
 def rounded(params, config: Config):
   """The parameters with kernels rounded to matmul_dtype, as every product takes them: once rather than at each step."""
-  kernels = ("kernel", "experts_in", "experts_out")
 
   def round_kernel(path, leaf):
-    return leaf.astype(config.matmul_dtype) if path[-1].key in kernels else leaf
+    return leaf.astype(config.matmul_dtype) if path[-1].key.startswith(("kernel_", "experts_")) else leaf
 
   return jax.tree_util.tree_map_with_path(round_kernel, params)
 

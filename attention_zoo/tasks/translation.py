@@ -174,7 +174,7 @@ class Translation:
 
   def loss(self, params, batch, rng):
     """(sum of the smoothed loss over target tokens, sums to report); rng None means no dropout."""
-    params = {**params, "embedding": {"table": sharding.gather_rows(params["embedding"]["table"])}}
+    params = {**params, "embedding": {"table_VD": sharding.gather_rows(params["embedding"]["table_VD"])}}
     with nn.intercept_methods(sharding.keep_rows(batch["targets"].shape[0])):
       hidden_BTD, sown = self.model.apply(
         {"params": params},
@@ -187,7 +187,7 @@ class Translation:
     weights_BT = (batch["target_segments"] > 0).astype(jnp.float32)
     loss, nll, correct = linear_cross_entropy(
       hidden_BTD.astype(self.model_config.matmul_dtype),
-      params["embedding"]["table"],
+      params["embedding"]["table_VD"],
       batch["targets"],
       weights_BT,
       self.config.train.label_smoothing,

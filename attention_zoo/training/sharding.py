@@ -2,9 +2,10 @@
 
 The mesh has four axes. `replica` joins slices (or other groups with a slow network between them), `data`
 splits the batch, `fsdp` splits the batch and the parameters (ZeRO, Rajbhandari et al. 2020), `tensor` splits
-single matrix products (Megatron-LM, Shoeybi et al. 2019). Every parameter's place follows from the first rule
-of the chosen set whose pattern is found in its path; nothing is guessed, and what does not fit is an error
-that names the leaf.
+single matrix products (Megatron-LM, Shoeybi et al. 2019).
+
+Every parameter is named with its dimensions (`kernel_DNK`, `table_VD`), and a rule set says over which mesh axis a letter is
+split. A new model needs no new rule. Nothing is guessed: what does not fit is an error that names the leaf.
 """
 
 import functools
@@ -22,41 +23,26 @@ from attention_zoo.errors import UserError
 AXES = ("replica", "data", "fsdp", "tensor")
 BATCH_AXES = ("replica", "data", "fsdp")
 
-# Ordered (pattern, place) lists; the first pattern found in the '/'-joined path wins. The leaves' dimensions: table [V, D];
-# query, key, value [D, N, K]; output [N, H, D]; wi [D, F] and [F]; wo [F, D] and [D]; experts_in [E, D, F] and _out
-# [E, F, D]. Those of one place share a rule, so that no rule is idle where a model has experts instead of wi and wo.
-_SMALL = r"_norm/(scale|bias)$|wo/bias$|_positions/(table|joined/kernel)$|_attention/\w+$|feed_forward/(gate|noise)$"
-_INTO = r"attention/(query|key|value)/kernel$|wi/kernel$"  # the first product of a sub-layer
-_EXPERTS = r"experts_(in|out)$"
+# Letter -> mesh axis. Megatron-LM: `tensor` splits the columns of a sub-layer's first product and the rows of its second
+# (heads N, d_ff F), the vocabulary V, and experts E. `fsdp` splits d_model D, which nearly every matrix has.
+_TENSOR = dict.fromkeys("NFVE", "tensor")
 RULES = {
-  "data_parallel": [(r"", P())],
-  "fsdp": [
-    (rf"{_SMALL}|wi/bias$", P()),
-    (rf"{_INTO}|{_EXPERTS}", P("fsdp")),
-    (r"embedding/table$|wo/kernel$", P(None, "fsdp")),
-    (r"attention/output/kernel$", P(None, None, "fsdp")),
-  ],
-  "tensor_parallel": [
-    (_SMALL, P()),
-    (_INTO, P(None, "tensor")),
-    (rf"embedding/table$|attention/output/kernel$|wi/bias$|wo/kernel$|{_EXPERTS}", P("tensor")),
-  ],
-  "fsdp+tensor_parallel": [
-    (rf"{_SMALL}|wi/bias$", P()),
-    (_INTO, P("fsdp", "tensor")),
-    (rf"embedding/table$|wo/kernel$|{_EXPERTS}", P("tensor", "fsdp")),
-    (r"attention/output/kernel$", P("tensor", None, "fsdp")),
-  ],
+  "data_parallel": {},
+  "fsdp": {"D": "fsdp"},
+  "tensor_parallel": _TENSOR,
+  "fsdp+tensor_parallel": {"D": "fsdp"} | _TENSOR,
 }
+# Paths of leaves that no rule set splits: positions are small and looked up at every layer or step, and every device chooses the
+# experts of all its tokens. An attention's own parameters stand beside its kernels, and are small.
+REPLICATED = r"positions/|(gate|noise)_DE$|_attention/\w+$"
 
 
-def rules_of(config_mesh) -> list:
+def rules_of(config_mesh) -> dict[str, str]:
   """The rule set that config.mesh.rules names; UserError where there is none, or it leaves an axis idle."""
   if config_mesh.rules not in RULES:
     raise UserError(f"config.mesh.rules = {config_mesh.rules!r} is not one of {', '.join(RULES)}")
   rules = RULES[config_mesh.rules]
-  used = {axis for _, spec in rules for axis in _axes(spec)}
-  if config_mesh.tensor > 1 and "tensor" not in used:
+  if config_mesh.tensor > 1 and "tensor" not in rules.values():
     raise UserError(
       f"config.mesh.tensor = {config_mesh.tensor}, but the rules {config_mesh.rules!r} split nothing over "
       "it: set config.mesh.tensor=1 or choose tensor_parallel"
@@ -92,13 +78,6 @@ def make_mesh(config_mesh, devices=None) -> Mesh:
   return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def _axes(spec) -> list[str]:
-  """The mesh axes that a PartitionSpec names."""
-  return [
-    axis for entry in spec if entry is not None for axis in (entry if isinstance(entry, tuple) else (entry,))
-  ]
-
-
 def path_name(path) -> str:
   """'encoder/layer_0/...' for a key path of jax.tree_util."""
   return jax.tree_util.keystr(path, simple=True, separator="/")
@@ -107,37 +86,56 @@ def path_name(path) -> str:
 def shardings(rules, tree, mesh: Mesh):
   """The NamedSharding of each parameter.
 
-  rules: ordered (pattern, PartitionSpec) list. tree: parameters, or anything with their paths and `.shape`.
-  Raises UserError for a leaf that no rule matches, a rule that is the first match of no leaf, a PartitionSpec
-  longer than the leaf's rank, and a dimension that its mesh axes do not divide.
+  rules: letter -> mesh axis. tree: parameters, or anything with their paths and `.shape`. A leaf's name ends in its
+  dimensions; a digit is a dimension of that size. Each axis splits the first dimension of a leaf whose letter it stands for.
+  `fsdp` leaves vectors whole: to gather one costs more than it saves. A vector without letters (the scale of a
+  normalisation) lies everywhere.
+  Raises UserError for a leaf of more dimensions that does not name them, or names others than it has; for a dimension that its
+  mesh axis does not divide; and for an axis of the mesh that splits no leaf.
   """
-  unused = {pattern for pattern, _ in rules}
+  idle = {axis for axis in rules.values() if mesh.shape[axis] > 1}
 
   def place(path, leaf):
     name = path_name(path)
-    pattern, spec = next(
-      ((pattern, spec) for pattern, spec in rules if re.search(pattern, name)), (None, None)
-    )
-    if pattern is None:
-      raise UserError(f"no sharding rule matches the parameter {name} {leaf.shape}")
-    unused.discard(pattern)
-    if len(spec) > len(leaf.shape):
-      raise UserError(
-        f"sharding rule {pattern!r} -> {spec} has more dimensions than the parameter {name} {leaf.shape}"
-      )
-    for dimension, (size, entry) in enumerate(zip(leaf.shape, spec, strict=False)):
-      parts = math.prod(mesh.shape[axis] for axis in _axes((entry,)))
-      if size % parts:
+    spec = [None] * len(leaf.shape)
+    letters = "" if re.search(REPLICATED, name) else _letters(name, leaf.shape)
+    for dimension, letter in enumerate(letters):
+      axis = rules.get(letter)
+      if axis is None or axis in spec or (axis == "fsdp" and len(letters) == 1):
+        continue
+      if leaf.shape[dimension] % mesh.shape[axis]:
         raise UserError(
-          f"dimension {dimension} of the parameter {name} {leaf.shape} is not divisible by the {parts} "
-          f"devices of the mesh axis {entry!r} (sharding rule {pattern!r} -> {spec})"
+          f"dimension {letter} of the parameter {name} {leaf.shape} is not divisible by the {mesh.shape[axis]} devices of "
+          f"the mesh axis {axis}: choose another size, another config.mesh.{axis}, or other config.mesh.rules"
         )
-    return NamedSharding(mesh, spec)
+      spec[dimension] = axis
+    idle.difference_update(spec)
+    while spec and spec[-1] is None:
+      spec.pop()
+    return NamedSharding(mesh, P(*spec))
 
   placed = jax.tree_util.tree_map_with_path(place, tree)
-  if unused:
-    raise UserError(f"sharding rule {sorted(unused)[0]!r} matches no parameter")
+  if idle:
+    axis = sorted(idle)[0]
+    raise UserError(
+      f"config.mesh.{axis} = {mesh.shape[axis]} splits no parameter of this model: set config.mesh.{axis}=1 or choose other "
+      "config.mesh.rules"
+    )
   return placed
+
+
+def _letters(name, shape) -> str:
+  """The dimensions at the end of a leaf's name: "wi/kernel_DF" -> "DF"; "" for a vector that does not name its own."""
+  match = re.search(r"_([A-Z0-9]*[A-Z][A-Z0-9]*)$", name)
+  if not match and len(shape) < 2:
+    return ""
+  letters = match[1] if match else ""
+  if len(letters) != len(shape) or any(c.isdigit() and int(c) != n for c, n in zip(letters, shape, strict=True)):
+    raise UserError(
+      f"the name of the parameter {name} {shape} must end in its dimensions, one letter (or digit: the size) each, as "
+      "kernel_DF does"
+    )
+  return letters
 
 
 def optimizer_shardings(params, param_shardings, opt_state, mesh: Mesh):

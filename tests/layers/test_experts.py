@@ -15,13 +15,13 @@ def setup(**options):
   x_BTD = jnp.asarray(np.random.default_rng(0).normal(size=(B, T, D)), jnp.float32)
   params = module.init(jax.random.key(0), x_BTD)["params"]
   gate = np.random.default_rng(1).normal(size=(D, E))
-  return module, params | {"gate": jnp.asarray(gate, jnp.float32)}, x_BTD
+  return module, params | {"gate_DE": jnp.asarray(gate, jnp.float32)}, x_BTD
 
 
 def test_each_token_gets_its_two_best_experts():
   module, params, x_BTD = setup(k=2, capacity_factor=E / 2)
   y_BTD = module.apply({"params": params}, x_BTD)
-  x, gate, into, out = (np.asarray(a, np.float64) for a in (x_BTD, params["gate"], params["experts_in"], params["experts_out"]))
+  x, gate, into, out = (np.asarray(a, np.float64) for a in (x_BTD, params["gate_DE"], params["experts_in_EDF"], params["experts_out_EFD"]))
   for b, t in np.ndindex(B, T):
     scores = x[b, t] @ gate
     best = np.argsort(scores)[-2:]
@@ -50,14 +50,14 @@ def test_the_balancing_loss_makes_every_expert_used():
   """All tokens start at one expert; after some steps down the loss each has its share."""
   module, params, _ = setup(k=1)
   x_BTD = jnp.asarray(np.random.default_rng(2).normal(size=(8, 16, D)), jnp.float32).at[..., 0].set(1.0)
-  params = params | {"gate": jnp.zeros((D, E)).at[0, 0].set(2.0)}
+  params = params | {"gate_DE": jnp.zeros((D, E)).at[0, 0].set(2.0)}
 
   def loss(params, rng):
     _, sown = module.apply({"params": params}, x_BTD, train=True, rngs={"dropout": rng}, mutable=["losses"])
     return sum(jax.tree.leaves(sown))
 
   def shares(params):
-    scores = np.asarray(x_BTD).reshape(-1, D) @ np.asarray(params["gate"])
+    scores = np.asarray(x_BTD).reshape(-1, D) @ np.asarray(params["gate_DE"])
     return np.bincount(scores.argmax(-1), minlength=E) / len(scores)
 
   optimizer = optax.adam(0.05)
@@ -75,6 +75,6 @@ def test_it_is_a_feed_forward_network_of_its_own_for_each_expert():
   module = MixtureOfExperts(64, num_experts=E)
   params = module.init(jax.random.key(0), jnp.zeros((1, 2, 32)))["params"]
   bound = np.sqrt(6 / (32 + 64))
-  for name in ("experts_in", "experts_out"):
+  for name in ("experts_in_EDF", "experts_out_EFD"):
     assert 0.97 * bound < np.abs(params[name]).max() <= bound * (1 + 1e-6)
-  assert not params["gate"].any() and not params["noise"].any()
+  assert not params["gate_DE"].any() and not params["noise_DE"].any()

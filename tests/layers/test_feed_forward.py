@@ -12,7 +12,7 @@ B, T, D, F = 2, 5, 4, 7
 def setup():
   rng = np.random.default_rng(0)
   draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
-  params = {"wi": {"kernel": draw(D, F), "bias": draw(F)}, "wo": {"kernel": draw(F, D), "bias": draw(D)}}
+  params = {"wi": {"kernel_DF": draw(D, F), "bias_F": draw(F)}, "wo": {"kernel_FD": draw(F, D), "bias_D": draw(D)}}
   return params, draw(B, T, D)
 
 
@@ -25,8 +25,8 @@ def test_equation_2():
   wi, wo = (jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params[name]) for name in ("wi", "wo"))
   for b in range(B):
     for t in range(T):
-      hidden = np.maximum(0, np.asarray(x, np.float64)[b, t] @ wi["kernel"] + wi["bias"])
-      np.testing.assert_allclose(run(params, x)[b, t], hidden @ wo["kernel"] + wo["bias"], rtol=1e-5, atol=1e-5)
+      hidden = np.maximum(0, np.asarray(x, np.float64)[b, t] @ wi["kernel_DF"] + wi["bias_F"])
+      np.testing.assert_allclose(run(params, x)[b, t], hidden @ wo["kernel_FD"] + wo["bias_D"], rtol=1e-5, atol=1e-5)
 
 
 def test_positions_are_treated_alike_and_alone():

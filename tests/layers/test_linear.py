@@ -15,15 +15,15 @@ def draw(*shape):
 
 
 def test_values_and_bias():
-  x, kernel, bias = draw(B, T, D), draw(D, N, K), draw(K)
-  out = Linear("BTD,DNK->BTNK", (D, N, K)).apply({"params": {"kernel": kernel}}, x)
+  x, kernel, bias = draw(B, T, D), draw(D, N, K), draw(N, K)
+  out = Linear("BTD,DNK->BTNK", (D, N, K)).apply({"params": {"kernel_DNK": kernel}}, x)
   wanted = np.einsum("btd,dnk->btnk", x, kernel)
   np.testing.assert_allclose(out, wanted, rtol=1e-5, atol=1e-5)
   with_bias = Linear("BTD,DNK->BTNK", (D, N, K), use_bias=True)
-  out = with_bias.apply({"params": {"kernel": kernel, "bias": bias}}, x)
+  out = with_bias.apply({"params": {"kernel_DNK": kernel, "bias_NK": bias}}, x)
   np.testing.assert_allclose(out, wanted + np.asarray(bias), rtol=1e-5, atol=1e-5)
   first = jax.eval_shape(with_bias.init, jax.random.key(0), x)["params"]
-  assert first["kernel"].shape == (D, N, K) and first["bias"].shape == (K,)
+  assert {name: leaf.shape for name, leaf in first.items()} == {"kernel_DNK": (D, N, K), "bias_NK": (N, K)}
 
 
 @pytest.mark.parametrize(("dtype", "matmul_dtype"), [("bfloat16", None), ("float32", "bfloat16"), ("bfloat16", "float32")])
@@ -33,7 +33,7 @@ def test_only_operands_are_rounded(dtype, matmul_dtype):
   x = jnp.full((1, 1, length), 1 + 2**-9, dtype)
   kernel = jnp.full((length, 1), 1 + 2**-9, jnp.float32)
   linear = Linear("BTD,DF->BTF", (length, 1), matmul_dtype=matmul_dtype)
-  run = lambda kernel: linear.apply({"params": {"kernel": kernel}}, x)
+  run = lambda kernel: linear.apply({"params": {"kernel_DF": kernel}}, x)
   out, vjp = jax.vjp(run, kernel)
   (gradient,) = vjp(jnp.ones_like(out))
   assert out.dtype == dtype and gradient.dtype == jnp.float32

@@ -14,9 +14,14 @@ B, T, S, D, N, K, H = 2, 4, 5, 6, 3, 2, 7
 def setup():
   rng = np.random.default_rng(0)
   draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
-  kernels = {"query": draw(D, N, K), "key": draw(D, N, K), "value": draw(D, N, H), "output": draw(N, H, D)}
+  params = {
+    "query": {"kernel_DNK": draw(D, N, K)},
+    "key": {"kernel_DNK": draw(D, N, K)},
+    "value": {"kernel_DNH": draw(D, N, H)},
+    "output": {"kernel_NHD": draw(N, H, D)},
+  }
   mask = jnp.asarray(rng.random((B, 1, T, S)) < 0.6).at[0, 0, 1].set(False)  # one query sees nothing
-  return {name: {"kernel": kernel} for name, kernel in kernels.items()}, draw(B, T, D), draw(B, S, D), mask
+  return params, draw(B, T, D), draw(B, S, D), mask
 
 
 def close(actual, wanted):
@@ -29,8 +34,8 @@ def test_heads_are_separate_and_added():
   together = MultiHeadAttention(N, K, H, D).apply({"params": params}, x, memory, mask=mask)
   total = 0
   for n in range(N):
-    one = {name: {"kernel": params[name]["kernel"][:, n : n + 1]} for name in ("query", "key", "value")}
-    one["output"] = {"kernel": params["output"]["kernel"][n : n + 1]}
+    one = jax.tree.map(lambda kernel: kernel[:, n : n + 1], params)
+    one["output"] = jax.tree.map(lambda kernel: kernel[n : n + 1], params["output"])
     total += MultiHeadAttention(1, K, H, D).apply({"params": one}, x, memory, mask=mask)
   close(together, total)
   assert together.shape == (B, T, D) and not np.asarray(together)[0, 1].any()
@@ -46,7 +51,7 @@ def test_weights_made_the_output():
   close(out, plain)
   close(weights_BNTS.sum(-1), np.broadcast_to(mask.any(-1), (B, N, T)))
   assert ((np.asarray(weights_BNTS) > 0) == np.asarray(mask)).all()
-  value, output = params["value"]["kernel"], params["output"]["kernel"]
+  value, output = params["value"]["kernel_DNH"], params["output"]["kernel_NHD"]
   close(out, np.einsum("bnts,bsd,dnh,nhe->bte", weights_BNTS, memory, value, output))
 
 
@@ -77,7 +82,7 @@ def test_any_attention_function_fits():
   attention = Variant(average, parameters={"by": Parameter((), 0)})
   module = MultiHeadAttention(N, K, H, D, attention=attention)
   out = module.apply({"params": params | {"by": jnp.float32(1)}}, x, memory)
-  one = np.einsum("bd,dnh,nhe->be", np.mean(memory, 1), params["value"]["kernel"], params["output"]["kernel"])
+  one = np.einsum("bd,dnh,nhe->be", np.mean(memory, 1), params["value"]["kernel_DNH"], params["output"]["kernel_NHD"])
   close(out, np.broadcast_to(one[:, None], out.shape))
 
 

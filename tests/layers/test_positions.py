@@ -57,7 +57,7 @@ def test_learned_positions_are_rows_of_a_table():
   module, x = Positions("learned", "add", 6, D), jnp.ones((2, 3, D))
   positions = jnp.array([[0, 1, 5], [5, 3, 3]])
   params = module.init(jax.random.key(0), x, positions, 6)
-  table = params["params"]["table"]
+  table = params["params"]["table_TD"]
   assert table.shape == (6, D)
   np.testing.assert_array_equal(module.apply(params, x, positions, 6), 1 + np.asarray(table)[positions])
   with pytest.raises(ValueError, match=r"max_length = 6, but the sequence may be 7 long"):
@@ -76,7 +76,7 @@ def test_concatenated_positions_are_mapped_back(kind, width):
   module = Positions(kind, "concatenate", 6, D)
   x, positions = jnp.asarray(np.random.default_rng(0).normal(size=(1, 3, D)), jnp.float32), jnp.array([[0, 1, 5]])
   params = module.init(jax.random.key(0), x, positions, 6)
-  kernel = params["params"]["joined"]["kernel"]
+  kernel = params["params"]["joined"]["kernel_UD"]
   assert kernel.shape == (D + width, D)
   encoding = module.apply(params, positions, 6, method="encoding")
   wanted = np.concatenate([x, encoding], -1) @ np.asarray(kernel)

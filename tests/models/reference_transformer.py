@@ -31,23 +31,23 @@ def layer_norm(x, p):
 
 def attention(x, memory, p, *, causal, drop_weights):
   """MultiHead(x, memory, memory) = Concat(head_1 .. head_h) W^O."""
-  num_heads, d_k = p["query"]["kernel"].shape[1:]
+  num_heads, d_k = p["query"]["kernel_DNK"].shape[1:]
   mix = np.zeros((num_heads, len(x), len(memory)))
   for h in range(num_heads):
-    q, k = x @ p["query"]["kernel"][:, h], memory @ p["key"]["kernel"][:, h]
+    q, k = x @ p["query"]["kernel_DNK"][:, h], memory @ p["key"]["kernel_DNK"][:, h]
     for t in range(len(x)):
       seen = t + 1 if causal else len(memory)
       logits = np.array([q[t] @ k[s] / np.sqrt(d_k) for s in range(seen)])
       exp = np.exp(logits - logits.max())
       mix[h, t, :seen] = exp / exp.sum()
   mix = drop_weights(mix)
-  heads = [mix[h] @ (memory @ p["value"]["kernel"][:, h]) for h in range(num_heads)]
-  w_o = p["output"]["kernel"]
+  heads = [mix[h] @ (memory @ p["value"]["kernel_DNH"][:, h]) for h in range(num_heads)]
+  w_o = p["output"]["kernel_NHD"]
   return np.concatenate(heads, -1) @ w_o.reshape(-1, w_o.shape[-1])
 
 
 def feed_forward(x, p):
-  return np.maximum(0, x @ p["wi"]["kernel"] + p["wi"]["bias"]) @ p["wo"]["kernel"] + p["wo"]["bias"]
+  return np.maximum(0, x @ p["wi"]["kernel_DF"] + p["wi"]["bias_F"]) @ p["wo"]["kernel_FD"] + p["wo"]["bias_D"]
 
 
 def stack(x, layers, memory, drop, drop_weights):
@@ -73,12 +73,12 @@ def transformer(params, source, inputs, *, drop=identity, drop_weights=identity)
   drop, drop_weights: what happens to sub-layer outputs and embeddings [length, d_model], and to attention weights
   [heads, queries, keys], called in the order of computation.
   """
-  table = params["embedding"]["table"]
+  table = params["embedding"]["table_VD"]
 
   def embed(ids, side):
     d_model = table.shape[1]
     learned = params.get(f"{side}_positions")
-    encoding = positions(len(ids), d_model) if learned is None else learned["table"][: len(ids)]
+    encoding = positions(len(ids), d_model) if learned is None else learned["table_TD"][: len(ids)]
     return drop(np.sqrt(d_model) * table[np.array(ids)] + encoding)
 
   memory = stack(embed(source, "source"), params["encoder"], None, drop, drop_weights)

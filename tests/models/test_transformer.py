@@ -221,7 +221,7 @@ def test_weights_that_are_sown_made_the_output(case):
     (weights_BNTS,) = sown["weights"]
     np.testing.assert_array_equal(np.asarray(weights_BNTS) > 0, np.broadcast_to(allowed_BTS[:, None], weights_BNTS.shape))
     assert_close(weights_BNTS.sum(-1), np.broadcast_to(allowed_BTS.any(-1)[:, None], weights_BNTS.shape[:3]), 1e-6)
-    value, output = params["value"]["kernel"], params["output"]["kernel"]
+    value, output = params["value"]["kernel_DNH"], params["output"]["kernel_NHD"]
     assert_close(out, np.einsum("BNTS,BSD,DNH,NHE->BTE", weights_BNTS, memory, value, output), 1e-5)
 
 
@@ -258,11 +258,11 @@ def test_embeddings_are_scaled_by_the_root_of_d_model(case):
   tokens, zeros = jnp.arange(11)[None], jnp.zeros((1, 11), jnp.int32)
   out, _ = case.model.apply({"params": case.params}, tokens, zeros, "target", 11, method="embed")
   if case.config.positions == "learned":
-    first = case.params["target_positions"]["table"][0]
+    first = case.params["target_positions"]["table_TD"][0]
   else:
     first = np.tile([0.0, 1.0], 4)  # the sine and the cosine of 0
   assert out.dtype == case.config.dtype
-  wanted = np.asarray(case.params["embedding"]["table"]) * np.sqrt(8) + np.asarray(first)[None]
+  wanted = np.asarray(case.params["embedding"]["table_VD"]) * np.sqrt(8) + np.asarray(first)[None]
   assert_close(out[0], wanted, 1e-6 if out.dtype == jnp.float32 else 2e-2)
 
 
@@ -277,7 +277,8 @@ def test_first_values():
   checked = []
   for path, leaf in jax.tree_util.tree_leaves_with_path(params):
     name = jax.tree_util.keystr(path, simple=True, separator="/")
-    owner, kind = name.split("/")[-2:]
+    owner, leaf_name = name.split("/")[-2:]
+    kind = leaf_name.partition("_")[0]
     checked.append(kind)
     if kind == "table":
       assert abs(leaf.std() * 32**0.5 - 1) < 0.03 and abs(leaf.mean()) < 0.01, name

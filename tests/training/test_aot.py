@@ -153,7 +153,7 @@ def test_the_command_says_what_does_not_fit():
     cwd=ROOT, capture_output=True, text=True, env=os.environ | {"COLUMNS": "200", "XLA_FLAGS": ""},
   )  # fmt: skip
   assert done.returncode == 1, done.stderr
-  assert "DOES NOT FIT" in done.stdout and "embedding/table" in done.stdout
+  assert "DOES NOT FIT" in done.stdout and "embedding/table_VD" in done.stdout
   assert done.stderr == ""
 
 

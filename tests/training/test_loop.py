@@ -230,7 +230,7 @@ def test_skipped_steps_are_shown_and_training_goes_on(tmp_path, capsys):
   assert int(state.nonfinite) == 3
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))
   shown = capsys.readouterr().err
-  assert "step 3 was skipped: the gradient of embedding/table is not finite (1 such steps so far)" in shown
+  assert "step 3 was skipped: the gradient of embedding/table_VD is not finite (1 such steps so far)" in shown
   records = [r for r in metrics.read_metrics(tmp_path) if r["split"] == "train"]
   assert [r["nonfinite"] for r in records] == [0, 1, 2, 3]
   assert np.isfinite([r["loss"] for r in records]).all()
@@ -239,7 +239,7 @@ def test_skipped_steps_are_shown_and_training_goes_on(tmp_path, capsys):
 def test_too_many_in_a_row_stop_the_run(tmp_path):
   config = toy_task.make_config(**{"train.steps": 20, "train.checkpoint_every": 3})
   with pytest.raises(
-    Diverged, match=r"stopped at step 8: 3 steps in a row .* in the gradient of embedding/table"
+    Diverged, match=r"stopped at step 8: 3 steps in a row .* in the gradient of embedding/table_VD"
   ) as stopped:
     train(toy_task.ToyTask(config, bad_steps=range(5, 20)), config, tmp_path, quiet=True)
   assert stopped.value.code == 3
@@ -250,7 +250,7 @@ def test_the_leaf_is_named():
   class BadBias(toy_task.ToyTask):
     def loss(self, params, batch, rng):
       loss, sums = super().loss(params, batch, rng)
-      bias = params["encoder"]["layer_0"]["feed_forward"]["wo"]["bias"]
+      bias = params["encoder"]["layer_0"]["feed_forward"]["wo"]["bias_D"]
       return loss + 0 * jnp.sum(jnp.sqrt(bias * 0)), sums  # an infinite slope, times zero
 
   task = BadBias(toy_task.make_config())
@@ -258,7 +258,7 @@ def test_the_leaf_is_named():
   names = [
     sharding.path_name(p) for p, _ in jax.tree_util.tree_leaves_with_path(task.init(jax.random.key(0)))
   ]
-  assert names[int(history[0]["first_bad"])] == "encoder/layer_0/feed_forward/wo/bias"
+  assert names[int(history[0]["first_bad"])] == "encoder/layer_0/feed_forward/wo/bias_D"
 
 
 def test_data_parallel_compiles_to_all_reduces_alone():
@@ -300,7 +300,7 @@ def test_errors_come_before_training(tmp_path):
     run(tmp_path / "b", **{"train.accumulate": 4})
   with pytest.raises(UserError, match="not one of data_parallel"):
     run(tmp_path / "c", **{"mesh.rules": "none"})
-  with pytest.raises(UserError, match="self_attention/key/kernel.*not divisible by the 8 devices"):
+  with pytest.raises(UserError, match="self_attention/key/kernel_DNK.*not divisible by the 8 devices"):
     run(tmp_path / "d", **{"mesh.rules": "tensor_parallel", "mesh.tensor": 8})
 
 

@@ -76,40 +76,71 @@ def test_rule_sets_place_every_parameter(rules):
   t = "tensor" if "tensor" in rules else None
   # Megatron-LM: columns of the first product, rows of the second; heads; the vocabulary.
   expected = {
-    "embedding/table": (t, f),
-    f"{layer}/self_attention/query/kernel": (f, t, None),
-    f"{layer}/self_attention/output/kernel": (t, None, f),
-    f"{layer}/feed_forward/wi/kernel": (f, t),
-    f"{layer}/feed_forward/wi/bias": (t if rules == "tensor_parallel" else None,),
-    f"{layer}/feed_forward/wo/kernel": (t, f),
-    f"{layer}/feed_forward/wo/bias": (None,),
+    "embedding/table_VD": (t, f),
+    f"{layer}/self_attention/query/kernel_DNK": (f, t, None),
+    f"{layer}/self_attention/output/kernel_NHD": (t, None, f),
+    f"{layer}/feed_forward/wi/kernel_DF": (f, t),
+    f"{layer}/feed_forward/wi/bias_F": (t,),
+    f"{layer}/feed_forward/wo/kernel_FD": (t, f),
+    f"{layer}/feed_forward/wo/bias_D": (None,),
     f"{layer}/self_attention_norm/scale": (None,),
-    "source_positions/table": (None, None),
+    "source_positions/table_TD": (None, None),
   }
   for name, want in expected.items():
     got = tuple(specs[name]) + (None,) * (len(want) - len(specs[name]))
     assert got == want, name
 
 
-def test_strict_errors_name_the_leaf():
-  mesh = sharding.make_mesh(mesh_config(fsdp=2, tensor=2))
-  tree = {"a": {"kernel": jnp.zeros((4, 6))}, "b": {"bias": jnp.zeros(3)}}
-  with pytest.raises(UserError, match=r"no sharding rule matches the parameter b/bias \(3,\)"):
-    sharding.shardings([("kernel", P())], tree, mesh)
-  with pytest.raises(UserError, match="'table' matches no parameter"):
-    sharding.shardings([("kernel", P()), ("bias", P()), ("table", P())], tree, mesh)
-  with pytest.raises(UserError, match="'bias' matches no parameter"):  # hidden by the rule before it
-    sharding.shardings([("", P()), ("bias", P())], tree, mesh)
-  with pytest.raises(UserError, match="more dimensions than the parameter b/bias"):
-    sharding.shardings([("kernel", P()), ("bias", P(None, "fsdp"))], tree, mesh)
-  with pytest.raises(
-    UserError, match="dimension 0 of the parameter b/bias .* not divisible by the 2 devices"
-  ):
-    sharding.shardings([("kernel", P("fsdp", "tensor")), ("bias", P("tensor"))], tree, mesh)
-  with pytest.raises(
-    UserError, match="dimension 1 of the parameter a/kernel .* not divisible by the 4 devices"
-  ):
-    sharding.shardings([("kernel", P(None, ("fsdp", "tensor"))), ("bias", P())], tree, mesh)
+def specs(rules, shapes, **sizes):
+  mesh = sharding.make_mesh(mesh_config(rules, **sizes))
+  tree = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
+  return {name: tuple(place.spec) for name, place in sharding.shardings(sharding.RULES[rules], tree, mesh).items()}
+
+
+def test_other_families_need_no_rule_of_their_own():
+  """An LSTM (a dimension of size 4 for the gates), a convolution, a biased attention, experts, and norms by Flax."""
+  shapes = {
+    "lstm/kernel_D4F": (6, 4, 8),
+    "lstm/recurrent_F4F": (8, 4, 8),
+    "lstm/bias_4F": (4, 8),
+    "convolution/kernel_WDF": (3, 6, 8),
+    "query/bias_NK": (2, 3),
+    "output/bias_D": (6,),
+    "experts_out_EFD": (4, 8, 6),
+    "feed_forward/gate_DE": (6, 4),
+    "norm/scale": (6,),
+  }
+  assert specs("fsdp+tensor_parallel", shapes, fsdp=2, tensor=2) == {
+    "lstm/kernel_D4F": ("fsdp", None, "tensor"),
+    "lstm/recurrent_F4F": ("tensor",),  # the first of two
+    "lstm/bias_4F": (None, "tensor"),
+    "convolution/kernel_WDF": (None, "fsdp", "tensor"),
+    "query/bias_NK": ("tensor",),
+    "output/bias_D": (),
+    "experts_out_EFD": ("tensor", None, "fsdp"),  # over the experts, not within them
+    "feed_forward/gate_DE": (),
+    "norm/scale": (),
+  }
+
+
+@pytest.mark.parametrize(
+  ("name", "shape", "message"),
+  [
+    ("wi/kernel", (4, 6), r"the name of the parameter wi/kernel \(4, 6\) must end in its dimensions"),
+    ("wi/kernel_DFN", (4, 6), r"the parameter wi/kernel_DFN \(4, 6\) must end in its dimensions"),
+    ("wi/bias_DF", (4,), r"the parameter wi/bias_DF \(4,\) must end in its dimensions"),
+    ("lstm/kernel_D4F", (4, 3, 6), r"lstm/kernel_D4F \(4, 3, 6\) must end in its dimensions"),
+    ("layer_0", (4, 6), "the parameter layer_0"),
+    ("wi/kernel_DF", (3, 6), r"dimension D of the parameter wi/kernel_DF \(3, 6\) .* 2 devices of the mesh axis fsdp"),
+    ("table_VD", (7, 4), r"dimension V of the parameter table_VD \(7, 4\) .* 2 devices of the mesh axis tensor"),
+    ("wi/bias_F", (3,), "dimension F of the parameter wi/bias_F"),
+    ("wi/kernel_D", (4,), "config.mesh.fsdp = 2 splits no parameter of this model"),
+    ("wi/kernel_DK", (4, 4), "config.mesh.tensor = 2 splits no parameter of this model"),
+  ],
+)
+def test_strict_errors_name_the_leaf(name, shape, message):
+  with pytest.raises(UserError, match=message):
+    specs("fsdp+tensor_parallel", {name: shape}, fsdp=2, tensor=2)
 
 
 @pytest.mark.parametrize("name", ["adam", "adafactor", "sm3"])
@@ -132,7 +163,7 @@ def test_optimizer_state_lies_with_its_parameter(name):
     of = [name for name in shapes if sharding.path_name(path).endswith("/" + name)]
     if of and leaf.shape == shapes[of[0]]:
       assert place == places[of[0]]
-      moments += of[0].endswith("wi/kernel")
+      moments += of[0].endswith("wi/kernel_DF")
     else:
       assert place.spec == P()
   assert moments == {"adam": 2, "adafactor": 0, "sm3": 1}[name]

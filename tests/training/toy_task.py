@@ -67,23 +67,23 @@ class ToyTask:
 
   def init(self, rng):
     shapes = {
-      "embedding": {"table": (V, D)},
+      "embedding": {"table_VD": (V, D)},
       "encoder": {
         "layer_0": {
           "self_attention": {
-            "query": {"kernel": (D, N, K)},
-            "key": {"kernel": (D, N, K)},
-            "value": {"kernel": (D, N, K)},
-            "output": {"kernel": (N, K, D)},
+            "query": {"kernel_DNK": (D, N, K)},
+            "key": {"kernel_DNK": (D, N, K)},
+            "value": {"kernel_DNK": (D, N, K)},
+            "output": {"kernel_NHD": (N, K, D)},
           },
           "self_attention_norm": {"scale": (D,), "bias": (D,)},
           "feed_forward": {
-            "wi": {"kernel": (D, F), "bias": (F,)},
-            "wo": {"kernel": (F, D), "bias": (D,)},
+            "wi": {"kernel_DF": (D, F), "bias_F": (F,)},
+            "wo": {"kernel_FD": (F, D), "bias_D": (D,)},
           },
         }
       },
-      "source_positions": {"table": (T, D)},
+      "source_positions": {"table_TD": (T, D)},
     }
     leaves, tree = jax.tree.flatten(shapes, is_leaf=lambda x: isinstance(x, tuple))
     keys = jax.random.split(rng, len(leaves))
@@ -94,24 +94,24 @@ class ToyTask:
 
   def loss(self, params, batch, rng):
     layer = params["encoder"]["layer_0"]
-    x_BTD = params["embedding"]["table"][batch["inputs"]] + params["source_positions"]["table"][None]
+    x_BTD = params["embedding"]["table_VD"][batch["inputs"]] + params["source_positions"]["table_TD"][None]
     if rng is not None:
       x_BTD *= jax.random.bernoulli(rng, 1 - self.config.model.dropout, x_BTD.shape)
     q, k, v = (
-      jnp.einsum("BTD,DNK->BTNK", x_BTD, layer["self_attention"][name]["kernel"])
+      jnp.einsum("BTD,DNK->BTNK", x_BTD, layer["self_attention"][name]["kernel_DNK"])
       for name in ("query", "key", "value")
     )
     weights_BNTS = jax.nn.softmax(jnp.einsum("BTNK,BSNK->BNTS", q, k))
     mixed = jnp.einsum("BNTS,BSNK->BTNK", weights_BNTS, v)
-    x_BTD += jnp.einsum("BTNK,NKD->BTD", mixed, layer["self_attention"]["output"]["kernel"])
+    x_BTD += jnp.einsum("BTNK,NKD->BTD", mixed, layer["self_attention"]["output"]["kernel_NHD"])
     norm = layer["self_attention_norm"]
     x_BTD = x_BTD * norm["scale"][None, None] + norm["bias"][None, None]
     wi, wo = layer["feed_forward"]["wi"], layer["feed_forward"]["wo"]
-    h_BTF = jax.nn.relu(x_BTD @ wi["kernel"] + wi["bias"][None, None])
-    x_BTD += h_BTF @ wo["kernel"] + wo["bias"][None, None]
+    h_BTF = jax.nn.relu(x_BTD @ wi["kernel_DF"] + wi["bias_F"][None, None])
+    x_BTD += h_BTF @ wo["kernel_FD"] + wo["bias_D"][None, None]
     smoothing = self.config.train.label_smoothing
     loss, nll, correct = linear_cross_entropy(
-      x_BTD, params["embedding"]["table"], batch["targets"], batch["weights"], smoothing, 8
+      x_BTD, params["embedding"]["table_VD"], batch["targets"], batch["weights"], smoothing, 8
     )
     return loss, {"loss": loss, "nll": nll, "correct": correct, "weight": jnp.sum(batch["weights"])}
 
