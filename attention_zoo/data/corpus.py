@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from attention_zoo import files
 from attention_zoo.data.progress import counted
 from attention_zoo.data.sources import Source
 from attention_zoo.data.tokenizer import EOS, Tokenizer
@@ -69,9 +70,9 @@ def build_corpus(
     raise UserError(f"data.max_length={max_length} leaves no room for a token and the end of the sentence.")
   key = (_FORMAT, source.languages, source.fingerprint(split), tokenizer.fingerprint, max_length, too_long)
   name = hashlib.sha256(repr(key).encode()).hexdigest()[:20]
-  if "://" in str(cache_dir):
+  if not files.is_local(cache_dir):
     cache_dir = pathlib.Path(tempfile.gettempdir()) / "attention_zoo_data"
-  directory = pathlib.Path(cache_dir) / name
+  directory = files.expand(cache_dir) / name
   if not directory.is_dir():
     try:
       _build(source, split, tokenizer, max_length, too_long, directory)

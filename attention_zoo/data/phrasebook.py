@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 
 from attention_zoo.data import phrases
-from attention_zoo.data.sources import resolve
+from attention_zoo.data.splits import resolve
 from attention_zoo.errors import UserError
 
 SPLITS = ("train", "dev", "test")

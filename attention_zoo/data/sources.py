@@ -4,18 +4,15 @@ A source streams the pairs of a split. A split is asked for by its role ("train"
 plays it is in the config) or by its own name.
 """
 
-import contextlib
-import gzip
 import hashlib
-import zlib
+import itertools
 from collections.abc import Iterator
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
-from etils import epath
-
+from attention_zoo import files
+from attention_zoo.data import textfiles
+from attention_zoo.data.splits import ROLES, resolve
 from attention_zoo.errors import UserError
-
-ROLES = ("train", "dev", "test")
 
 
 class Source(Protocol):
@@ -27,6 +24,16 @@ class Source(Protocol):
 
   def fingerprint(self, split: str) -> str:
     """A hexadecimal digest that changes when the content of the split does."""
+
+
+class Sentences:
+  """The sentences of both languages of a split, pair after pair; each iteration reads them anew."""
+
+  def __init__(self, source: Source, split: str):
+    self._source, self._split = source, split
+
+  def __iter__(self) -> Iterator[str]:
+    return itertools.chain.from_iterable(self._source.pairs(self._split))
 
 
 def make_source(data) -> Source:
@@ -46,24 +53,16 @@ def make_source(data) -> Source:
   raise UserError(f'data.source="{data.source}" is unknown: use "phrasebook", "text" or "tfds".')
 
 
-def resolve(split: str, roles: dict[str, str]) -> str:
-  """The name of the split that plays the role `split`; any other name stands for itself."""
-  name = roles.get(split, split)
-  if not name:
-    raise UserError(f"There is no {split} split: set data.{split}_split.")
-  return name
-
-
 class TextFiles:
   """One sentence a line, two parallel files a split: DIR/SPLIT.LANGUAGE, plain or gzipped (.gz).
 
-  Lines end at "\\n" or "\\r\\n" and nowhere else, and nothing but the line end is taken off.
+  Nothing but the line end, and a byte-order mark at the start of a file, is taken off.
   """
 
   def __init__(self, directory: str, languages: tuple[str, str], roles: dict[str, str]):
     if not directory:
       raise UserError("data.dir must name the directory of the text files.")
-    self._directory = epath.Path(directory)
+    self._directory = files.expand(directory)
     if not self._directory.is_dir():
       raise UserError(f"data.dir={directory} is not a directory.")
     self.languages = tuple(languages)
@@ -77,7 +76,7 @@ class TextFiles:
 
   def pairs(self, split: str) -> Iterator[tuple[str, str]]:
     paths = self._paths(split)
-    counts = [_count_lines(path) for path in paths]
+    counts = [textfiles.count_lines(path) for path in paths]
     for path, count in zip(paths, counts, strict=True):
       if not count:
         raise UserError(f"{path} is empty.")
@@ -86,67 +85,24 @@ class TextFiles:
         f"The files of a split must have one line a sentence, in the same order, but {paths[0]} has "
         f"{counts[0]} lines and {paths[1]} has {counts[1]}."
       )
-    return zip(_lines(paths[0]), _lines(paths[1]), strict=True)
+    return zip(*map(textfiles.lines, paths), strict=True)
 
   def fingerprint(self, split: str) -> str:
-    digest = hashlib.sha256()
-    for path in self._paths(split):
-      with _open(path) as file:
-        one = hashlib.sha256()
-        while block := file.read(1 << 20):
-          one.update(block)
-        digest.update(one.digest())
-    return digest.hexdigest()
+    return hashlib.sha256(b"".join(map(textfiles.digest, self._paths(split)))).hexdigest()
 
-  def _paths(self, split: str) -> list[epath.Path]:
+  def _paths(self, split: str) -> list:
     name = resolve(split, self._roles)
     return [self._path(f"{name}.{language}") for language in self.languages]
 
-  def _path(self, name: str) -> epath.Path:
+  def _path(self, name: str):
     for path in (self._directory / name, self._directory / f"{name}.gz"):
-      if path.is_file():
+      if path.exists():
         return path
     found = ", ".join(self.splits) or "none"
     raise UserError(
       f"There is neither {self._directory / name} nor {name}.gz. "
       f"Splits with files for both {self.languages[0]} and {self.languages[1]} there: {found}."
     )
-
-
-@contextlib.contextmanager
-def _open(path: epath.Path) -> Iterator[BinaryIO]:
-  """The file's content, unzipped. What goes wrong while it is read becomes a UserError that names the file."""
-  try:
-    with path.open("rb") as file:
-      if path.name.endswith(".gz"):
-        with gzip.open(file) as unzipped:
-          yield unzipped
-      else:
-        yield file
-  except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-    raise UserError(f"{path} is not a whole gzip file: {error}") from error
-  except OSError as error:
-    raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-
-
-def _count_lines(path: epath.Path) -> int:
-  lines, last = 0, b"\n"
-  with _open(path) as file:
-    while chunk := file.read(1 << 20):
-      lines += chunk.count(b"\n")
-      last = chunk[-1:]
-  return lines + (last != b"\n")
-
-
-def _lines(path: epath.Path) -> Iterator[str]:
-  with _open(path) as file:
-    for number, line in enumerate(file, 1):
-      try:
-        yield line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8")
-      except UnicodeDecodeError as error:
-        raise UserError(
-          f"{path}, line {number}: invalid UTF-8 ({error.reason} at byte {error.start})"
-        ) from error
 
 
 class TensorFlowDatasets:
@@ -167,7 +123,8 @@ class TensorFlowDatasets:
     self.languages = tuple(languages)
     self._name, self._directory, self._roles = name, directory, roles
     try:
-      self._builder = tfds.builder(name, data_dir=directory or None, file_format="array_record")
+      where = str(files.expand(directory)) if directory else None
+      self._builder = tfds.builder(name, data_dir=where, file_format="array_record")
     except ValueError as error:
       reason = str(error).partition("\n")[0]  # further lines list all datasets there are
       hint = f" {self._how_to_prepare()}" if "format" in reason else ""

@@ -2,15 +2,16 @@
 
 import hashlib
 import io
+import logging
 import os
 import re
-import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from etils import epath
-
+from attention_zoo import files
 from attention_zoo.data.progress import counted
 from attention_zoo.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 PAD, BOS, EOS, UNK = 0, 1, 2, 3
 
@@ -18,6 +19,13 @@ PAD, BOS, EOS, UNK = 0, 1, 2, 3
 MAX_TRAINING_SENTENCES = 4_000_000
 # The 256 byte pieces are a luxury that a small vocabulary cannot afford.
 BYTE_FALLBACK_FROM = 4096
+# SentencePiece leaves out longer sentences, and those with its own character for "unknown".
+_LONGEST = 4192  # bytes
+_CUT = re.compile(r".{1,1000}(?:\s|\Z)|.{1,1000}", re.DOTALL)  # a character has at most 4 bytes
+_RESERVED = "\u2585"
+_SPACE = "\u2581"  # stands for a space in pieces, so that it cannot stand for itself
+# A vocabulary of 250,000 pieces has 5 MiB.
+_MAX_BYTES = 64 << 20
 
 
 def train(
@@ -32,53 +40,98 @@ def train(
 ) -> None:
   """Trains a SentencePiece model on `sentences` (both languages) and writes it to `path`, atomically.
 
+  sentences: read once, and again where the first time left characters out of the vocabulary; no iterator, therefore.
+
   The result is a pure function of the arguments. With `byte_fallback` (default: for vocabularies of at least
   4,096 pieces) characters outside the vocabulary are spelt as bytes, so that any text can be encoded; without
-  it every character of the training text is in the vocabulary and any other one becomes <unk>.
+  it every character of the training text is in the vocabulary and any other one becomes <unk>. The exceptions
+  are those that SentencePiece cannot hold (U+0000, U+2585; U+2581 becomes a space): a warning names them.
   `normalization` is one of SentencePiece's rule names; "identity" keeps the text, spaces included.
 
-  Raises UserError when the data cannot fill the vocabulary, the vocabulary cannot hold the characters, or
-  `path` cannot be written.
+  Raises UserError when there is no text, the data cannot fill the vocabulary, the vocabulary cannot hold the
+  characters, or `path` cannot be written.
   """
   import sentencepiece
 
+  if iter(sentences) is sentences:
+    raise TypeError("sentences may have to be read twice: pass a list, or an object whose iterator begins anew")
   if byte_fallback is None:
     byte_fallback = vocab_size >= BYTE_FALLBACK_FROM
-  model = io.BytesIO()
   failures = []  # of reading the sentences: SentencePiece only passes their text on
+  alphabet: set[str] = set()  # of the text as it is after normalization
+
+  try:
+    normalizer = sentencepiece.SentencePieceNormalizer(
+      rule_name=normalization, escape_whitespaces=False, add_dummy_prefix=False
+    )
+  except RuntimeError as error:
+    raise _explained(error, vocab_size, model_type, normalization) from error
 
   def read():
     try:
-      yield from counted(sentences, "Sentences read for the tokenizer")
+      for sentence in counted(sentences, "Sentences read for the tokenizer"):
+        alphabet.update(normalizer.normalize(sentence))
+        yield from _trainable(sentence)
+      if all(character.isspace() for character in alphabet):
+        raise UserError("The training split holds no text to train a tokenizer on.")
     except Exception as error:
       failures.append(error)
       raise
 
-  try:
-    sentencepiece.SentencePieceTrainer.train(
-      sentence_iterator=read(),
-      model_writer=model,
-      vocab_size=vocab_size,
-      model_type=model_type,
-      normalization_rule_name=normalization,
-      remove_extra_whitespaces=normalization != "identity",
-      split_digits=split_digits,
-      byte_fallback=byte_fallback,
-      character_coverage=0.9999 if byte_fallback else 1.0,
-      input_sentence_size=MAX_TRAINING_SENTENCES,
-      shuffle_input_sentence=True,
-      num_threads=16,  # not the machine's: the pieces of a unigram model depend on it
-      pad_id=PAD,
-      bos_id=BOS,
-      eos_id=EOS,
-      unk_id=UNK,
-      minloglevel=2,
-    )
-  except (RuntimeError, ValueError) as error:
-    if failures:
-      raise failures[0] from None
-    raise _explained(error, vocab_size, model_type, normalization) from error
-  _write(epath.Path(path), model.getvalue())
+  def learn(required_chars):
+    model = io.BytesIO()
+    try:
+      sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=read(),
+        model_writer=model,
+        vocab_size=vocab_size,
+        model_type=model_type,
+        normalization_rule_name=normalization,
+        remove_extra_whitespaces=normalization != "identity",
+        split_digits=split_digits,
+        byte_fallback=byte_fallback,
+        character_coverage=0.9999 if byte_fallback else 1.0,
+        required_chars=required_chars,
+        input_sentence_size=MAX_TRAINING_SENTENCES,
+        max_sentence_length=_LONGEST,
+        shuffle_input_sentence=True,
+        num_threads=16,  # not the machine's: the pieces of a unigram model depend on it
+        pad_id=PAD,
+        bos_id=BOS,
+        eos_id=EOS,
+        unk_id=UNK,
+        minloglevel=2,
+      )
+    except (RuntimeError, ValueError) as error:
+      if failures:
+        raise failures[0] from None
+      raise _explained(error, vocab_size, model_type, normalization) from error
+    return model.getvalue()
+
+  model = learn("")
+  # Characters go missing that stand only in literal "<unk>" or "</s>", or in sentences that were not sampled.
+  if required := _missing(model, alphabet) - {"\0", _RESERVED, _SPACE}:
+    model = learn("".join(sorted(required)))
+  if lost := _missing(model, alphabet):
+    names = ", ".join(f"U+{ord(character):04X}" for character in sorted(lost))
+    logger.warning("the tokenizer cannot hold %d characters of the training text: %s", len(lost), names)
+  files.write_bytes(path, model)
+
+
+def _trainable(sentence: str) -> Iterator[str]:
+  """The sentence in parts of which SentencePiece leaves out none."""
+  for part in sentence.split(_RESERVED):
+    yield from _CUT.findall(part) if len(part.encode()) > _LONGEST else (part,)
+
+
+def _missing(model: bytes, alphabet: set[str]) -> set[str]:
+  """Those of these characters that do not survive encoding and decoding."""
+  import sentencepiece
+
+  processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+  characters = sorted(alphabet - {" ", _SPACE})
+  encoded = zip(characters, processor.encode(characters), strict=True)
+  return {character for character, ids in encoded if UNK in ids} | alphabet & {_SPACE}
 
 
 def _explained(error: Exception, vocab_size: int, model_type: str, normalization: str) -> Exception:
@@ -94,8 +147,6 @@ def _explained(error: Exception, vocab_size: int, model_type: str, normalization
       f"data.vocab_size={vocab_size} is too small for the training data: its characters and the special "
       f"pieces alone are {found[1]}. Set data.vocab_size to more than {found[1]}."
     )
-  if "sentences_.empty()" in text:
-    return UserError("The training split holds no text to train a tokenizer on.")
   if "charsmap" in text:
     return UserError(
       f'data.normalization="{normalization}" is unknown to SentencePiece: '
@@ -106,31 +157,27 @@ def _explained(error: Exception, vocab_size: int, model_type: str, normalization
   return error
 
 
-def _write(path: epath.Path, content: bytes) -> None:
-  # A random name: processes on several machines write at the same time, and may have the same number.
-  temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}"
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-      temporary.write_bytes(content)
-      temporary.replace(path)
-    finally:
-      temporary.unlink(missing_ok=True)
-  except OSError as error:
-    raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+def read_model(path: str | os.PathLike, sha256: str | None = None) -> bytes:
+  """The content of a vocabulary's file, local or on Cloud Storage (gs://).
+
+  sha256: what its digest must be. Raises UserError where there is no such file, it is no ordinary one, far too large,
+  or not as it was written.
+  """
+  if not files.expand(path).exists():
+    raise UserError(f"There is no tokenizer at {path}.")
+  model = files.read_bytes(path, _MAX_BYTES)
+  if sha256 is not None and hashlib.sha256(model).hexdigest() != sha256:
+    raise UserError(f"{path} is not as it was written (its checksum differs): bring back a copy of the original.")
+  return model
 
 
 class Tokenizer:
-  """A trained SentencePiece model; `path` is local or on Cloud Storage (gs://)."""
+  """A trained SentencePiece model. path, sha256: of its file, see `read_model`."""
 
-  def __init__(self, path: str | os.PathLike):
+  def __init__(self, path: str | os.PathLike, sha256: str | None = None):
     import sentencepiece
 
-    path = epath.Path(path)
-    try:
-      model = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError) as error:
-      raise UserError(f"There is no tokenizer at {path}.") from error
+    model = read_model(path, sha256)
     try:
       self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
     except RuntimeError as error:

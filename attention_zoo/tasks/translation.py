@@ -4,7 +4,6 @@
 """
 
 import functools
-import itertools
 import json
 import logging
 
@@ -19,7 +18,7 @@ from attention_zoo import files
 from attention_zoo.data import tokenizer as tokenizers
 from attention_zoo.data.batches import BucketedBatches, PackedBatches, batch_rows, eval_batches, prefetch
 from attention_zoo.data.corpus import Corpus, build_corpus
-from attention_zoo.data.sources import make_source
+from attention_zoo.data.sources import Sentences, make_source
 from attention_zoo.errors import UserError
 from attention_zoo.models import MODELS
 from attention_zoo.tasks.translator import Translator
@@ -74,9 +73,8 @@ class Translation:
     path = self.workdir / "tokenizer.model"
     data = self.config.data
     if not path.exists():
-      sentences = itertools.chain.from_iterable(self.source.pairs("train"))
       tokenizers.train(
-        sentences,
+        Sentences(self.source, "train"),
         path,
         vocab_size=data.vocab_size,
         model_type=data.tokenizer,

@@ -16,7 +16,7 @@ PAIRS = list(zip(sentences(300, seed=1), sentences(300, seed=2), strict=True))
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
   path = tmp_path_factory.mktemp("tokenizer") / "m"
-  train((sentence for pair in PAIRS for sentence in pair), path, vocab_size=200)
+  train([sentence for pair in PAIRS for sentence in pair], path, vocab_size=200)
   return Tokenizer(path)
 
 
@@ -80,7 +80,7 @@ def test_the_cache_is_used_and_keyed_by_all_that_matters(tokenizer, tmp_path):
 
 def _build(model, directory, barrier):
   barrier.wait()
-  train((sentence for pair in PAIRS for sentence in pair), model, vocab_size=200)
+  train([sentence for pair in PAIRS for sentence in pair], model, vocab_size=200)
   corpus = build_corpus(Pairs(PAIRS), "train", Tokenizer(model), max_length=50, cache_dir=directory)
   assert int(corpus.source_offsets[-1]) == len(corpus.source_tokens) > 300
 

@@ -1,11 +1,12 @@
 import gzip
+import os
 import subprocess
 import sys
 
 import ml_collections
 import pytest
 
-from attention_zoo.data.sources import TextFiles, make_source
+from attention_zoo.data.sources import Sentences, TextFiles, make_source
 from attention_zoo.errors import UserError
 
 ROLES = {"train": "train", "dev": "val", "test": "test_2016"}
@@ -69,39 +70,47 @@ def test_an_empty_file_is_named(tmp_path):
     source.pairs("train")
 
 
-def test_invalid_utf8_is_located(tmp_path):
-  source = write(tmp_path, train_en=b"a\nb\nc\xff\n", train_de="x\ny\nz\n")
-  with pytest.raises(UserError, match=r"train\.en, line 3: invalid UTF-8 \(invalid start byte at byte 1\)"):
-    list(source.pairs("train"))
-
-
-def test_a_cut_gzip_file_is_named(tmp_path):
-  (tmp_path / "train.en.gz").write_bytes(gzip.compress(b"hello\n" * 1000)[:-12])
-  source = write(tmp_path, train_de="x\n")
-  for use in (source.pairs, source.fingerprint):
-    with pytest.raises(UserError, match=r"train\.en\.gz is not a whole gzip file"):
-      use("train")
-  whole = gzip.compress(b"hello\n" * 1000)
-  (tmp_path / "train.en.gz").write_bytes(whole[:12] + b"\xff" * 8 + whole[20:])
-  with pytest.raises(UserError, match=r"train\.en\.gz is not a whole gzip file"):
-    source.pairs("train")
-
-
-def test_a_file_that_cannot_be_read_is_named(tmp_path, monkeypatch):
-  def denied(self, mode):
-    raise PermissionError(13, "Permission denied")
-
-  source = write(tmp_path, train_en="a\n", train_de="x\n")
-  monkeypatch.setattr("etils.epath.gpath.PosixGPath.open", denied)
-  with pytest.raises(UserError, match=r"cannot read .*train\.en: Permission denied"):
-    source.pairs("train")
-
-
 def test_a_missing_directory_is_named(tmp_path):
   with pytest.raises(UserError, match="data.dir=.*nowhere is not a directory"):
     TextFiles(str(tmp_path / "nowhere"), ("en", "de"), ROLES)
   with pytest.raises(UserError, match="data.dir must name"):
     TextFiles("", ("en", "de"), ROLES)
+
+
+def test_a_tilde_is_the_home(tmp_path, monkeypatch):
+  monkeypatch.setenv("HOME", str(tmp_path))
+  write(tmp_path, dev_en="a\n", dev_de="x\n")
+  assert list(TextFiles("~", ("en", "de"), {}).pairs("dev")) == [("a", "x")]
+
+
+def test_a_directory_may_be_named_like_a_pattern(tmp_path):
+  (tmp_path / "layers=[2,2]*").mkdir()
+  source = write(tmp_path / "layers=[2,2]*", train_en="a\n", train_de="x\n")
+  assert source.splits == ("train",) and list(source.pairs("train")) == [("a", "x")]
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path):
+  source = write(tmp_path, train_en="\ufeffa\nb\n", train_de="x\ny\n", val_en="a\nb\n", val_de="\ufeffx\ny\n")
+  assert list(source.pairs("train")) == list(source.pairs("dev")) == [("a", "x"), ("b", "y")]
+  assert source.fingerprint("train") == source.fingerprint("dev")
+  write(tmp_path, empty_en="\ufeff", empty_de="x\n")
+  with pytest.raises(UserError, match=r"empty\.en is empty"):
+    source.pairs("empty")
+
+
+def test_sentences_can_be_read_again(tmp_path):
+  sentences = Sentences(write(tmp_path, train_en="a\nb\n", train_de="x\ny\n"), "train")
+  assert list(sentences) == list(sentences) == ["a", "x", "b", "y"]
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device", "link"])
+def test_what_is_no_file_is_not_read(tmp_path, kind):
+  source = write(tmp_path, train_de="x\n")
+  path = tmp_path / "train.en"
+  os.mkfifo(path) if kind == "fifo" else path.symlink_to("/dev/zero" if kind == "device" else tmp_path)
+  for use in (source.pairs, source.fingerprint):
+    with pytest.raises(UserError, match=r"train\.en"):
+      use("train")
 
 
 def config(**fields):
@@ -121,7 +130,7 @@ def test_make_source_picks_by_name(tmp_path):
 
 def test_the_data_room_imports_lightly():
   """What serves one source only, or training only, is imported where it is used."""
-  modules = ("sources", "tokenizer", "phrasebook", "corpus", "batches")
+  modules = ("sources", "textfiles", "tokenizer", "phrasebook", "corpus", "batches")
   heavy = ("tensorflow", "tensorflow_datasets", "babel", "num2words", "grain", "jax", "sentencepiece")
   code = f"""
 import importlib, sys

@@ -1,11 +1,11 @@
-import concurrent.futures
+import hashlib
+import os
 import re
 
 import pytest
 from data.texts import sentences
-from etils import epath
 
-from attention_zoo.data.tokenizer import BOS, EOS, PAD, UNK, Tokenizer, _write, train
+from attention_zoo.data.tokenizer import BOS, EOS, PAD, UNK, Tokenizer, train
 from attention_zoo.errors import UserError
 
 TEXT = sentences(2000)
@@ -38,20 +38,10 @@ def test_special_ids_vanish_from_the_text_and_unknown_ones_do_not(tokenizer):
 def test_training_twice_gives_the_same_bytes(tmp_path, model_type, monkeypatch):
   monkeypatch.setattr("attention_zoo.data.tokenizer.MAX_TRAINING_SENTENCES", 500)  # a random sample
   for name in ("a", "b"):
-    train(iter(TEXT), tmp_path / name, vocab_size=300, model_type=model_type)
+    train(TEXT, tmp_path / name, vocab_size=300, model_type=model_type)
   assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
   assert Tokenizer(tmp_path / "a").fingerprint == Tokenizer(tmp_path / "b").fingerprint
   assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"], "a temporary file was left"
-
-
-def test_writers_at_the_same_time_do_not_disturb_each_other(tmp_path):
-  """Processes of several machines may have the same number: threads stand in for them."""
-  contents = [bytes([i]) * 100_000 for i in range(4)]
-  with concurrent.futures.ThreadPoolExecutor(8) as pool:
-    for done in [pool.submit(_write, epath.Path(tmp_path / "new" / "m"), contents[i % 4]) for i in range(200)]:
-      done.result()
-  assert (tmp_path / "new" / "m").read_bytes() in contents
-  assert [path.name for path in (tmp_path / "new").iterdir()] == ["m"]
 
 
 def test_where_it_cannot_be_written_is_told(tmp_path):
@@ -107,6 +97,9 @@ def test_a_vocabulary_too_small_tells_what_is_needed(tmp_path):
     (dict(model_type="words"), 'data.tokenizer="words" is unknown'),
     (dict(normalization="lower"), 'data.normalization="lower" is unknown'),
     (dict(sentences=["", ""]), "no text"),
+    (dict(sentences=[]), "no text"),
+    (dict(sentences=[" ", "\t  ", "\u3000"]), "no text"),
+    (dict(sentences=[" ", "\u2003\u3000"], normalization="identity"), "no text"),
   ],
 )
 def test_wrong_settings_are_told(tmp_path, change, message):
@@ -115,13 +108,66 @@ def test_wrong_settings_are_told(tmp_path, change, message):
 
 
 def test_what_goes_wrong_with_the_sentences_is_raised_as_it_is(tmp_path):
-  def broken():
-    yield from TEXT
-    raise UserError("train.en, line 2001: invalid UTF-8")
+  class Broken(list):
+    def __iter__(self):
+      yield from super().__iter__()
+      raise UserError("train.en, line 2001: invalid UTF-8")
 
   with pytest.raises(UserError, match="^train.en, line 2001: invalid UTF-8$"):
-    train(broken(), tmp_path / "m", vocab_size=300)
+    train(Broken(TEXT), tmp_path / "m", vocab_size=300)
   assert not list(tmp_path.iterdir())
+
+
+def test_sentences_that_can_be_read_only_once_are_refused(tmp_path):
+  with pytest.raises(TypeError, match="read twice"):
+    train(iter(TEXT), tmp_path / "m", vocab_size=300)
+
+
+@pytest.mark.parametrize("model_type", ["bpe", "unigram"])
+@pytest.mark.parametrize("normalization", ["identity", "nmt_nfkc"])
+def test_every_character_of_the_training_text_survives(tmp_path, model_type, normalization, caplog, monkeypatch):
+  long = " ".join(TEXT[:200]) + " Ω漢"
+  unbroken = "x" * 70_000 + "Ж"
+  literal = ["<unk> a </s> b <s> c <pad>", "＜unk＞ \u2585 ¿", "e\u0301 ﬁ"]
+  monkeypatch.setattr("attention_zoo.data.tokenizer.MAX_TRAINING_SENTENCES", 1500)  # of them, some are not sampled
+  extra = [*literal, long, unbroken, *(f"{chr(i)} {i}" for i in range(0x4E00, 0x4E20))]
+  settings = dict(vocab_size=400, model_type=model_type, normalization=normalization)
+  train(TEXT + extra, tmp_path / "m", **settings)
+  tokenizer = Tokenizer(tmp_path / "m")
+  for text in extra:
+    text = text.replace("\u2585", "")
+    ids = tokenizer.encode([text])[0]
+    assert not {PAD, BOS, EOS, UNK} & set(ids), text[-20:]
+    if normalization == "identity":
+      assert tokenizer.decode([ids]) == [text]
+  assert ["cannot hold 1 characters of the training text: U+2585" in r.getMessage() for r in caplog.records] == [True]
+
+
+def test_a_literal_control_symbol_is_text(tokenizer):
+  (ids,) = tokenizer.encode(["a<s>b</s>c<unk><pad>"])
+  assert not {PAD, BOS, EOS} & set(ids)
+  assert tokenizer.pieces([i for i in ids if i != UNK]) == [p for p in tokenizer.pieces(ids) if p != "<unk>"]
+
+
+def test_a_tokenizer_that_is_not_as_it_was_written_is_told(tmp_path):
+  train(TEXT, tmp_path / "m", vocab_size=300)
+  content = (tmp_path / "m").read_bytes()
+  digest = hashlib.sha256(content).hexdigest()
+  assert Tokenizer(tmp_path / "m", digest).fingerprint == digest
+  for damaged in (content[:-1], bytes([content[0]]) + bytes([content[1] ^ 1]) + content[2:]):
+    (tmp_path / "m").write_bytes(damaged)
+    with pytest.raises(UserError, match=r"m is not as it was written .*checksum differs"):
+      Tokenizer(tmp_path / "m", digest)
+
+
+def test_what_is_no_file_of_a_tokenizers_size_is_not_read(tmp_path):
+  os.mkfifo(tmp_path / "fifo")
+  (tmp_path / "zero").symlink_to("/dev/zero")
+  with open(tmp_path / "large", "wb") as file:
+    file.truncate(100 << 20)
+  for name, message in dict(fifo="not a regular file", zero="not a regular file", large="more than").items():
+    with pytest.raises(UserError, match=f"{name} (is|has) {message}"):
+      Tokenizer(tmp_path / name)
 
 
 def test_what_is_no_tokenizer_is_told(tmp_path):
