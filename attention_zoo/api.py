@@ -25,6 +25,5 @@ def load(path, checkpoint=None):
   if checkpoint is None:
     checkpoint = "average" if (path / "average").exists() else "latest"
   directory = checkpoints.params_directory(path, checkpoint)
-  run = task.Runner(task, checkpoints.read_params(directory))
-  run.checkpoint, run.step = str(checkpoint), directory.parent.name
-  return run
+  params = checkpoints.read_params(directory)
+  return task.runner(params, {}, checkpoint=str(checkpoint), step=directory.parent.name)

@@ -6,8 +6,6 @@
 Writes WORKDIR/average and prints the dev loss of the newest checkpoint and of the average.
 """
 
-import math
-
 from absl import flags
 
 from attention_zoo import cli
@@ -25,9 +23,8 @@ def main():
   parents = average(WORKDIR.value, steps=steps, last=LAST.value)
   print(f"averaged steps {', '.join(map(str, parents))} into {WORKDIR.value}/average")
   for name in ("latest", "average"):
-    found = api.load(WORKDIR.value, name).perplexity("dev")
-    loss = math.log(found["per_subword"])
-    print(f"dev loss of {name:8s} {loss:.4f} nats/token, perplexity {found['per_subword']:.4f}")
+    run = api.load(WORKDIR.value, name)
+    print(f"dev loss of {name:8s} {run.dev_loss():.4f} nats/{run.task.unit.removesuffix('s')}")
 
 
 if __name__ == "__main__":

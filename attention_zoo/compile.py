@@ -28,10 +28,9 @@ def main():
 
   from attention_zoo import progress, tasks
   from attention_zoo.training import aot
-  from attention_zoo.training.config import validate
 
   config = CONFIG.value
-  validate(config)
+  tasks.validate(config)
   if TOPOLOGY.value == "local":
     devices, chip = aot.local_devices()
   else:

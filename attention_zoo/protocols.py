@@ -6,6 +6,7 @@ follow a protocol (tests/conformance/).
 Letters: B rows or sentences, J beams or samples of one of them, T positions of one step, V vocabulary.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -20,13 +21,11 @@ class Initial(NamedTuple):
   """What a run begins with.
 
   params: learnt by gradients, nested dict of float32 arrays. variables: learnt without gradients (batch statistics,
-  codebooks, target networks). carry: what each row of a batch hands to the same row of the next (the memory of
-  Transformer-XL, the state of an LSTM); its leaves have the batch's rows first.
+  codebooks, target networks).
   """
 
   params: PyTree
   variables: PyTree = {}
-  carry: PyTree = {}
 
 
 class Loss(NamedTuple):
@@ -34,7 +33,8 @@ class Loss(NamedTuple):
 
   value: sum over the batch, the objectives already weighted against each other. weight: what divides it (target tokens,
   pixels, graphs). sums: name -> (sum, weight), for reports; both add over batches, and rows of zeros add nothing.
-  variables, carry: what they become.
+  variables: what they become. carry: what each row hands to the same row of the next batch (the memory of
+  Transformer-XL, the state of an LSTM).
   """
 
   value: Any
@@ -73,20 +73,39 @@ class Runner(Protocol):
 
 
 class Task(Protocol):
-  """A system as the training loop sees it, made from (config, workdir)."""
+  """A system as the training loop sees it, made from (config, workdir). What has a body here is the usual answer."""
 
-  FIELDS: ClassVar[dict[str, dict]]  # config groups of its own: group -> name -> Field; "model" is its Config dataclass's
-  MAY_CHANGE: ClassVar[tuple[str, ...]]  # fields of those groups that may differ when a run is resumed
+  FIELDS: ClassVar[dict[str, dict]]  # its own part of the config: group -> name -> Field, beside model and the loop's
+  GIVEN: ClassVar[tuple[str, ...]] = ()  # fields of the model's Config that the task knows from elsewhere
   unit: ClassVar[str]  # "tokens", "pixels", "graphs": what a rate counts
+  dev_score_names: tuple[str, ...] = ()  # of dev_scores
 
   def init(self, rng) -> Initial: ...
+
+  def carry(self, rows: int) -> PyTree:
+    """What the first batch of `rows` rows is handed; leaves have the rows first. Under jit."""
+    return {}
+
   def loss(self, params, variables, carry, batch, rng, step) -> Loss: ...  # rng None: as evaluated, without dropout
-  def learning_rate_factor(self, path: str, step) -> Any: ...  # freezing, gradual unfreezing, per-layer rates; 1.0 is usual
+
+  def learning_rate_factor(self, path: str, step) -> Any:
+    """Of the parameter at that path: freezing, gradual unfreezing, rates by layer."""
+    return 1.0
+
   def train_batches(self, start: int, parts: Sequence[int], count: int) -> Iterator[Batch]: ...  # this process's rows, from step `start`
   def eval_batches(self, split: str) -> Iterable[Batch]: ...  # all rows, each once
   def batch_shapes(self) -> Shapes: ...  # of a global training batch, without data: for compiling
   def train_shapes(self) -> Sequence[Shapes]: ...  # of all training batches: several where they are bucketed
-  def summarize(self, sums: dict[str, tuple[float, float]]) -> dict[str, float]: ...  # perplexity, bits per dimension, accuracy, ...
+
+  def summarize(self, sums: dict[str, tuple[float, float]]) -> dict[str, float]:
+    """Figures for people: perplexity, bits per dimension, accuracy, ...; these are the means and the weight of the loss."""
+    means = {name: sum / weight if weight else math.nan for name, (sum, weight) in sums.items()}
+    return means | {"weight": sums["loss"][1]}
+
+  def dev_scores(self, params, variables) -> dict[str, float]:
+    """Figures of the dev split that the loss does not give (BLEU of a sample), with whole parameters on one device."""
+    return {}
+
   def fingerprint(self) -> str: ...  # of the training data; the loop guards it
   def runner(self, params, variables, *, checkpoint: str, step: int) -> Runner: ...
 

@@ -26,9 +26,9 @@ PROCESS_ID = flags.DEFINE_integer("process_id", None, "With --coordinator: which
 
 def main():
   from attention_zoo import tasks
-  from attention_zoo.training import config, distributed, loop, stopping
+  from attention_zoo.training import distributed, loop, stopping
 
-  config.validate(CONFIG.value)
+  tasks.validate(CONFIG.value)
   with stopping.listen():
     distributed.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
     loop.train(tasks.make(CONFIG.value, WORKDIR.value), CONFIG.value, WORKDIR.value)

@@ -2,7 +2,7 @@
 
   python -m benchmarks.train_step [--rows=32 --length=64 --rounds=3 --devices=1]
 
-The step is the one of `training/loop.py`; the peer is `benchmarks/peer_torch.py` with the same weights. First their
+The step is the one of `training/step.py`; the peer is `benchmarks/peer_torch.py` with the same weights. First their
 losses and gradient norms are compared. One simulated device a core pays for small models; base has so many parameters
 that one device with all cores is faster.
 """
@@ -54,17 +54,18 @@ def make_step(config, batch):
   import numpy as np
 
   from attention_zoo import tasks
-  from attention_zoo.training import loop, sharding
+  from attention_zoo.training import sharding
+  from attention_zoo.training import step as step_lib
   from attention_zoo.training.optimizer import make_optimizer
 
   task = tasks.make(config, tempfile.gettempdir())
   mesh = sharding.make_mesh(config.mesh)
-  optimizer = make_optimizer(config.optimizer, config.model.d_model)
-  abstract = loop.abstract_state(task, optimizer, sharding.rules_of(config.mesh), mesh)
+  optimizer = make_optimizer(config.optimizer)
+  abstract = step_lib.abstract_state(task, optimizer, config, mesh)
   places = jax.tree.map(lambda x: x.sharding, abstract)
-  state = jax.jit(lambda: loop.init_state(task, optimizer, seed=0), out_shardings=places)()
+  state = jax.jit(lambda: step_lib.init_state(task, optimizer, config), out_shardings=places)()
   params = jax.tree.map(np.array, state.params)  # copies: the state is donated
-  train_step = loop.make_train_step(task, optimizer, config, abstract, mesh)
+  train_step = step_lib.make_train_step(task, optimizer, config, abstract, mesh)
   on_device = sharding.put_batch(batch, mesh)
   go = sharding.flags(mesh, 0)
 
@@ -72,7 +73,8 @@ def make_step(config, batch):
     nonlocal state
     with jax.set_mesh(mesh):
       state, metrics = jax.block_until_ready(train_step(state, on_device, go))
-    return float(metrics["sums"]["loss"] / metrics["sums"]["weight"]), float(metrics["gradient_norm"])
+    value, weight = metrics["sums"]["loss"]
+    return float(value / weight), float(metrics["gradient_norm"])
 
   return params, step
 
@@ -83,15 +85,16 @@ def make_peer(config, params, batch):
     from benchmarks import peer_torch
   except ModuleNotFoundError:
     return None
+  from attention_zoo import grammar
   from attention_zoo.models.transformer import Config
   from attention_zoo.training.schedule import make_schedule
 
   fields = {name: value for name, value in config.model.items() if name != "name"}
-  schedule, adam = make_schedule(config.optimizer, config.model.d_model), config.optimizer
+  schedule = make_schedule(config.optimizer)
   return peer_torch.make_step(
     Config(vocab_size=config.data.vocab_size, **fields), params, batch,
     label_smoothing=config.train.label_smoothing, learning_rate=lambda step: float(schedule(step)),
-    b1=adam.b1, b2=adam.b2, eps=adam.eps, bfloat16=config.model.matmul_dtype == "bfloat16",
+    **grammar.parse(config.optimizer.name)[1], bfloat16=config.model.matmul_dtype == "bfloat16",
   )  # fmt: skip
 
 

@@ -64,16 +64,11 @@ def get_config():
   )
   config.optimizer = ConfigDict(
     dict(
-      name="adam",
-      b1=0.9,
-      b2=0.98,
-      eps=1e-9,
-      schedule="inverse_sqrt",  # the paper's; or "exponential", "cosine"
+      name="adam(b1=0.9, b2=0.98, eps=1e-9)",  # any of training/optimizer.py
+      schedule="inverse_sqrt",  # the paper's; or any of training/schedule.py: "cosine(decay_steps=100_000)"
       learning_rate=1.0,  # factor; the paper's schedule multiplies it by d_model^-0.5
       warmup_steps=4000,
-      decay_steps=100_000,  # of exponential and cosine
-      decay_rate=0.5,  # of exponential
-      end_factor=0.0,  # of cosine
+      d_model=config.model.get_ref("d_model"),  # follows the model's
       clip_norm=0.0,  # 0 = no clipping
     )
   )
@@ -88,9 +83,15 @@ def get_config():
       checkpoint_every=1500,
       keep=5,
       max_nonfinite=10,
+      ema=0.0,  # decay of the moving average of the parameters that is evaluated and loaded; 0 = none
+      best_metric="",  # "bleu", "loss", ..: the checkpoint with the best figure on dev is kept too
+      best_mode="min",  # or "max"
+      patience=0,  # evaluations without a better figure that end training; 0 = never
+      init_from="",  # fine-tuning: the run whose parameters this one begins with
+      init_map=(),  # ((pattern, replacement), ..): from the names here to the names there
+      learning_rate_factors=(),  # ((pattern, factor), ..): by a parameter's path; 0 freezes
     )
   )
-  config.decode = ConfigDict(dict(beam_size=4, alpha=0.6, extra_length=50, batch_tokens=4096))
-  config.eval = ConfigDict()
+  config.decode = ConfigDict(dict(beam_size=4, alpha=0.6, extra_length=50, batch_tokens=4096, dev_sentences=0))
   config.mesh = ConfigDict(dict(rules="data_parallel", replica=1, data=-1, fsdp=1, tensor=1))
   return config.lock()

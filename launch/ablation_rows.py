@@ -119,10 +119,12 @@ def module_of(name):
 
 
 def fields_of(name):
-  """{"group.field": value} of a row's own file."""
+  """{"group.field": value} of a row's own file, without the schedule's width, which follows the model's."""
   config = module_of(name).get_config().to_dict()
   groups = {group: fields for group, fields in config.items() if isinstance(fields, dict)}
-  return {f"{group}.{field}": value for group, fields in groups.items() for field, value in fields.items()}
+  found = {f"{group}.{field}": value for group, fields in groups.items() for field, value in fields.items()}
+  del found["optimizer.d_model"]
+  return found
 
 
 def base_fields(scale, data, directory, overrides):

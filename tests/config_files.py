@@ -41,5 +41,5 @@ def parameters(config):
   model = {field: value for field, value in config.model.items() if "dropout" not in field}
   key = json.dumps([config.task, model, config.data.vocab_size])
   if key not in _PARAMETERS:
-    _PARAMETERS[key] = jax.eval_shape(make_task(config).init, jax.random.key(0))
+    _PARAMETERS[key] = jax.eval_shape(make_task(config).init, jax.random.key(0)).params
   return _PARAMETERS[key]

@@ -13,6 +13,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = "attention_zoo"
 
 # Who may import which rooms of the package (a room may always import itself, and SHARED).
+SHARED = ("errors", "files", "grammar", "hardware", "protocols")
 ROOMS = {
   "ops": (),
   "layers": ("ops",),
@@ -74,7 +75,7 @@ def imported(source):
 
 def room_complaints(room, source):
   """room: a folder of the package, or "" for the files in the package itself."""
-  rooms = {room, "errors", "files", "hardware", "protocols", *(ROOMS[room] if room else TOP)}
+  rooms = {room, *SHARED, *(ROOMS[room] if room else TOP)}
   for line, name in imported(source):
     first, *rest = name.split(".")
     if first == "":

@@ -41,11 +41,12 @@ def perplexity(*, nll, smoothed_loss, tokens, words):
       f"perplexity of nothing: {tokens:g} target tokens and {words:g} words; is the split empty?"
     )
   return Perplexity(
-    _exp(nll / tokens), _exp(smoothed_loss / tokens), _exp(nll / words), _exp(smoothed_loss / words)
+    exp(nll / tokens), exp(smoothed_loss / tokens), exp(nll / words), exp(smoothed_loss / words)
   )
 
 
-def _exp(nats):
+def exp(nats):
+  """e^nats, infinity where that is no float."""
   try:
     return math.exp(nats)
   except OverflowError:

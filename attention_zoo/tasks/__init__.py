@@ -1,13 +1,42 @@
-"""Every task of the zoo: name in `config.task` -> class, made with (config, workdir)."""
+"""Every task of the zoo: name in `config.task` -> class, made with (config, workdir) and imported when first used."""
 
+import importlib
+
+from attention_zoo import models
 from attention_zoo.errors import UserError
-from attention_zoo.tasks.translation import Translation
+from attention_zoo.grammar import nearest
+from attention_zoo.training import config as config_lib
 
-TASKS = {"translation": Translation}
+TASKS = {"translation": "attention_zoo.tasks.translation:Translation"}
+
+
+def find(name) -> type:
+  """The class of a task. UserError for a name that there is not."""
+  if not isinstance(name, str) or name not in TASKS:
+    raise UserError(f"config.task = {name!r} is not one of {', '.join(TASKS)}{nearest(name, TASKS)}")
+  module, _, attribute = TASKS[name].partition(":")
+  return getattr(importlib.import_module(module), attribute)
+
+
+def validate(config) -> None:
+  """Raises UserError for whatever is wrong with a config's fields; fills in those that have defaults.
+
+  `model` is held against the dataclass of the model that it names, `data`, `decode` and part of `train` against the
+  task's fields, the rest against the loop's.
+  """
+  task = find(config.get("task"))
+  name = config.get("model", {}).get("name")
+  if name not in models.MODELS:
+    raise UserError(
+      f"config.model.name = {name!r} is not one of {', '.join(models.MODELS)}{nearest(name, models.MODELS)}"
+    )
+  groups = {"model": config_lib.fields_of(models.MODELS[name].Config, task.GIVEN)}
+  for group, fields in (*task.FIELDS.items(), *config_lib.GROUPS.items()):
+    groups[group] = {**groups.get(group, {}), **fields}
+  config_lib.validate(config, groups)
 
 
 def make(config, workdir):
   """The task that `config.task` names."""
-  if config.task not in TASKS:
-    raise UserError(f"config.task = {config.task!r} is not one of {', '.join(TASKS)}")
-  return TASKS[config.task](config, workdir)
+  return find(config.task)(config, workdir)
+

@@ -3,6 +3,7 @@
 from etils import epath
 
 from attention_zoo.plots.report import run_report
+from attention_zoo.training.config import flat
 from attention_zoo.training.metrics import read_metrics
 from attention_zoo.training.workdir import versions
 
@@ -20,7 +21,7 @@ def translation_report(run, result, *, command, num_samples=20, num_attentions=3
   stride = max(1, len(triples) // num_samples)
   return run_report(
     f"{epath.Path(workdir).name}: {'-'.join(run.config.data.languages)}, checkpoint {run.checkpoint}",
-    list(_flat(run.config)),
+    list(flat(run.config).items()),
     [_by_split(record) for record in read_metrics(workdir)],
     [(row["name"], row["score"], row["signature"]) for row in result["bleu"]],
     triples[::stride][:num_samples],
@@ -36,10 +37,3 @@ def _by_split(record) -> dict:
     f"{record['split']}/{name}": value for name, value in record.items() if name not in ("step", "split", "time")
   }
 
-
-def _flat(group, prefix=""):
-  for name, value in group.items():
-    if hasattr(value, "items"):
-      yield from _flat(value, f"{prefix}{name}.")
-    else:
-      yield prefix + name, value

@@ -20,18 +20,55 @@ from attention_zoo.data.batches import BucketedBatches, PackedBatches, batch_row
 from attention_zoo.data.corpus import Corpus, build_corpus
 from attention_zoo.data.sources import Sentences, make_source
 from attention_zoo.errors import UserError
+from attention_zoo.evaluation.perplexity import exp
 from attention_zoo.models import MODELS
+from attention_zoo.protocols import Initial, Loss, Task
 from attention_zoo.tasks.translator import Translator
 from attention_zoo.training import sharding
+from attention_zoo.training.config import COUNT, FLAG, FRACTION, NATURAL, TEXT, Field
 from attention_zoo.training.loss import linear_cross_entropy
 
 logger = logging.getLogger(__name__)
 
 
-class Translation:
-  """The task object of `training/loop.py`, made from a config and a work directory."""
+class Translation(Task):
+  """Translation as the loop sees it, made from a config and a work directory."""
 
-  Runner = Translator
+  FIELDS = {
+    "data": {
+      "source": Field(str, choices=("phrasebook", "text", "tfds")),
+      "name": TEXT,
+      "dir": TEXT,
+      "languages": Field(tuple),
+      "train_split": TEXT,
+      "dev_split": TEXT,
+      "test_split": TEXT,
+      "tokenized": FLAG,
+      "vocab_size": COUNT,
+      "tokenizer": Field(str, choices=("bpe", "unigram")),
+      "normalization": TEXT,
+      "split_digits": FLAG,
+      "batching": Field(str, choices=("packed", "bucketed")),
+      "batch_tokens": COUNT,
+      "row_length": COUNT,
+      "row_multiple": COUNT,
+      "max_length": COUNT,
+      "too_long": Field(str, choices=("truncate", "skip")),
+      "seed": NATURAL,
+      "cache_dir": TEXT,
+    },
+    "train": {"label_smoothing": FRACTION},
+    "decode": {
+      "beam_size": COUNT,
+      "alpha": Field(float),
+      "extra_length": NATURAL,
+      "batch_tokens": COUNT,
+      # Of the dev split, translated at each evaluation while training, for a BLEU on the curve; 0: none.
+      "dev_sentences": Field(int, low=0, default=0),
+    },
+  }
+  GIVEN = ("vocab_size",)
+  unit = "tokens"
 
   def __init__(self, config, workdir):
     self.config = config
@@ -163,15 +200,15 @@ class Translation:
     keys = "source source_segments source_positions inputs targets target_segments target_positions"
     return {key: shape for key in keys.split()}
 
-  def init(self, rng):
+  def init(self, rng) -> Initial:
     tiny = {key: jnp.zeros((1, 2), jnp.int32) for key in self.batch_shapes()}
     try:
-      return self.model.init(rng, tiny)["params"]
+      return Initial(self.model.init(rng, tiny)["params"])
     except (TypeError, ValueError) as error:  # sizes that do not go together
       raise UserError(f"config.model: {error}") from error
 
-  def loss(self, params, batch, rng):
-    """(sum of the smoothed loss over target tokens, sums to report); rng None means no dropout."""
+  def loss(self, params, variables, carry, batch, rng, step) -> Loss:
+    """The smoothed cross-entropy of the target tokens, and what mixtures of experts add for their balance."""
     params = {**params, "embedding": {"table_VD": sharding.gather_rows(params["embedding"]["table_VD"])}}
     with nn.intercept_methods(sharding.keep_rows(batch["targets"].shape[0])):
       hidden_BTD, sown = self.model.apply(
@@ -190,8 +227,30 @@ class Translation:
       weights_BT,
       self.config.train.label_smoothing,
     )
-    sums = {"loss": loss, "nll": nll, "correct": correct, "weight": weights_BT.sum()}
+    weight = weights_BT.sum()
+    sums = {"nll": (nll, weight), "accuracy": (correct, weight)}
     if balance := jax.tree.leaves(sown):  # of mixtures of experts
-      sums["balance"] = sum(balance) * sums["weight"]
-      loss += sums["balance"]
-    return loss, sums
+      sums["balance"] = (sum(balance) * weight, weight)
+      loss += sums["balance"][0]
+    return Loss(loss, weight, sums)
+
+  def summarize(self, sums) -> dict:
+    means = super().summarize(sums)
+    return means | {"perplexity": exp(means["nll"])}
+
+  def runner(self, params, variables, *, checkpoint, step) -> Translator:
+    return Translator(self, params, variables, checkpoint=checkpoint, step=step)
+
+  def fingerprint(self) -> str:
+    return self._text()["train"]
+
+  @property
+  def dev_score_names(self):
+    return ("bleu",) if self.config.decode.dev_sentences else ()
+
+  def dev_scores(self, params, variables) -> dict:
+    """BLEU (sacreBLEU's default) of the first config.decode.dev_sentences sentences of the dev split, greedily translated."""
+    pairs = itertools.islice(self.source.pairs("dev"), self.config.decode.dev_sentences)
+    sources, references = zip(*pairs, strict=True)
+    run = self.runner(params, variables, checkpoint="training", step=0)
+    return {"bleu": run.bleu(run.translate(sources, beam_size=1), references)}

@@ -6,7 +6,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from attention_zoo.data.tokenizer import BOS, EOS, PAD
@@ -16,6 +16,8 @@ from attention_zoo.decoding.score import sequence_scores
 from attention_zoo.errors import UserError
 from attention_zoo.evaluation.bleu import bleu_report
 from attention_zoo.evaluation.perplexity import count_words, perplexity
+from attention_zoo.training import sharding
+from attention_zoo.training.step import make_evaluate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,11 +50,11 @@ class Attention:
 class Translator:
   """What `attention_zoo.load` returns for a translation run. Work is spread over all devices of this process."""
 
-  def __init__(self, task, params):
-    self.task = task
-    self.config = task.config
-    self._mesh = Mesh(np.array(jax.local_devices()), ("data",))
-    self.params = jax.device_put(params, NamedSharding(self._mesh, P()))
+  def __init__(self, task, params, variables, *, checkpoint, step):
+    self.task, self.config, self.checkpoint, self.step = task, task.config, checkpoint, step
+    self._mesh = sharding.local_mesh()
+    everywhere = NamedSharding(self._mesh, P())
+    self.params, self.variables = jax.device_put((params, variables), everywhere)
 
   # Translating
 
@@ -122,7 +124,7 @@ class Translator:
     for b, ids in enumerate(batch):
       source_BS[b, : len(ids)] = ids
       lengths_B[b] = len(ids)
-    return jax.device_put((source_BS, lengths_B), NamedSharding(self._mesh, P("data")))
+    return jax.device_put((source_BS, lengths_B), sharding.batch_sharding(self._mesh))
 
   @functools.cached_property
   def _decode(self):
@@ -231,16 +233,24 @@ class Translator:
     The two per word are left out where sentences are longer than config.data.max_length: what was cut off or skipped
     has words, but no probability.
     """
-    loss = jax.jit(lambda params, batch: self.task.loss(params, batch, None)[1])
-    totals, spread = {}, NamedSharding(self._mesh, P("data"))
-    rows = max(self.config.decode.batch_tokens // self.config.data.row_length, 1)
-    for batch in self.task.eval_batches(split, rows=-(-rows // self._mesh.size) * self._mesh.size):
-      sums = jax.device_get(loss(self.params, jax.device_put(batch, spread)))
-      totals = {key: totals.get(key, 0.0) + float(value) for key, value in sums.items()}
+    found = self._evaluate(self.params, self.variables, split)
     words = count_words(target for _, target in self.task.source.pairs(split))
-    found = perplexity(nll=totals["nll"], smoothed_loss=totals["loss"], tokens=totals["weight"], words=words)._asdict()
+    tokens = found["weight"]
+    found = perplexity(
+      nll=found["nll"] * tokens, smoothed_loss=found["loss"] * tokens, tokens=tokens, words=words
+    )._asdict()
     whole = not self.task.corpus(split).too_long
     return {name: value for name, value in found.items() if whole or not name.startswith("per_word")}
+
+  @functools.cached_property
+  def _evaluate(self):
+    return make_evaluate(self.task, self._mesh)
+
+  def dev_loss(self) -> float:
+    return self._evaluate(self.params, self.variables, "dev")["loss"]
+
+  def bleu(self, hypotheses, references) -> float:
+    return bleu_report(hypotheses, references, tokenized=self.config.data.tokenized)[0].score
 
   def evaluate(self, split, *, beam_size=None, alpha=None, report=None) -> dict:
     """Perplexities and the three BLEUs of a split, with the translations they were computed from."""

@@ -21,7 +21,8 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from attention_zoo.errors import UserError
-from attention_zoo.training import distributed, hlo, loop, sharding
+from attention_zoo.training import distributed, hlo, sharding
+from attention_zoo.training import step as step_lib
 from attention_zoo.training.optimizer import make_optimizer
 
 
@@ -78,7 +79,7 @@ class Step(NamedTuple):
 
   program: Any
   complaint: str
-  abstract: loop.State
+  abstract: step_lib.State
   flops: float  # of the matrix products of all chips together
   tokens: int  # target positions of a global batch
   devices: int
@@ -90,15 +91,15 @@ def compile_step(task, config, devices, chip: Chip) -> Step:
   Raises UserError for a mesh or batch that does not fit the devices.
   """
   mesh = sharding.make_mesh(config.mesh, devices)
-  optimizer = make_optimizer(config.optimizer, config.model.d_model)
-  abstract = loop.abstract_state(task, optimizer, sharding.rules_of(config.mesh), mesh)
+  optimizer = make_optimizer(config.optimizer)
+  abstract = step_lib.abstract_state(task, optimizer, config, mesh)
   shapes = task.batch_shapes()
   for name, shape in shapes.items():
     sharding.check_rows(name, shape.shape, mesh, config.train.accumulate)
   rows = sharding.batch_sharding(mesh)
   batch = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows) for name, x in shapes.items()}
   stop = jax.ShapeDtypeStruct((mesh.size,), jnp.int32, sharding=NamedSharding(mesh, P(sharding.AXES)))
-  step = loop.make_train_step(task, optimizer, config, abstract, mesh)
+  step = step_lib.make_train_step(task, optimizer, config, abstract, mesh)
   with jax.set_mesh(mesh):  # which also tells whoever asks `hardware.platform` what is compiled for
     traced = step.trace(abstract, batch, stop)
     lowered = traced.lower()

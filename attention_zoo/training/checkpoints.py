@@ -40,9 +40,10 @@ class Checkpoints:
     self.directory = epath.Path(workdir) / "checkpoints"
     self._aside = epath.Path(workdir) / "damaged"
     self._metadata = metadata
-    self._saving = None
+    self._saving, self._keep = None, keep
+    self.best = None  # the step of a checkpoint that stays beside the newest
     options = ocp.CheckpointManagerOptions(
-      preservation_policy=ocp.checkpoint_managers.LatestN(keep),
+      preservation_policy=self,
       cleanup_tmp_directories=True,
       async_options=ocp.AsyncOptions(timeout_secs=1800, post_finalization_callback=self._seal),
     )
@@ -66,6 +67,11 @@ class Checkpoints:
     self._check_room(state)
     with self._writing():
       self._manager.save(step, args=items, force=True, custom_metadata=self._metadata)
+
+  def should_preserve(self, checkpoints, *, context):
+    """Which checkpoints stay, of those given in order: Orbax's PreservationPolicy."""
+    newest = len(checkpoints) - self._keep
+    return [index >= newest or found.step == self.best for index, found in enumerate(checkpoints)]
 
   def _check_room(self, state):
     shards = (shard for x in jax.tree.leaves(state) for shard in x.addressable_shards if not shard.replica_id)

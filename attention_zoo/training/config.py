@@ -1,29 +1,34 @@
 """What a run's config may say: fields, types, ranges; written to and read from JSON; compared on resume.
 
-A config is a locked `ml_collections.ConfigDict` with the string `task` and the groups `model, data,
-optimizer, train, decode, eval, mesh`. `GROUPS` lists the fields of translation; a task with other fields
-passes its own groups to `validate`. A misspelt field, a missing one, a wrong type or a value out of range is
-a `UserError` that names it.
+A config is a locked `ml_collections.ConfigDict` with the string `task` and groups of fields: `optimizer`, `train` and
+`mesh` are the loop's (`GROUPS`), `model` has the fields of the named model's dataclass (`fields_of`), and the task adds
+its own (`data`, `decode`, more of `train`); `tasks.validate` puts them together. A misspelt field, a missing one, a
+wrong type or a value out of range is a `UserError` that names it.
 """
 
 import dataclasses
-import difflib
 import fnmatch
 import json
+import math
 
 import ml_collections
 
 from attention_zoo.errors import UserError
+from attention_zoo.grammar import nearest
 
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-  """Type and range of one field. An int may stand where a float is asked for; a bool is never a number."""
+  """Type and range of one field. An int may stand where a float is asked for; a bool is never a number.
+
+  default: what a config without the field means; None: it must have the field.
+  """
 
   type: type
   low: float | None = None
   high: float | None = None
   choices: tuple[str, ...] = ()
+  default: object = None
 
 
 COUNT = Field(int, low=1)
@@ -34,66 +39,16 @@ FRACTION = Field(float, low=0.0, high=1.0)
 POSITIVE = Field(float, low=0.0)
 
 GROUPS = {
-  "model": {
-    "name": TEXT,
-    "d_model": COUNT,
-    "d_ff": COUNT,
-    "num_heads": COUNT,
-    "d_k": COUNT,
-    "d_v": COUNT,
-    "num_encoder_layers": COUNT,
-    "num_decoder_layers": COUNT,
-    "dropout": FRACTION,
-    "attention_dropout": FRACTION,
-    "residual": Field(str, choices=("post", "pre", "none")),
-    "encoder_attention": TEXT,
-    "decoder_attention": TEXT,
-    "feed_forward": TEXT,
-    "positions": Field(str, choices=("sinusoidal", "learned", "scalar", "none")),
-    "position_mode": Field(str, choices=("add", "add_every_layer", "concatenate")),
-    "max_length": COUNT,
-    "dtype": Field(str, choices=("float32", "bfloat16")),
-    "matmul_dtype": Field(str, choices=("float32", "bfloat16")),
-    "remat": FLAG,
-  },
-  "data": {
-    "source": Field(str, choices=("phrasebook", "text", "tfds")),
-    "name": TEXT,
-    "dir": TEXT,
-    "languages": Field(tuple),
-    "train_split": TEXT,
-    "dev_split": TEXT,
-    "test_split": TEXT,
-    "tokenized": FLAG,
-    "vocab_size": COUNT,
-    "tokenizer": Field(str, choices=("bpe", "unigram")),
-    "normalization": TEXT,
-    "split_digits": FLAG,
-    "batching": Field(str, choices=("packed", "bucketed")),
-    "batch_tokens": COUNT,
-    "row_length": COUNT,
-    "row_multiple": COUNT,
-    "max_length": COUNT,
-    "too_long": Field(str, choices=("truncate", "skip")),
-    "seed": NATURAL,
-    "cache_dir": TEXT,
-  },
   "optimizer": {
-    "name": Field(str, choices=("adam", "adafactor", "sm3")),
-    "b1": FRACTION,
-    "b2": FRACTION,
-    "eps": POSITIVE,
-    "schedule": Field(str, choices=("inverse_sqrt", "exponential", "cosine")),
+    "name": TEXT,  # training/optimizer.py, with options: "adam(b1=0.9, b2=0.98, eps=1e-9)"
+    "schedule": TEXT,  # training/schedule.py, with options: "cosine(decay_steps=10_000)"
     "learning_rate": POSITIVE,
     "warmup_steps": NATURAL,
-    "decay_steps": NATURAL,
-    "decay_rate": FRACTION,
-    "end_factor": FRACTION,
+    "d_model": COUNT,  # the width in the paper's schedule
     "clip_norm": POSITIVE,
   },
   "train": {
     "steps": COUNT,
-    "label_smoothing": FRACTION,
     "accumulate": COUNT,
     "seed": NATURAL,
     "log_every": COUNT,
@@ -101,14 +56,16 @@ GROUPS = {
     "checkpoint_every": COUNT,
     "keep": COUNT,
     "max_nonfinite": COUNT,
+    # Decay of the moving average of the parameters that is evaluated and loaded; 0: none.
+    "ema": Field(float, low=0.0, high=1.0, default=0.0),
+    # The checkpoint whose dev summary has the best figure of this name is kept too; "": none.
+    "best_metric": Field(str, default=""),
+    "best_mode": Field(str, choices=("min", "max"), default="min"),
+    "patience": Field(int, low=0, default=0),  # evaluations without a better figure that end training; 0: never
+    "init_from": Field(str, default=""),  # fine-tuning: the run whose parameters this one begins with
+    "init_map": Field(tuple, default=()),  # ((pattern, replacement), ..): names here -> names there
+    "learning_rate_factors": Field(tuple, default=()),  # ((pattern, factor), ..): by path; 0 freezes
   },
-  "decode": {
-    "beam_size": COUNT,
-    "alpha": Field(float),
-    "extra_length": NATURAL,
-    "batch_tokens": COUNT,
-  },
-  "eval": {},
   "mesh": {
     "rules": TEXT,
     "replica": COUNT,
@@ -118,7 +75,8 @@ GROUPS = {
   },
 }
 
-# What may differ when a work directory is resumed: none of it changes the parameters that a step computes.
+# What may differ when a work directory is resumed: none of it changes the parameters that a step computes. Fields of
+# tasks are here by their usual names: `decode` is what trained parameters are used with.
 MAY_CHANGE = (
   "model.remat",
   "train.steps",
@@ -127,20 +85,34 @@ MAY_CHANGE = (
   "train.checkpoint_every",
   "train.keep",
   "train.max_nonfinite",
+  "train.best_metric",
+  "train.best_mode",
+  "train.patience",
   "data.cache_dir",
-  "data.dir",  # the text in it may not: `Translation.train_batches`
+  "data.dir",  # what lies there may not: the task's fingerprint
   "data.dev_split",
   "data.test_split",
   "decode.*",
-  "eval.*",
   "mesh.*",
 )
 
 
-def nearest(name, names) -> str:
-  """' (did you mean X?)', or nothing where no name is near."""
-  near = difflib.get_close_matches(name, names, n=1)
-  return f" (did you mean {near[0]!r}?)" if near else ""
+def fields_of(dataclass, given=()) -> dict[str, Field]:
+  """The fields of a model's Config, but those that the task gives it.
+
+  Ints are at least 1, floats at least 0, and dropouts at most 1, unless the field's metadata says otherwise:
+  `dataclasses.field(default=0, metadata={"low": 0})`.
+  """
+  fields = {"name": TEXT}
+  for field in dataclasses.fields(dataclass):
+    if field.name in given:
+      continue
+    low = {int: 1, float: 0.0}.get(field.type)
+    high = 1.0 if field.type is float and "dropout" in field.name else None
+    default = None if field.default is dataclasses.MISSING else field.default
+    ranges = {"low": low, "high": high} | dict(field.metadata)
+    fields[field.name] = Field(field.type, default=default, **ranges)
+  return fields
 
 
 def _check_value(path, value, field):
@@ -151,6 +123,8 @@ def _check_value(path, value, field):
     good = kind is field.type or (field.type is float and kind is int)
   if not good:
     raise UserError(f"config.{path} must be {field.type.__name__}, not {kind.__name__} ({value!r})")
+  if kind is float and not math.isfinite(value):
+    raise UserError(f"config.{path} must be finite, not {value!r}")
   if field.choices and value not in field.choices:
     raise UserError(
       f"config.{path} = {value!r} is not one of {', '.join(field.choices)}{nearest(value, field.choices)}"
@@ -160,12 +134,11 @@ def _check_value(path, value, field):
     raise UserError(f"config.{path} must be {bounds}, not {value!r}")
 
 
-def validate(config, groups=None) -> None:
+def validate(config, groups) -> None:
   """Raises UserError for a field that is unknown, missing, of the wrong type or out of range.
 
-  groups: {group: {field: Field}}; the default is translation's. A group without fields may hold anything.
+  groups: {group: {field: Field}}, all but `task`. Fields that are absent and have a default are filled in.
   """
-  groups = GROUPS if groups is None else groups
   top = ("task", *groups)
   for name in config:
     if name not in top:
@@ -176,21 +149,18 @@ def validate(config, groups=None) -> None:
   for group, fields in groups.items():
     if not isinstance(config[group], ml_collections.ConfigDict):
       raise UserError(f"config.{group} must be a group of fields, not {config[group]!r}")
-    if not fields:
-      continue
     for name, value in config[group].items():
       if name not in fields:
         raise UserError(f"config.{group}.{name} is not a field{nearest(name, fields)}")
       _check_value(f"{group}.{name}", value, fields[name])
-    missing = [name for name in fields if name not in config[group]]
-    if missing:
-      raise UserError(f"config.{group}.{missing[0]} is missing")
+    for name, field in fields.items():
+      if name not in config[group]:
+        if field.default is None:
+          raise UserError(f"config.{group}.{name} is missing")
+        with config.unlocked():
+          config[group][name] = field.default
   if config.mesh.data == 0:
     raise UserError("config.mesh.data must be -1 (all devices that are left) or at least 1, not 0")
-  if config.optimizer.schedule != "inverse_sqrt" and config.optimizer.decay_steps < 1:
-    raise UserError(
-      f"config.optimizer.decay_steps must be at least 1 with schedule {config.optimizer.schedule!r}"
-    )
 
 
 def to_json(config) -> str:
@@ -211,20 +181,18 @@ def from_json(text: str, name="config.json") -> ml_collections.ConfigDict:
     raise UserError(f"{name} is not a config: {error}") from error
 
 
-def _flat(config) -> dict[str, str]:
+def flat(config) -> dict:
+  """"group.field" -> value."""
   values = config.to_dict() if isinstance(config, ml_collections.ConfigDict) else config
-  flat = {}
+  found = {}
   for name, value in values.items():
-    if isinstance(value, dict):
-      flat |= {f"{name}.{key}": item for key, item in _flat(value).items()}
-    else:
-      flat[name] = json.dumps(value)
-  return flat
+    found |= {f"{name}.{key}": item for key, item in flat(value).items()} if isinstance(value, dict) else {name: value}
+  return found
 
 
 def diff(old, new, ignore=()) -> str:
   """One line for each field that differs, 'field: old -> new'; '' where none does. ignore: name patterns."""
-  old, new = _flat(old), _flat(new)
+  old, new = ({name: json.dumps(value) for name, value in flat(config).items()} for config in (old, new))
   names = [
     name for name in sorted(old | new) if not any(fnmatch.fnmatch(name, pattern) for pattern in ignore)
   ]

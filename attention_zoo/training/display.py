@@ -10,16 +10,15 @@ from attention_zoo import files
 
 
 def describe(values: dict) -> str:
-  """'loss 3.21  perplexity 20.4  ...' in the order in which it is read."""
-  formats = {
-    "loss": "loss {:.4f}",
-    "perplexity": "perplexity {:.5g}",
-    "accuracy": "accuracy {:.3f}",
-    "tokens_per_second": "{:,.0f} tokens/s",
-    "nonfinite": "{:.0f} non-finite steps skipped",
-  }
-  shown = (name for name in formats if name in values and not (name == "nonfinite" and not values[name]))
-  return "  ".join(formats[name].format(values[name]) for name in shown)
+  """'loss 3.21  perplexity 20.4  ...': what a summary says of quality, then the rate and what was skipped."""
+  silent = ("weight", "gradient_norm", "learning_rate", "nonfinite", "nll")
+  rates = [name for name in values if name.endswith("_per_second")]
+  shown = [f"{name} {value:.5g}" for name, value in values.items() if name not in (*silent, *rates)]
+  shown.sort(key=lambda text: not text.startswith("loss "))
+  shown += [f"{values[name]:,.0f} {name.removesuffix('_per_second')}/s" for name in rates]
+  if values.get("nonfinite"):
+    shown.append(f"{values['nonfinite']:.0f} non-finite steps skipped")
+  return "  ".join(shown)
 
 
 class Display:

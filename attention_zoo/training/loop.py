@@ -1,48 +1,32 @@
-"""The one training loop. It knows no model: it sees a task object.
+"""The one training loop. It knows no model: it sees a `protocols.Task`.
 
-A task has
-  init(rng) -> params
-    nested dict of float32 arrays
-  loss(params, batch, rng) -> (loss_sum, sums)
-    rng None = no dropout. sums: dict of float32 scalars that add over batches, with "weight" (number of
-    target tokens), "loss", and for translation "nll" and "correct". Rows of zeros must add nothing.
-  train_batches(start_step, parts, count) -> Iterator[dict of numpy]
-    of the `count` equal parts of each step's rows, those of this process; content depends on the step alone
-  eval_batches(split) -> Iterable[dict of numpy]
-    all rows
-  batch_shapes() -> dict of jax.ShapeDtypeStruct
-    of a global training batch
-
-The loop minimises loss_sum / weight of the global batch. Exit codes: 75 after SIGTERM, 130 after Ctrl-C, 129 after
+It minimises value / weight of the global batch. Exit codes: 75 after SIGTERM, 130 after Ctrl-C, 129 after
 a closed terminal, with everything saved: the same command goes on; 3 when too many steps in a row were not finite.
 """
 
 import functools
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import optax
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
 
+from attention_zoo.protocols import Task
 from attention_zoo.training import sharding, stopping
+from attention_zoo.training.best import Best
 from attention_zoo.training.checkpoints import Checkpoints
-from attention_zoo.training.metrics import Meter, Metrics, summarize
+from attention_zoo.training.init_from import init_from
+from attention_zoo.training.metrics import Meter, Metrics
 from attention_zoo.training.optimizer import make_optimizer
 from attention_zoo.training.schedule import make_schedule
+from attention_zoo.training.step import (
+  State,
+  abstract_state,
+  dev_names,
+  init_state,
+  local_copies,
+  make_evaluate,
+  make_train_step,
+)
 from attention_zoo.training.workdir import prepare_workdir
-
-
-class State(NamedTuple):
-  """All that training needs to go on. steps: finished ones; nonfinite: those of them that were skipped."""
-
-  params: Any
-  opt_state: Any
-  steps: jax.Array
-  nonfinite: jax.Array
-  nonfinite_in_row: jax.Array
 
 
 class Diverged(SystemExit):
@@ -56,121 +40,7 @@ class Diverged(SystemExit):
     return self.message
 
 
-def abstract_state(task, optimizer, rules, mesh):
-  """The shapes, types and places of the whole training state, as a State of jax.ShapeDtypeStruct."""
-  state = jax.eval_shape(functools.partial(init_state, task, optimizer, seed=0))
-  params = sharding.shardings(rules, state.params, mesh)
-  places = State(
-    params=params,
-    opt_state=sharding.optimizer_shardings(state.params, params, state.opt_state, mesh),
-    steps=NamedSharding(mesh, P()),
-    nonfinite=NamedSharding(mesh, P()),
-    nonfinite_in_row=NamedSharding(mesh, P()),
-  )
-  return jax.tree.map(lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), state, places)
-
-
-def init_state(task, optimizer, seed) -> State:
-  params = task.init(jax.random.key(seed))
-  # Three arrays and not one: the state is donated, and no buffer can be given away twice.
-  return State(params, optimizer.init(params), jnp.zeros((), int), jnp.zeros((), int), jnp.zeros((), int))
-
-
-def make_train_step(task, optimizer, config, abstract, mesh):
-  """jit of (state, batch, stop) -> (state, metrics), its state donated.
-
-  stop: `sharding.flags` of the exit code that each process was told to end with, or 0; metrics["stop"]: the largest.
-  """
-  accumulate = config.train.accumulate
-  value_and_gradient = jax.value_and_grad(task.loss, has_aux=True)
-
-  def sums_and_gradients(params, batch, rng):
-    if accumulate == 1:
-      (_, sums), gradients = value_and_gradient(params, batch, rng)
-      return sums, gradients
-
-    def micro_batches(rows):
-      # Every accumulate-th row: each device keeps its own rows, where a split into blocks would move them.
-      rows = rows.reshape(rows.shape[0] // accumulate, accumulate, *rows.shape[1:]).swapaxes(0, 1)
-      return jax.lax.with_sharding_constraint(rows, NamedSharding(mesh, P(None, sharding.BATCH_AXES)))
-
-    def add(totals, micro):
-      index, rows = micro
-      (_, sums), gradients = value_and_gradient(params, rows, jax.random.fold_in(rng, index))
-      return jax.tree.map(jnp.add, totals, (sums, gradients)), None
-
-    micro = (jnp.arange(accumulate), jax.tree.map(micro_batches, batch))
-    first = jax.tree.map(lambda x: x[0], micro)
-    (_, sums), gradients = jax.eval_shape(value_and_gradient, params, first[1], rng)
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (sums, gradients))
-    return jax.lax.scan(add, zeros, micro)[0]
-
-  def step(state, batch, stop):
-    rng = jax.random.fold_in(jax.random.key(config.train.seed), state.steps)
-    sums, gradients = sums_and_gradients(state.params, batch, rng)
-    gradients = jax.tree.map(lambda g: g / sums["weight"], gradients)
-    # One pass over the gradients gives their norm and the first leaf that is not finite; last comes the loss.
-    squares = jnp.stack([jnp.sum(jnp.square(g.astype(jnp.float32))) for g in jax.tree.leaves(gradients)])
-    bad = ~jnp.isfinite(jnp.append(squares, sums["loss"]))
-    finite = ~jnp.any(bad)
-    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    params, opt_state = jax.tree.map(
-      lambda new, old: jnp.where(finite, new, old), (params, opt_state), (state.params, state.opt_state)
-    )
-    new = State(
-      params=params,
-      opt_state=opt_state,
-      steps=state.steps + 1,
-      nonfinite=state.nonfinite + ~finite,
-      nonfinite_in_row=jnp.where(finite, 0, state.nonfinite_in_row + 1),
-    )
-    metrics = {
-      "sums": sums,
-      "gradient_norm": jnp.sqrt(jnp.sum(squares)),
-      "first_bad": jnp.where(finite, -1, jnp.argmax(bad)),
-      "nonfinite": new.nonfinite,
-      "nonfinite_in_row": new.nonfinite_in_row,
-      "stop": jnp.max(stop),
-    }
-    return new, metrics
-
-  places = jax.tree.map(lambda x: x.sharding, abstract)
-  rows = sharding.batch_sharding(mesh)
-  return jax.jit(
-    step,
-    in_shardings=(places, rows, NamedSharding(mesh, P(sharding.AXES))),
-    out_shardings=(places, NamedSharding(mesh, P())),
-    donate_argnums=0,
-  )
-
-
-def make_evaluate(task, mesh):
-  """evaluate(params, split) -> summary over all batches of the split, without dropout; {} if it has none."""
-
-  @functools.partial(jax.jit, out_shardings=NamedSharding(mesh, P()))
-  def sums_of(params, batch):
-    return task.loss(params, batch, None)[1]
-
-  def evaluate(params, split):
-    totals = None
-    for batch in task.eval_batches(split):
-      # Filled up with rows of zeros, which add nothing, to what the devices can share.
-      rows = next(iter(batch.values())).shape[0]
-      padding = -rows % sharding.batch_devices(mesh)
-      local = {
-        name: sharding.local_rows(np.pad(x, ((0, padding),) + ((0, 0),) * (x.ndim - 1)), mesh)
-        for name, x in batch.items()
-      }
-      with jax.set_mesh(mesh):
-        sums = sums_of(params, sharding.put_batch(local, mesh))
-      totals = sums if totals is None else jax.tree.map(jnp.add, totals, sums)
-    return summarize(jax.device_get(totals)) if totals else {}
-
-  return evaluate
-
-
-def train(task, config, workdir, quiet=False) -> State:
+def train(task: Task, config, workdir, quiet=False) -> State:
   """Trains until config.train.steps, from the newest checkpoint in workdir if there is one.
 
   Raises UserError for a workdir of another config, a mesh, rule or batch that does not fit, and storage that
@@ -181,8 +51,8 @@ def train(task, config, workdir, quiet=False) -> State:
     mesh = sharding.make_mesh(config.mesh)
     for name, shape in task.batch_shapes().items():
       sharding.check_rows(name, shape.shape, mesh, config.train.accumulate)
-    optimizer = make_optimizer(config.optimizer, config.model.d_model)
-    abstract = abstract_state(task, optimizer, sharding.rules_of(config.mesh), mesh)
+    optimizer = make_optimizer(config.optimizer)
+    abstract = abstract_state(task, optimizer, config, mesh)
     checkpoints = Checkpoints(workdir, config.train.keep, metadata={"config": config.to_dict()})
     try:
       restored = checkpoints.restore(abstract)
@@ -190,31 +60,39 @@ def train(task, config, workdir, quiet=False) -> State:
         state, start = restored
       else:
         places = jax.tree.map(lambda x: x.sharding, abstract)
-        init = functools.partial(init_state, task, optimizer, config.train.seed)
+        init = functools.partial(init_state, task, optimizer, config)
         state, start = jax.jit(init, out_shardings=places)(), 0
+        if config.train.init_from:
+          params, taken = init_from(state.params, config)
+          state = state._replace(params=params, ema=jax.tree.map(jnp.copy, params) if state.ema else {})
       metrics = Metrics(workdir, start, config.train.steps, enabled=jax.process_index() == 0, quiet=quiet)
       try:
         if start:
           metrics.say(f"resuming from step {start}")
+        elif config.train.init_from:
+          metrics.say(f"begun with {config.train.init_from}; {taken}")
         with jax.set_mesh(mesh):
-          return _run(task, config, mesh, optimizer, abstract, state, start, checkpoints, metrics, told)
+          best = Best(workdir, config.train, dev_names(task, abstract), start)
+          return _run(
+            task, config, mesh, optimizer, abstract, state, start, checkpoints, metrics, best, told
+          )  # fmt: skip
       finally:
         metrics.close()
     finally:
       checkpoints.close()
 
 
-def _run(task, config, mesh, optimizer, abstract, state, start, checkpoints, metrics, told):
+def _run(task, config, mesh, optimizer, abstract, state, start, checkpoints, metrics, best, told):
   train_step = make_train_step(task, optimizer, config, abstract, mesh)
   evaluate = make_evaluate(task, mesh)
-  schedule = make_schedule(config.optimizer, config.model.d_model)
+  schedule = make_schedule(config.optimizer)
   names = [sharding.path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(abstract.params)]
   batches = iter(task.train_batches(start, *sharding.process_rows(mesh)))
   for shapes in task.train_shapes():
     for name, shape in shapes.items():
       sharding.check_rows(name, shape, mesh, config.train.accumulate)
   go = sharding.flags(mesh, 0)
-  meter = Meter()
+  meter = Meter(task.summarize, f"{task.unit}_per_second")
 
   def account(step, fetched):
     """Takes in the metrics of a finished step; returns the exit code to stop with, or 0."""
@@ -243,13 +121,21 @@ def _run(task, config, mesh, optimizer, abstract, state, start, checkpoints, met
     return int(fetched["stop"])
 
   def on_dev(step):
-    if summary := evaluate(state.params, "dev"):
-      metrics.write(step, "dev", summary)
+    """Whether the step is the best so far."""
+    params = state.ema or state.params
+    summary = evaluate(params, state.variables, "dev")
+    if not summary:
+      return False
+    if task.dev_score_names:
+      summary |= task.dev_scores(*local_copies((params, state.variables), mesh))
+    metrics.write(step, "dev", summary)
+    return best.take(step, summary)
 
   if start and start % config.train.eval_every == 0 and not metrics.has(start, "dev"):
     on_dev(start)  # told to stop at this step, the run had saved it, and left this to the next start
+  checkpoints.best = best.step
   pending, stop, step = None, 0, start
-  while step < config.train.steps and not stop:
+  while step < config.train.steps and not stop and not best.exhausted(step):
     batch = sharding.put_batch(next(batches), mesh, config.train.accumulate)
     told_here = sharding.flags(mesh, told.code) if told.code else go
     with jax.transfer_guard("disallow"):
@@ -262,12 +148,18 @@ def _run(task, config, mesh, optimizer, abstract, state, start, checkpoints, met
     last = step == config.train.steps
     if last or stop or step % config.train.eval_every == 0 or step % config.train.checkpoint_every == 0:
       stop, pending = account(*pending) or stop, None
-      if last or (step % config.train.eval_every == 0 and not stop):
-        on_dev(step)
-      if last or stop or step % config.train.checkpoint_every == 0:
+      improved = on_dev(step) if last or (step % config.train.eval_every == 0 and not stop) else False
+      checkpoints.best = best.step
+      last |= best.exhausted(step)
+      if last or stop or improved or step % config.train.checkpoint_every == 0:
         checkpoints.save(step, state)
       meter.pause()
   checkpoints.wait()
+  if best.exhausted(step) and step < config.train.steps:
+    metrics.say(
+      f"ended at step {step}: dev {best.name} has not been better than at step {best.step} for "
+      f"{config.train.patience} evaluations (config.train.patience)"
+    )
   if stop and step < config.train.steps:
     metrics.say(f"told to stop: step {step} is saved; the same command resumes from there")
     raise stopping.Stopped(stop)

@@ -14,34 +14,23 @@ from attention_zoo.training.display import Display
 from attention_zoo.training.tensorboard import EventFile
 
 
-def summarize(sums: dict) -> dict:
-  """Means over the weight: sums loss, nll, correct, weight -> loss, nll, perplexity, accuracy, weight.
-
-  perplexity is exp(nll), or exp(loss) where no nll is given; other sums become means under their own name.
-  """
-  weight = float(sums["weight"])
-  means = {
-    name: float(value) / weight if weight else math.nan for name, value in sums.items() if name != "weight"
-  }
-  if "correct" in means:
-    means["accuracy"] = means.pop("correct")
-  entropy = means.get("nll", means.get("loss", math.nan))
-  means["perplexity"] = math.exp(entropy) if entropy < 700 else math.inf if entropy >= 700 else math.nan
-  return means | {"weight": weight}
-
-
 class Meter:
-  """Adds up the sums of steps and their time; the clock starts after the first step, which compiles."""
+  """Adds up the sums of steps and their time; the clock starts after the first step, which compiles.
 
-  def __init__(self):
+  summarize: the task's. rate: the name of the loss's weight per second.
+  """
+
+  def __init__(self, summarize, rate: str):
+    self._summarize, self._rate = summarize, rate
     self._sums, self._timed_weight, self._seconds, self._start = {}, 0.0, 0.0, None
 
   def add(self, sums: dict) -> None:
-    for name, value in sums.items():
-      self._sums[name] = self._sums.get(name, 0.0) + float(value)
+    for name, pair in sums.items():
+      before = self._sums.get(name, (0.0, 0.0))
+      self._sums[name] = tuple(old + float(new) for old, new in zip(before, pair, strict=True))
     now = time.perf_counter()
     if self._start is not None:
-      self._timed_weight += float(sums["weight"])
+      self._timed_weight += float(sums["loss"][1])
       self._seconds += now - self._start
     self._start = now
 
@@ -50,10 +39,10 @@ class Meter:
     self._start = None
 
   def take(self) -> dict:
-    """The summary since the last take, with tokens_per_second where time was measured; starts anew."""
-    summary = summarize(self._sums) if self._sums else {}
+    """The summary since the last take, with the rate where time was measured; starts anew."""
+    summary = self._summarize(self._sums) if self._sums else {}
     if self._seconds:
-      summary["tokens_per_second"] = self._timed_weight / self._seconds
+      summary[self._rate] = self._timed_weight / self._seconds
     self._sums, self._timed_weight, self._seconds = {}, 0.0, 0.0
     return summary
 

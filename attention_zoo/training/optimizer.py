@@ -1,27 +1,63 @@
 """The optimizers, all from Optax: what is ours is only the choice by name."""
 
+import jax
 import optax
 
+from attention_zoo import grammar
 from attention_zoo.errors import UserError
 from attention_zoo.training.schedule import make_schedule
 
 
-def make_optimizer(optimizer, d_model: int) -> optax.GradientTransformation:
-  """Adam (Kingma and Ba 2015), Adafactor (Shazeer and Stern 2018) or SM3 (Anil et al. 2019), scheduled.
+def make_optimizer(optimizer) -> optax.GradientTransformation:
+  """The optimizer that the config group's `name` names, with options; its learning rate follows `make_schedule`.
 
-  optimizer: the config group. Gradients are clipped to the global norm clip_norm first, unless that is 0.
+  Gradients are clipped to the global norm clip_norm first, unless that is 0. Raises UserError for an unknown name or
+  option, or a bad value.
   """
-  schedule = make_schedule(optimizer, d_model)
-  makers = {
-    "adam": lambda: optax.adam(schedule, b1=optimizer.b1, b2=optimizer.b2, eps=optimizer.eps),
-    "adafactor": lambda: optax.adafactor(
-      schedule, multiply_by_parameter_scale=False, momentum=optimizer.b1 or None
-    ),
-    "sm3": lambda: optax.chain(optax.scale_by_sm3(optimizer.b1), optax.scale_by_learning_rate(schedule)),
-  }
-  if optimizer.name not in makers:
-    raise UserError(f"config.optimizer.name = {optimizer.name!r} is not one of {', '.join(makers)}")
-  transformation = makers[optimizer.name]()
+  try:
+    function, options = grammar.bind(optimizer.name, OPTIMIZERS, "optimizer")
+    for name in ("b1", "b2", "momentum"):
+      if not 0 <= options.get(name, 0) < 1:
+        raise ValueError(f"{name} must be at least 0 and below 1, not {options[name]}")
+    for name in ("eps", "weight_decay"):
+      if options.get(name, 0) < 0:
+        raise ValueError(f"{name} must be at least 0, not {options[name]}")
+  except ValueError as error:
+    raise UserError(f"config.optimizer.name: {error}") from error
+  transformation = function(make_schedule(optimizer), **options)
   if optimizer.clip_norm > 0:
     transformation = optax.chain(optax.clip_by_global_norm(optimizer.clip_norm), transformation)
   return transformation
+
+
+def sgd(schedule, momentum: float = 0.0, nesterov: bool = False):
+  return optax.sgd(schedule, momentum=momentum or None, nesterov=nesterov)
+
+
+def adam(schedule, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8):
+  """Kingma and Ba 2015."""
+  return optax.adam(schedule, b1=b1, b2=b2, eps=eps)
+
+
+def adamw(schedule, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, weight_decay: float = 0.01):
+  """Loshchilov and Hutter 2019: weight decay apart from the gradient. As usual, biases and scales do not decay."""
+  return optax.adamw(schedule, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=_decays)
+
+
+def adafactor(schedule, momentum: float = 0.9):
+  """Shazeer and Stern 2018, without the scale of the parameters. momentum 0: none, and no memory for it."""
+  return optax.adafactor(schedule, multiply_by_parameter_scale=False, momentum=momentum or None)
+
+
+def sm3(schedule, momentum: float = 0.9):
+  """Anil et al. 2019."""
+  return optax.chain(optax.scale_by_sm3(momentum), optax.scale_by_learning_rate(schedule))
+
+
+OPTIMIZERS = {function.__name__: function for function in (sgd, adam, adamw, adafactor, sm3)}
+
+
+def _decays(params):
+  """True for what multiplies activations; False for what is added to them or scales them."""
+  small = lambda path: str(path[-1].key).startswith(("bias", "scale"))
+  return jax.tree_util.tree_map_with_path(lambda path, _: not small(path), params)

@@ -1,43 +1,70 @@
-"""Learning rates: linear warmup, then inverse square root, exponential or cosine decay."""
+"""Learning rates: linear warmup, then constant, inverse square root, linear, exponential or cosine decay."""
 
 import jax.numpy as jnp
 import optax
 
+from attention_zoo import grammar
 from attention_zoo.errors import UserError
 
 
-def make_schedule(optimizer, d_model: int) -> optax.Schedule:
+def make_schedule(optimizer) -> optax.Schedule:
   """The learning rate as a function of the number of updates made so far (0 before the first, as in Optax).
 
-  With step = updates + 1, c = learning_rate, w = warmup_steps, n = decay_steps, r = decay_rate and
-  e = end_factor, and with u = max(step - w, 0) / n, since the decays begin where the warmup ends:
+  optimizer: the config group; its `schedule` names one of the functions below, with options. With step = updates + 1,
+  c = learning_rate, w = warmup_steps, n = decay_steps, r = decay_rate and e = end_factor, and with
+  u = max(step - w, 0) / n, since the decays begin where the warmup ends:
 
     inverse_sqrt   c d_model^-0.5 min(step^-0.5, step w^-1.5)        (Vaswani et al. 2017, eq. 3, has c = 1)
+    constant       c min(step / w, 1)
+    linear         c min(step / w, 1) (1 - (1 - e) min(u, 1))
     exponential    c min(step / w, 1) max(r^u, e)
     cosine         c min(step / w, 1) (e + (1 - e) (1 + cos(pi min(u, 1))) / 2)
 
-  Raises UserError for another name.
+  Raises UserError for another name, an unknown option or a bad value.
   """
-  warmup = max(optimizer.warmup_steps, 1)
-  factor, end = optimizer.learning_rate, optimizer.end_factor
+  try:
+    function, options = grammar.bind(optimizer.schedule, SCHEDULES, "schedule", num_given=2)
+    for name, (low, high) in _RANGES.items():
+      if not low <= options.get(name, low) <= high:
+        raise ValueError(f"{name} must be from {low} to {high}, not {options[name]}")
+  except ValueError as error:
+    raise UserError(f"config.optimizer.schedule: {error}") from error
+  warmup, factor = max(optimizer.warmup_steps, 1), optimizer.learning_rate
 
-  def inverse_sqrt(count):
-    step = count + 1.0
-    return factor * d_model**-0.5 * jnp.minimum(step**-0.5, step * warmup**-1.5)
+  if function is inverse_sqrt:
+    factor *= optimizer.d_model**-0.5
+  return lambda count: factor * function(count + 1.0, warmup, **options)
 
-  def exponential(count):
-    step = count + 1.0
-    decay = optimizer.decay_rate ** (jnp.maximum(step - warmup, 0.0) / optimizer.decay_steps)
-    return factor * jnp.minimum(step / warmup, 1.0) * jnp.maximum(decay, end)
 
-  def cosine(count):
-    step = count + 1.0
-    progress = jnp.clip((step - warmup) / optimizer.decay_steps, 0.0, 1.0)
-    return factor * jnp.minimum(step / warmup, 1.0) * (end + (1 - end) * (1 + jnp.cos(jnp.pi * progress)) / 2)
+_RANGES = {"decay_steps": (1, 10**12), "decay_rate": (0.0, 1.0), "end_factor": (0.0, 1.0)}
 
-  schedules = {"inverse_sqrt": inverse_sqrt, "exponential": exponential, "cosine": cosine}
-  if optimizer.schedule not in schedules:
-    raise UserError(
-      f"config.optimizer.schedule = {optimizer.schedule!r} is not one of {', '.join(schedules)}"
-    )
-  return schedules[optimizer.schedule]
+
+def inverse_sqrt(step, warmup):
+  return jnp.minimum(step**-0.5, step * warmup**-1.5)
+
+
+def constant(step, warmup):
+  return jnp.minimum(step / warmup, 1.0)
+
+
+def linear(step, warmup, decay_steps: int, end_factor: float = 0.0):
+  return constant(step, warmup) * (1 - (1 - end_factor) * _progress(step, warmup, decay_steps))
+
+
+def exponential(step, warmup, decay_steps: int, decay_rate: float, end_factor: float = 0.0):
+  decay = decay_rate ** (jnp.maximum(step - warmup, 0.0) / decay_steps)
+  return constant(step, warmup) * jnp.maximum(decay, end_factor)
+
+
+def cosine(step, warmup, decay_steps: int, end_factor: float = 0.0):
+  half_wave = (1 + jnp.cos(jnp.pi * _progress(step, warmup, decay_steps))) / 2
+  return constant(step, warmup) * (end_factor + (1 - end_factor) * half_wave)
+
+
+def _progress(step, warmup, decay_steps):
+  return jnp.clip((step - warmup) / decay_steps, 0.0, 1.0)
+
+
+SCHEDULES = {
+  function.__name__: function for function in (inverse_sqrt, constant, linear, exponential, cosine)
+}

@@ -202,6 +202,12 @@ def flags(mesh: Mesh, value: int) -> jax.Array:
   return jax.make_array_from_callback((mesh.size,), everywhere, lambda _: np.full(1, value, np.int32))
 
 
+def local_mesh() -> Mesh:
+  """All devices of this process, sharing rows: for using trained parameters."""
+  devices = np.array(jax.local_devices()).reshape(1, -1, 1, 1)
+  return Mesh(devices, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
 def batch_devices(mesh: Mesh) -> int:
   """Into how many parts the rows of a batch are split."""
   return math.prod(mesh.shape[axis] for axis in BATCH_AXES)

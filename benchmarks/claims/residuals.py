@@ -98,12 +98,12 @@ def _look(task, params):
       batch["source"].shape[1],
       method="embed",
     )
-    return weights, [embedded, *layers], task.loss(params, batch, None)[1]
+    return weights, [embedded, *layers], task.loss(params, {}, {}, batch, None, None).sums
 
   diagonal, uniform, count, nll, states, places, held, example = 0.0, 0.0, 0, np.zeros(2), [], [], [], None
   for batch in task.eval_batches("dev"):
     weights, layers, sums = jax.device_get(observe(params, batch))
-    nll += sums["nll"], sums["weight"]
+    nll += sums["nll"]
     real = batch["source_segments"] > 0
     states.append([layer[real] for layer in layers])
     places.append(batch["source_positions"][real])

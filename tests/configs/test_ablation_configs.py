@@ -7,6 +7,7 @@ import pytest
 from absl import flags as absl_flags
 from ml_collections import config_flags
 
+from attention_zoo import tasks
 from attention_zoo.models import transformer
 from attention_zoo.tasks.translation import Translation
 from attention_zoo.training import config as config_lib
@@ -94,7 +95,7 @@ def test_the_files_are_the_table():
 @pytest.mark.parametrize("name", TABLE)
 def test_a_row_differs_from_base_in_its_own_fields_alone(name):
   config = ablation_rows.module_of(name).get_config()
-  config_lib.validate(config)
+  tasks.validate(config)
   assert config.is_locked
   assert difference(ablation_rows.fields_of("base"), ablation_rows.fields_of(name)) == TABLE[name][0]
 
@@ -203,7 +204,7 @@ def test_trainings_flags_make_the_row(name, monkeypatch):
   argv = ["train", f"--config={ablation_rows.file_of(name)}", *words]
   monkeypatch.setattr(sys, "argv", argv)  # where config_flags looks for the fields to define
   values(argv)
-  config_lib.validate(values.config)
+  tasks.validate(values.config)
   expected = ablation_rows.row_fields(name, changed) | {
     "train.seed": 3,
     "data.seed": 3,
@@ -215,6 +216,7 @@ def test_trainings_flags_make_the_row(name, monkeypatch):
     if isinstance(fields, dict)
     for f, v in fields.items()
   }
+  assert found.pop("optimizer.d_model") == found["model.d_model"]
   assert found == expected and found["data.languages"] == ("en", "fr")
 
 

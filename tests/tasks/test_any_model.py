@@ -7,7 +7,6 @@ from small_run import small_config
 
 from attention_zoo.errors import UserError
 from attention_zoo.tasks.translation import Translation
-from attention_zoo.tasks.translator import Translator
 from attention_zoo.training import loop
 from attention_zoo.training.metrics import read_metrics
 
@@ -29,7 +28,7 @@ def test_local_attention_and_experts_train_and_translate(number_files, tmp_path)
   params = loop.train(task, config, tmp_path, quiet=True).params
   balance = [record["balance"] for record in read_metrics(tmp_path) if "balance" in record]
   assert balance and np.isfinite(balance).all()
-  run = Translator(task, jax.device_get(params))
+  run = task.runner(jax.device_get(params), {}, checkpoint="latest", step=2)
   assert len(run.translate(["seven", "", "forty-nine"])) == 3
   seen = run.attention("seven")
   assert seen.encoder is None and seen.decoder.shape[:2] == seen.cross.shape[:2] == (1, 2)

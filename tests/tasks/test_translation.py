@@ -131,7 +131,7 @@ def test_sizes_that_do_not_go_together_are_told(make):
 def test_the_longest_input_of_a_model_that_is_bounded(make, bounded):
   sizes = {"model.max_length": 40, "data.row_length": 40, "data.max_length": 40, "decode.batch_tokens": 80}
   task = make({**sizes, **bounded})
-  run = task.Runner(task, jax.jit(task.init)(jax.random.key(0)))
+  run = task.runner(jax.jit(task.init)(jax.random.key(0)).params, {}, checkpoint="none", step=0)
   assert run.task.model_config.bounded and not make().model_config.bounded
   (hypothesis,) = run.hypotheses(["seven " * 60], beam_size=1)[0]
   assert 0 < len(hypothesis.ids) <= 40

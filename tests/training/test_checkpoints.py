@@ -21,7 +21,7 @@ from attention_zoo.training.optimizer import make_optimizer
 
 CONFIG = toy_task.make_config()
 TASK = toy_task.ToyTask(CONFIG)
-OPTIMIZER = make_optimizer(CONFIG.optimizer, CONFIG.model.d_model)
+OPTIMIZER = make_optimizer(CONFIG.optimizer)
 
 
 def placed(rules, devices=8, fsdp=1, tensor=1):

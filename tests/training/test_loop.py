@@ -14,15 +14,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from attention_zoo.errors import UserError
 from attention_zoo.training import checkpoints, metrics, sharding
-from attention_zoo.training.loop import (
-  Diverged,
-  abstract_state,
-  init_state,
-  make_evaluate,
-  make_train_step,
-  train,
-)
+from attention_zoo.training.loop import Diverged, train
 from attention_zoo.training.optimizer import make_optimizer
+from attention_zoo.training.step import abstract_state, init_state, make_evaluate, make_train_step
 from attention_zoo.training.stopping import Stopped
 
 
@@ -111,8 +105,8 @@ def test_ctrl_c_inside_a_callback_is_not_lost(tmp_path):
 @functools.cache
 def _init():
   config = toy_task.make_config()
-  optimizer = make_optimizer(config.optimizer, config.model.d_model)
-  return jax.device_get(jax.jit(lambda: init_state(toy_task.ToyTask(config), optimizer, config.train.seed))())
+  optimizer = make_optimizer(config.optimizer)
+  return jax.device_get(jax.jit(lambda: init_state(toy_task.ToyTask(config), optimizer, config))())
 
 
 def step_on(devices, state=None, steps=3, task=None, **changes):
@@ -120,8 +114,8 @@ def step_on(devices, state=None, steps=3, task=None, **changes):
   config = toy_task.make_config(**changes)
   task = task or toy_task.ToyTask(config)
   mesh = sharding.make_mesh(config.mesh, jax.devices()[:devices])
-  optimizer = make_optimizer(config.optimizer, config.model.d_model)
-  abstract = abstract_state(task, optimizer, sharding.rules_of(config.mesh), mesh)
+  optimizer = make_optimizer(config.optimizer)
+  abstract = abstract_state(task, optimizer, config, mesh)
   places = jax.tree.map(lambda x: x.sharding, abstract)
   step = make_train_step(task, optimizer, config, abstract, mesh)
   state = jax.device_put(state or _init(), places)
@@ -191,15 +185,17 @@ def test_dropout_differs_between_steps_and_micro_batches():
   # The parameters stay as they are, and so does the batch: what changes from step to step is dropout.
   changes = {"optimizer.learning_rate": 0.0, "model.dropout": 0.5}
   _, history = step_on(1, task=Constant(toy_task.make_config(**changes)), **changes)
-  assert len({float(metrics["sums"]["loss"]) for metrics in history}) == 3
+  assert len({float(metrics["sums"]["loss"][0]) for metrics in history}) == 3
   changes = {"train.accumulate": 2, "model.dropout": 0.5}
   task = Constant(toy_task.make_config(**changes))
   _, history = step_on(1, steps=1, task=task, **changes)
   rng = jax.random.fold_in(jax.random.key(0), 0)
   halves = [{name: x[index::2] for name, x in task.batch(0).items()} for index in (0, 1)]
-  expected = [task.loss(_init().params, half, jax.random.fold_in(rng, i))[0] for i, half in enumerate(halves)]
+  expected = [
+    task.loss(_init().params, {}, {}, half, jax.random.fold_in(rng, i), 0).value for i, half in enumerate(halves)
+  ]
   assert expected[0] != expected[1]
-  np.testing.assert_allclose(history[0]["sums"]["loss"], sum(expected), rtol=1e-6)
+  np.testing.assert_allclose(history[0]["sums"]["loss"][0], sum(expected), rtol=1e-6)
 
 
 def test_a_step_that_is_not_finite_is_skipped():
@@ -248,15 +244,15 @@ def test_too_many_in_a_row_stop_the_run(tmp_path):
 
 def test_the_leaf_is_named():
   class BadBias(toy_task.ToyTask):
-    def loss(self, params, batch, rng):
-      loss, sums = super().loss(params, batch, rng)
+    def loss(self, params, *rest):
+      loss = super().loss(params, *rest)
       bias = params["encoder"]["layer_0"]["feed_forward"]["wo"]["bias_D"]
-      return loss + 0 * jnp.sum(jnp.sqrt(bias * 0)), sums  # an infinite slope, times zero
+      return loss._replace(value=loss.value + 0 * jnp.sum(jnp.sqrt(bias * 0)))  # an infinite slope, times zero
 
   task = BadBias(toy_task.make_config())
   _, history = step_on(1, steps=1, task=task)
   names = [
-    sharding.path_name(p) for p, _ in jax.tree_util.tree_leaves_with_path(task.init(jax.random.key(0)))
+    sharding.path_name(p) for p, _ in jax.tree_util.tree_leaves_with_path(task.init(jax.random.key(0)).params)
   ]
   assert names[int(history[0]["first_bad"])] == "encoder/layer_0/feed_forward/wo/bias_D"
 
@@ -265,8 +261,8 @@ def test_data_parallel_compiles_to_all_reduces_alone():
   config = toy_task.make_config()
   task = toy_task.ToyTask(config)
   mesh = sharding.make_mesh(config.mesh)
-  optimizer = make_optimizer(config.optimizer, config.model.d_model)
-  abstract = abstract_state(task, optimizer, sharding.rules_of(config.mesh), mesh)
+  optimizer = make_optimizer(config.optimizer)
+  abstract = abstract_state(task, optimizer, config, mesh)
   rows = sharding.batch_sharding(mesh)
   batch = {n: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=rows) for n, s in task.batch_shapes().items()}
   stop = jax.ShapeDtypeStruct((8,), np.int32, sharding=rows)
@@ -285,12 +281,12 @@ def test_data_parallel_compiles_to_all_reduces_alone():
 def test_evaluation_counts_every_row_once():
   config = toy_task.make_config()
   task = toy_task.ToyTask(config)
-  params = task.init(jax.random.key(1))
-  totals = [task.loss(params, batch, None)[1] for batch in task.eval_batches("dev")]
-  weight = sum(float(t["weight"]) for t in totals)
-  summary = make_evaluate(task, sharding.make_mesh(config.mesh))(params, "dev")  # 11 rows on 8 devices
+  params = task.init(jax.random.key(1)).params
+  totals = [task.loss(params, {}, {}, batch, None, None) for batch in task.eval_batches("dev")]
+  weight = sum(float(t.weight) for t in totals)
+  summary = make_evaluate(task, sharding.make_mesh(config.mesh))(params, {}, "dev")  # 11 rows on 8 devices
   assert summary["weight"] == weight
-  np.testing.assert_allclose(summary["loss"], sum(float(t["loss"]) for t in totals) / weight, rtol=1e-5)
+  np.testing.assert_allclose(summary["loss"], sum(float(t.value) for t in totals) / weight, rtol=1e-5)
 
 
 def test_errors_come_before_training(tmp_path):

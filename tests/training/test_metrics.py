@@ -7,25 +7,18 @@ from attention_zoo.errors import UserError
 from attention_zoo.training import metrics as metrics_lib
 
 
-def test_summarize():
-  summary = metrics_lib.summarize({"loss": 30.0, "nll": 20.0, "correct": 5.0, "weight": 10.0})
-  assert summary == {"loss": 3.0, "nll": 2.0, "accuracy": 0.5, "perplexity": math.exp(2.0), "weight": 10.0}
-  assert metrics_lib.summarize({"loss": 1.0, "weight": 1.0})["perplexity"] == math.e
-  assert metrics_lib.summarize({"loss": 1e6, "weight": 1.0})["perplexity"] == math.inf
-  assert math.isnan(metrics_lib.summarize({"loss": 0.0, "weight": 0.0})["loss"])
-
-
 def test_meter_leaves_compilation_and_pauses_out(monkeypatch):
   clock = iter([100.0, 101.0, 500.0, 502.0])
   monkeypatch.setattr(metrics_lib.time, "perf_counter", lambda: next(clock))
-  meter = metrics_lib.Meter()
-  sums = {"loss": 2.0, "weight": 4.0}
+  summarize = lambda sums: {name: sum / weight for name, (sum, weight) in sums.items()}
+  meter = metrics_lib.Meter(summarize, "pixels_per_second")
+  sums = {"loss": (2.0, 4.0), "hits": (1.0, 1.0)}
   meter.add(sums)  # the clock starts
   meter.add(sums)  # 1 second for 4
   meter.pause()
   meter.add(sums)
-  meter.add({"loss": 10.0, "weight": 8.0})  # 2 seconds for 8
-  assert meter.take() == {"loss": 0.8, "perplexity": math.exp(0.8), "weight": 20.0, "tokens_per_second": 4.0}
+  meter.add({"loss": (10.0, 8.0), "hits": (0.0, 1.0)})  # 2 seconds for 8
+  assert meter.take() == {"loss": 0.8, "hits": 0.75, "pixels_per_second": 4.0}
   assert meter.take() == {}
 
 

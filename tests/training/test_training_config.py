@@ -1,27 +1,25 @@
+import dataclasses
+
 import pytest
 from ml_collections import ConfigDict
 
+from attention_zoo import tasks
 from attention_zoo.errors import UserError
 from attention_zoo.training import config as config_lib
 from attention_zoo.training import workdir as workdir_lib
-
-VALUES = {int: 1, float: 0.5, str: "x", bool: True, tuple: ("en", "de")}
+from configs import transformer_base
 
 
 def translation_config():
-  groups = {
-    group: {name: field.choices[0] if field.choices else VALUES[field.type] for name, field in fields.items()}
-    for group, fields in config_lib.GROUPS.items()
-  }
-  return ConfigDict({"task": "translation", **groups})
+  return transformer_base.get_config().unlock()
 
 
 def test_a_good_config_passes_and_ints_may_stand_for_floats():
   config = translation_config()
-  config_lib.validate(config)
+  tasks.validate(config)
   with config.ignore_type():
-    config.optimizer.learning_rate = 1
-  config_lib.validate(config)
+    config.optimizer.learning_rate = 2
+  tasks.validate(config)
 
 
 @pytest.mark.parametrize(
@@ -33,7 +31,9 @@ def test_a_good_config_passes_and_ints_may_stand_for_floats():
     ("train", "steps", True, "config.train.steps must be int, not bool"),
     ("train", "steps", 0, "config.train.steps must be at least 1, not 0"),
     ("model", "dropout", 1.5, "config.model.dropout must be from 0.0 to 1.0, not 1.5"),
-    ("model", "residual", "psot", r"'psot' is not one of post, pre, none \(did you mean 'post'\?\)"),
+    ("data", "batching", "pakced", r"'pakced' is not one of packed, bucketed \(did you mean 'packed'\?\)"),
+    ("optimizer", "learning_rate", float("nan"), "config.optimizer.learning_rate must be finite"),
+    ("model", "name", "transfromer", "not one of .*did you mean 'transformer'"),
     ("data", "languages", "en", "config.data.languages must be tuple, not str"),
     ("mesh", "data", 0, "config.mesh.data must be -1"),
   ],
@@ -43,27 +43,45 @@ def test_bad_fields(group, name, value, message):
   with config.ignore_type():
     config[group][name] = value
   with pytest.raises(UserError, match=message):
-    config_lib.validate(config)
+    tasks.validate(config)
 
 
 def test_missing_and_unknown_groups():
   config = translation_config()
   del config.train["keep"]
   with pytest.raises(UserError, match="config.train.keep is missing"):
-    config_lib.validate(config)
+    tasks.validate(config)
   del config["decode"]
   with pytest.raises(UserError, match="config.decode is missing"):
-    config_lib.validate(config)
+    tasks.validate(config)
   config.optimiser = ConfigDict()
   with pytest.raises(UserError, match="config.optimiser is not a field .*'optimizer'"):
-    config_lib.validate(config)
+    tasks.validate(config)
 
 
 def test_another_tasks_groups():
-  groups = {**config_lib.GROUPS, "data": {"files": config_lib.Field(str)}}
+  groups = {**config_lib.GROUPS, "data": {"files": config_lib.Field(str), "rate": config_lib.Field(int, default=7)}}
   config = translation_config()
+  for group in ("model", "decode"):
+    del config[group]
   config.data = ConfigDict({"files": "music/*.mid"})
+  del config.train["label_smoothing"]
   config_lib.validate(config, groups)
+  assert config.data.rate == 7
+
+
+def test_a_models_fields_are_its_dataclasss():
+  @dataclasses.dataclass(frozen=True)
+  class Config:
+    vocab_size: int
+    width: int
+    depth: int = dataclasses.field(default=0, metadata={"low": 0})
+    dropout: float = 0.1
+
+  fields = config_lib.fields_of(Config, ("vocab_size",))
+  assert list(fields) == ["name", "width", "depth", "dropout"]
+  assert fields["width"] == config_lib.Field(int, low=1) and fields["depth"].low == 0
+  assert (fields["dropout"].low, fields["dropout"].high, fields["dropout"].default) == (0.0, 1.0, 0.1)
 
 
 def test_json_round_trip():
@@ -80,12 +98,14 @@ def test_diff():
   new.train.steps = 9
   new.model.d_model = 64
   new.mesh.fsdp = 2
-  new.eval.extra = "here"
+  new.data.extra = "here"
   text = (
-    '  eval.extra: (absent) -> "here"\n  mesh.fsdp: 1 -> 2\n  model.d_model: 1 -> 64\n  train.steps: 1 -> 9'
+    '  data.extra: (absent) -> "here"\n  mesh.fsdp: 1 -> 2\n  model.d_model: 512 -> 64\n'
+    "  optimizer.d_model: 512 -> 64\n  train.steps: 100000 -> 9"
   )
   assert config_lib.diff(old, new) == text
-  assert config_lib.diff(old, new, ignore=config_lib.MAY_CHANGE) == "  model.d_model: 1 -> 64"
+  ignored = (*config_lib.MAY_CHANGE, "optimizer.*", "data.extra")
+  assert config_lib.diff(old, new, ignore=ignored) == "  model.d_model: 512 -> 64"
 
 
 def test_workdir_belongs_to_one_config(tmp_path):

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from attention_zoo.protocols import Initial, Loss, Task
 from attention_zoo.training.loss import linear_cross_entropy
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -25,16 +26,11 @@ def make_config(**changes):
       "model": {"d_model": D, "dropout": 0.1},
       "data": {"seed": 0},
       "optimizer": {
-        "name": "adam",
-        "b1": 0.9,
-        "b2": 0.98,
-        "eps": 1e-9,
+        "name": "adam(b1=0.9, b2=0.98, eps=1e-9)",
         "schedule": "inverse_sqrt",
         "learning_rate": 0.5,
         "warmup_steps": 10,
-        "decay_steps": 100,
-        "decay_rate": 0.5,
-        "end_factor": 0.1,
+        "d_model": D,
         "clip_norm": 0.0,
       },
       "train": {
@@ -47,9 +43,15 @@ def make_config(**changes):
         "checkpoint_every": 100,
         "keep": 3,
         "max_nonfinite": 3,
+        "ema": 0.0,
+        "best_metric": "",
+        "best_mode": "min",
+        "patience": 0,
+        "init_from": "",
+        "init_map": (),
+        "learning_rate_factors": (),
       },
       "decode": {},
-      "eval": {},
       "mesh": {"rules": "data_parallel", "replica": 1, "data": -1, "fsdp": 1, "tensor": 1},
     }
   )
@@ -59,8 +61,10 @@ def make_config(**changes):
   return config.lock()
 
 
-class ToyTask:
+class ToyTask(Task):
   """bad_steps: steps whose batch has weights of NaN."""
+
+  unit = "tokens"
 
   def __init__(self, config, bad_steps=()):
     self.config, self.bad_steps = config, bad_steps
@@ -90,9 +94,9 @@ class ToyTask:
     params = tree.unflatten(
       jax.random.normal(key, shape) * 0.3 for key, shape in zip(keys, leaves, strict=True)
     )
-    return params
+    return Initial(params)
 
-  def loss(self, params, batch, rng):
+  def loss(self, params, variables, carry, batch, rng, step):
     layer = params["encoder"]["layer_0"]
     x_BTD = params["embedding"]["table_VD"][batch["inputs"]] + params["source_positions"]["table_TD"][None]
     if rng is not None:
@@ -113,7 +117,12 @@ class ToyTask:
     loss, nll, correct = linear_cross_entropy(
       x_BTD, params["embedding"]["table_VD"], batch["targets"], batch["weights"], smoothing, 8
     )
-    return loss, {"loss": loss, "nll": nll, "correct": correct, "weight": jnp.sum(batch["weights"])}
+    weight = jnp.sum(batch["weights"])
+    return Loss(loss, weight, {"nll": (nll, weight), "accuracy": (correct, weight)})
+
+  def summarize(self, sums):
+    means = super().summarize(sums)
+    return means | {"perplexity": float(np.exp(means["nll"]))}
 
   def batch(self, step):
     rng = np.random.default_rng((self.config.data.seed, step))

@@ -1,0 +1,72 @@
+"""Fine-tuning: a run that begins with another run's parameters (config.train.init_from)."""
+
+import re
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from attention_zoo import files
+from attention_zoo.errors import UserError
+from attention_zoo.training import checkpoints, sharding
+
+
+class Taken(NamedTuple):
+  """Names of parameters. taken: (here, there); new: here alone, as drawn; left: there alone."""
+
+  taken: list[tuple[str, str]]
+  new: list[str]
+  left: list[str]
+
+  def __str__(self):
+    lines = [f"  taken  {here}" + (f" <- {there}" if there != here else "") for here, there in self.taken]
+    lines += [f"  new    {name}" for name in self.new] + [f"  left   {name}" for name in self.left]
+    counts = f"{len(self.taken)} taken, {len(self.new)} new, {len(self.left)} left"
+    return "\n".join([f"parameters: {counts}", *lines])
+
+
+def init_from(params, config) -> tuple[dict, Taken]:
+  """(params with the values of the run config.train.init_from, what was taken).
+
+  params: the drawn parameters, placed. config.train.init_map, ((pattern, replacement), ...), makes the name there
+  of each name here (re.sub, one after the other); what has no counterpart there stays as it was drawn. Raises
+  UserError for shapes that differ (all of them are listed), and where nothing at all is taken.
+  """
+  path = files.expand(config.train.init_from)
+  stored = checkpoints.load_params(path, _newest(path))
+  there = {sharding.path_name(p): value for p, value in jax.tree_util.tree_leaves_with_path(stored)}
+  leaves, tree = jax.tree_util.tree_flatten_with_path(params)
+  taken, new, wrong, values = [], [], [], []
+  for key, leaf in leaves:
+    name = source = sharding.path_name(key)
+    for entry in config.train.init_map:
+      try:
+        pattern, replacement = entry
+        source = re.sub(pattern, replacement, source)
+      except (TypeError, ValueError, re.error) as error:
+        raise UserError(
+          f"config.train.init_map: {entry!r} is not (pattern, replacement): {error}"
+        ) from error
+    if source not in there:
+      new.append(name)
+      values.append(leaf)
+      continue
+    taken.append((name, source))
+    if there[source].shape != leaf.shape:
+      wrong.append(f"  {name} {leaf.shape} <- {source} {there[source].shape}")
+      continue
+    value = np.asarray(there[source], leaf.dtype)
+    values.append(jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda at, value=value: value[at]))
+  if wrong:
+    raise UserError(f"config.train.init_from = {path}: these shapes do not fit:\n" + "\n".join(wrong))
+  if not taken:
+    raise UserError(
+      f"config.train.init_from = {path}: no parameter there has a name of this model; there are "
+      f"{', '.join(sorted(there))}. Name the counterparts with config.train.init_map"
+    )
+  left = sorted(set(there) - {source for _, source in taken})
+  return tree.unflatten(values), Taken(taken, new, left)
+
+
+def _newest(path):
+  return "average" if (path / "average").exists() else "latest"

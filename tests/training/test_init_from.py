@@ -1,0 +1,56 @@
+"""A run that begins with another's parameters: what is taken, what is new, what is left, and what does not fit."""
+
+import jax
+import numpy as np
+import pytest
+import toy_task
+
+from attention_zoo.errors import UserError
+from attention_zoo.training import checkpoints
+from attention_zoo.training.init_from import init_from
+from attention_zoo.training.loop import train
+
+
+@pytest.fixture(scope="module")
+def parent(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp("parent")
+  config = toy_task.make_config(**{"train.steps": 2})
+  train(toy_task.ToyTask(config), config, workdir, quiet=True)
+  return workdir
+
+
+def test_training_goes_on_from_there(parent, tmp_path, capsys):
+  config = toy_task.make_config(
+    **{"train.init_from": str(parent), "train.steps": 1, "optimizer.learning_rate": 0.0, "train.seed": 1}
+  )
+  state = train(toy_task.ToyTask(config), config, tmp_path)
+  assert toy_task.digest(state.params) == toy_task.digest(checkpoints.load_params(parent, "latest"))
+  shown = capsys.readouterr().err
+  assert "12 taken, 0 new, 0 left" in shown and "taken  embedding/table_VD" in shown
+
+
+def config_of(parent, *entries):
+  return toy_task.make_config(**{"train.init_from": str(parent), "train.init_map": entries})
+
+
+def test_names_are_mapped_and_the_rest_is_listed(parent):
+  drawn = {"encoder": {"table_VD": np.ones((toy_task.V, toy_task.D), np.float32)}, "head": {"bias_V": np.zeros(3)}}
+  drawn = jax.device_put(drawn)
+  params, taken = init_from(drawn, config_of(parent, ("^encoder/", "embedding/")))
+  stored = checkpoints.load_params(parent, "latest")
+  np.testing.assert_array_equal(params["encoder"]["table_VD"], stored["embedding"]["table_VD"])
+  assert taken.taken == [("encoder/table_VD", "embedding/table_VD")] and taken.new == ["head/bias_V"]
+  assert len(taken.left) == 11 and "embedding/table_VD" not in taken.left
+  assert "  taken  encoder/table_VD <- embedding/table_VD\n  new    head/bias_V\n  left   encoder/" in str(taken)
+
+
+def test_what_does_not_fit_is_all_listed(parent):
+  drawn = jax.device_put({"embedding": {"table_VD": np.ones((3, 4))}, "source_positions": {"table_TD": np.ones(7)}})
+  with pytest.raises(UserError, match=r"(?s)embedding/table_VD \(3, 4\) <- .*source_positions/table_TD \(7,\) <- "):
+    init_from(drawn, config_of(parent))
+  with pytest.raises(UserError, match="no parameter there has a name of this model.*embedding/table_VD"):
+    init_from(jax.device_put({"other": np.ones(3)}), config_of(parent))
+  with pytest.raises(UserError, match="init_map: 'x' is not"):
+    init_from(drawn, config_of(parent, "x"))
+  with pytest.raises(UserError, match="no checkpoints"):
+    init_from(drawn, config_of(parent / "nowhere"))
