@@ -4,6 +4,7 @@
 """
 
 import functools
+import itertools
 import json
 import logging
 
