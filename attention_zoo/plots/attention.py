@@ -184,13 +184,12 @@ def _token(piece, attributes):
 def _svg(weights_TS, queries, keys, label):
   cell = 24 if max(len(queries), len(keys)) <= 40 else 16
   left = max(_token(t, "")[1] for t in queries) + 12
-  longest = max(_token(t, "")[1] for t in keys)
-  top, overhang = longest * math.sin(math.radians(60)) + 16, longest * math.cos(math.radians(60)) + 8
-  width, height = (
-    left + max(len(keys) * cell, (len(keys) - 1) * cell + overhang) + 4,
-    top + len(queries) * cell + 2,
-  )
   middle = cell / 2 + 4.5
+  # Keys stand at 60 degrees, each on its column: none may be cut off above or on the right.
+  lengths = [_token(t, "")[1] for t in keys]
+  top = max(lengths) * math.sin(math.radians(60)) + 16
+  ends = [s * cell + middle + length * math.cos(math.radians(60)) + 6 for s, length in enumerate(lengths)]
+  width, height = left + max(len(keys) * cell, *ends), top + len(queries) * cell + 2
   query_text = "".join(
     _token(t, f'x="{left - 8:.0f}" y="{top + i * cell + middle:.0f}" text-anchor="end"')[0]
     for i, t in enumerate(queries)

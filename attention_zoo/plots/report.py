@@ -1,4 +1,4 @@
-"""One page about one run: settings, learning curves, BLEU, sample translations, attention."""
+"""One page about one run: BLEU, learning curves, sample translations, attention, settings."""
 
 import difflib
 import itertools
@@ -18,11 +18,11 @@ def run_report(
   what made the run. Parts that are empty are left out. Raises ValueError for attention weights that are none.
   """
   sections = [
-    ("settings", "Settings", _settings(config_rows, versions or {}, command)),
-    ("learning", "Learning curves", _curves(metrics)),
     ("bleu", "BLEU", _bleu(bleu_rows)),
+    ("learning", "Learning curves", _curves(metrics)),
     ("samples", "Sample translations", _samples(samples)),
     ("attention", "Cross-attention", _attentions(attentions)),
+    ("settings", "Settings", _settings(config_rows, versions or {}, command)),
   ]
   sections = [section for section in sections if section[2]]
   links = "".join(f'<a href="#{name}">{heading}</a>' for name, heading, _ in sections)
@@ -60,12 +60,20 @@ def _settings(config_rows, versions, command):
     groups.setdefault(group or "run", []).append((field, value))
   if versions:
     groups["versions"] = list(versions.items())
-  text = "".join(
-    f"<div><h3>{theme.escape(group)}</h3>{theme.definitions(pairs)}</div>" for group, pairs in groups.items()
-  )
+  text = "".join(f"<div>{''.join(column)}</div>" for column in _columns(groups) if column)
   return (f"<pre>{theme.escape(command)}</pre>" if command else "") + (
     f'<div class="groups">{text}</div>' if text else ""
   )
+
+
+def _columns(groups, count=3):
+  """The groups as HTML in columns of about one height: the longest first, each where there is most room."""
+  columns, heights = [[] for _ in range(count)], [0] * count
+  for group, pairs in sorted(groups.items(), key=lambda item: -len(item[1])):
+    shortest = heights.index(min(heights))
+    heights[shortest] += len(pairs) + 2  # its heading
+    columns[shortest].append(f"<div><h3>{theme.escape(group)}</h3>{theme.definitions(pairs)}</div>")
+  return columns
 
 
 def _curves(metrics):
@@ -107,7 +115,7 @@ def _samples(samples):
     return ""
   return (
     '<p class="note">Words that the reference does not have in their place are <mark>underlined</mark>.</p>'
-    '<table class="stack"><thead><tr><th>Source</th><th>Translation</th><th>Reference</th></tr></thead>'
+    '<table class="stack even"><thead><tr><th>Source</th><th>Translation</th><th>Reference</th></tr></thead>'
     f"<tbody>{rows}</tbody></table>"
   )
 

@@ -137,15 +137,24 @@ def _variables(column):
   return " ".join(f"--{row[0]}: {row[column]};" for row in COLOURS)
 
 
+# How JupyterLab, Colab and VS Code mark the page that shows a notebook, whatever the reader's system prefers.
+_HOSTS = {
+  "light": "[data-jp-theme-light=true], [theme=light], [data-vscode-theme-kind=vscode-light]",
+  "dark": "[data-jp-theme-light=false], [theme=dark], [data-vscode-theme-kind=vscode-dark]",
+}
+
 CSS = (
   f"""
 .zoo {{ {_variables(1)} color-scheme: light dark; }}
 @media screen and (prefers-color-scheme: dark) {{ .zoo {{ {_variables(2)} }} }}
+:is({_HOSTS["light"]}) .zoo {{ {_variables(1)} color-scheme: light; }}
+@media screen {{ :is({_HOSTS["dark"]}) .zoo {{ {_variables(2)} color-scheme: dark; }} }}
 """
   + """
 body.zoo { margin: 0; }
 .zoo { background: var(--paper); color: var(--ink);
     font: 16px/1.5 system-ui, "Segoe UI", "Noto Sans", "DejaVu Sans", sans-serif; }
+:is([data-jp-theme-light], [theme], [data-vscode-theme-kind]) .zoo { background: none; }
 .zoo * { box-sizing: border-box; }
 .zoo main { max-width: 1120px; margin: 0 auto; padding: 32px clamp(14px, 4vw, 40px) 64px; }
 .zoo h1 { font-size: clamp(1.5rem, 4.5vw, 2.1rem); line-height: 1.2; margin: 0 0 4px;
@@ -165,7 +174,7 @@ body.zoo { margin: 0; }
     margin: 20px 0 6px; }
 .zoo .tiles div { background: var(--panel); border-radius: 8px; padding: 10px 14px; }
 .zoo .tiles b { display: block; font-size: 1.45rem; line-height: 1.25; font-variant-numeric: tabular-nums; }
-.zoo .tiles span { color: var(--muted); font-size: .8rem; }
+.zoo .tiles span { color: var(--muted); font-size: .8rem; overflow-wrap: anywhere; }
 .zoo .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 330px), 1fr));
     gap: 22px 26px; margin: 12px 0; }
 .zoo svg.plot { width: 100%; height: auto; display: block; }
@@ -176,13 +185,16 @@ body.zoo { margin: 0; }
 .zoo th, .zoo td { text-align: left; vertical-align: top; padding: 6px 16px 6px 0;
     border-bottom: 1px solid var(--rule); }
 .zoo th { font-size: .8rem; font-weight: 600; color: var(--muted); vertical-align: bottom; }
-.zoo table.bleu td:last-child {
+.zoo table.bleu td:last-child { overflow-wrap: anywhere;
     font-family: ui-monospace, Menlo, "DejaVu Sans Mono", monospace; font-size: .8em; }
 .zoo .n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .zoo mark { background: none; color: inherit; text-decoration: underline 2px var(--orange);
     text-underline-offset: 3px; }
-.zoo .groups { columns: 3 250px; column-gap: 34px; margin: 14px 0; }
-.zoo .groups > div { break-inside: avoid; padding-bottom: 14px; }
+.zoo table.even { table-layout: fixed; width: 100%; }
+.zoo table.even td { overflow-wrap: anywhere; }
+.zoo .groups { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 250px), 1fr)); gap: 0 34px;
+    margin: 14px 0; }
+.zoo .groups > div > div { break-inside: avoid; padding-bottom: 14px; }
 .zoo dl.pairs { margin: 0; font-size: .85rem; }
 .zoo dl.pairs div { display: flex; gap: 12px; justify-content: space-between;
     border-bottom: 1px solid var(--rule); padding: 2px 0; break-inside: avoid; }

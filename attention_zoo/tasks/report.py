@@ -1,4 +1,6 @@
-"""One HTML page about a trained translation run: settings, curve, scores, samples, attention."""
+"""One HTML page about a trained translation run: scores, curves, samples, attention, settings."""
+
+import fnmatch
 
 from etils import epath
 
@@ -21,7 +23,7 @@ def translation_report(run, result, *, command, num_samples=20, num_attentions=3
   stride = max(1, len(triples) // num_samples)
   return run_report(
     f"{epath.Path(workdir).name}: {'-'.join(run.config.data.languages)}, checkpoint {run.checkpoint}",
-    list(flat(run.config).items()),
+    used_fields(run.config, run.task.model_config.bounded),
     [_by_split(record) for record in read_metrics(workdir)],
     [(row["name"], row["score"], row["signature"]) for row in result["bleu"]],
     triples[::stride][:num_samples],
@@ -29,6 +31,36 @@ def translation_report(run, result, *, command, num_samples=20, num_attentions=3
     versions(),
     command,
   )
+
+
+# (field, the value that turns something off, the fields that mean nothing then)
+IDLE = (
+  ("data.source", "phrasebook", ("data.name", "data.dir")),
+  ("data.source", "text", ("data.name",)),
+  ("optimizer.clip_norm", 0, ("optimizer.clip_norm",)),
+  ("model.positions", "none", ("model.position_mode",)),
+  ("mesh.replica", 1, ("mesh.replica",)),
+  ("mesh.fsdp", 1, ("mesh.fsdp",)),
+  ("mesh.tensor", 1, ("mesh.tensor",)),
+  ("train.ema", 0, ("train.ema",)),
+  ("train.best_metric", "", ("train.best_*", "train.patience")),
+)
+
+
+def used_fields(config, bounded) -> list[tuple]:
+  """(name, value) of the fields that the run uses: without empty ones, and without those that others make idle.
+
+  bounded: whether model.max_length limits what the model can take.
+  """
+  fields = flat(config)
+  idle = [] if bounded else ["model.max_length"]
+  for field, value, names in IDLE:
+    idle += names if fields.get(field) == value else ()
+  return [
+    (name, value)
+    for name, value in fields.items()
+    if value not in ("", ()) and not any(fnmatch.fnmatch(name, pattern) for pattern in idle)
+  ]
 
 
 def _by_split(record) -> dict:

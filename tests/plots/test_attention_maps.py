@@ -124,7 +124,23 @@ def test_a_fragment_is_no_document():
   assert text.startswith('<div class="zoo">') and "<html" not in text and "<body" not in text
   # Its style must leave the notebook around it alone.
   style = re.search("<style>(.*?)</style>", text, re.S)[1]
+  style = re.sub(r":is\([^)]*\) (?=\.zoo )", "", style)  # in which notebook; what is styled comes behind
   selectors = re.findall(r"(?:^|\})\s*([^{}@]+)\{", style)
   assert selectors and all(
     part.strip().startswith((".zoo", "body.zoo")) for s in selectors for part in s.split(",")
   )
+
+
+@pytest.mark.parametrize("keys", [["a", "b", "</s>"], ["▁a", "</s>"], ["Donaudampfschiffahrt", "x", "</s>"]])
+def test_no_key_is_cut_off(keys):
+  """A key begins above its column and rises at 60 degrees; a character of 13 px is 7.83 px wide, its foot 3.1 px deep."""
+  weights = np.full((1, 1, 1, len(keys)), 1 / len(keys))
+  text = attention.attention_viewer(weights, ["q"], keys)
+  width = float(re.search(r'<svg [^>]*width="(\d+)"', text)[1])
+  starts = [
+    (float(x), float(y)) for x, y in re.findall(r'transform="translate\(([\d.]+) ([\d.]+)\) rotate\(-60\)"', text)
+  ]
+  assert len(starts) == len(keys)
+  for (x, y), key in zip(starts, keys, strict=True):
+    length = 7.83 * len(key)
+    assert x + length * 0.5 + 3.1 * 0.87 <= width and y - length * 0.87 - 12 * 0.5 >= 0, key

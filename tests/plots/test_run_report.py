@@ -46,9 +46,19 @@ def test_everything_is_there():
     "Zürich",
   ):
     assert part in text, part
-  assert re.findall(r'<section id="(\w+)">', text) == re.findall(r'<a href="#(\w+)"', text)
+  sections = re.findall(r'<section id="(\w+)">', text)
+  assert sections == re.findall(r'<a href="#(\w+)"', text)
+  assert sections == ["bleu", "learning", "samples", "attention", "settings"]  # what it is read for comes first
   assert len(re.findall('<svg class="plot"', text)) == 3  # loss, perplexity, tokens per second
   assert "<b>8.17</b><span>dev perplexity, last</span>" in text
+
+
+def test_settings_stand_in_even_columns():
+  sizes = {"model": 18, "data": 17, "optimizer": 6, "train": 9, "decode": 4, "run": 1, "mesh": 2}
+  columns = report._columns({name: [(f"f{i}", i) for i in range(size)] for name, size in sizes.items()})
+  heights = [sum(text.count("<dt>") for text in column) for column in columns]
+  assert sum(heights) == sum(sizes.values()) and max(heights) - min(heights) <= 4
+  assert re.search(r"\.zoo table\.even td {[^}]*overflow-wrap: anywhere", full()) and 'class="stack even"' in full()
 
 
 def test_nothing_given_can_act():

@@ -92,3 +92,17 @@ def test_every_reference_in_an_svg_has_its_target():
 def test_drawable_replaces_what_the_font_lacks():
   assert theme.drawable("Zürich, ▁Straße") == "Zürich, ▁Straße"
   assert theme.drawable("日\n\t\x00") == "□↵ □"
+
+
+@pytest.mark.parametrize("host", ["data-jp-theme-light=false", "theme=dark", "data-vscode-theme-kind=vscode-dark"])
+def test_a_notebook_s_own_theme_wins_over_the_system_s(host):
+  """JupyterLab, Colab, VS Code: the rule for the host stands behind that for the system, and is more specific."""
+  text = theme.fragment("<p>x</p>")
+  dark = f"--paper: {next(row[2] for row in theme.COLOURS if row[0] == 'paper')};"
+  system = text.index("prefers-color-scheme: dark")
+  rule = re.search(rf"@media screen {{ :is\([^)]*\[{host}\][^)]*\) .zoo {{ {re.escape(dark)}", text)
+  assert rule and rule.start() > system
+  light = host.replace("false", "true").replace("dark", "light")
+  assert re.search(rf"\n:is\([^)]*\[{light}\][^)]*\) .zoo {{ --paper: {theme.LIGHT['paper']};", text)
+  name = host.partition("=")[0]
+  assert re.search(rf"\n:is\([^)]*\[{name}\][^)]*\) .zoo {{ background: none; }}", text)
