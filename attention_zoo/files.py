@@ -11,10 +11,12 @@ import re
 import secrets
 import shutil
 import stat
+import time
 
 from attention_zoo.errors import UserError
 
-_REMAINS = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")  # what `replacing` names its temporary files
+_REMAINS = re.compile(r"\..+\.([0-9a-f]{12}|[a-z0-9_]{8})\.tmp")  # temporary files of `replacing`, folders of tempfile
+_IDLE = 60  # seconds after which nobody is writing in a temporary folder any more
 
 
 def is_local(path) -> bool:
@@ -134,10 +136,18 @@ def write_text(path, text: str) -> None:
 
 
 def remove_remains(directory) -> None:
-  """Deletes the temporary files that a killed process left in a local directory; call it while nobody else writes there."""
+  """Deletes the temporary files that killed processes left in a local directory; call it while nobody else writes there.
+
+  Temporary folders go once nothing has been written in them for a minute: an evaluation may be at work in them.
+  """
   for path in pathlib.Path(directory).iterdir() if os.path.isdir(directory) else ():
-    if _REMAINS.fullmatch(path.name):
-      path.unlink(missing_ok=True)
+    if not _REMAINS.fullmatch(path.name):
+      continue
+    with contextlib.suppress(OSError):  # not ours to delete: it harms nobody
+      if not path.is_dir() or path.is_symlink():
+        path.unlink(missing_ok=True)
+      elif time.time() - max(part.stat().st_mtime for part in (path, *path.iterdir())) > _IDLE:
+        shutil.rmtree(path)
 
 
 @contextlib.contextmanager

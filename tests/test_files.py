@@ -74,8 +74,14 @@ def test_tilde_is_the_home_directory(tmp_path, monkeypatch):
 def test_remains_of_a_killed_process_are_removed_and_nothing_else(tmp_path):
   (tmp_path / ".a.0123456789ab.tmp").write_text("")
   (tmp_path / ".a.tmp").write_text("")
+  for name in (".old.abcdefgh.tmp", ".new.abcdefgh.tmp"):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "part").write_text("")
+  for path in (tmp_path / ".old.abcdefgh.tmp", tmp_path / ".old.abcdefgh.tmp" / "part"):
+    os.utime(path, (1, 1))
+  os.utime(tmp_path / ".new.abcdefgh.tmp", (1, 1))  # somebody is still writing the file in it
   files.remove_remains(tmp_path)
-  assert os.listdir(tmp_path) == [".a.tmp"]
+  assert sorted(os.listdir(tmp_path)) == [".a.tmp", ".new.abcdefgh.tmp"]
 
 
 def test_only_regular_files_of_bounded_size_are_read(tmp_path):

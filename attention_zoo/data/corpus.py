@@ -99,7 +99,7 @@ def _load(directory: pathlib.Path, split: str) -> Corpus:
 
 def _build(source, split, tokenizer, max_length, too_long, directory: pathlib.Path) -> None:
   directory.parent.mkdir(parents=True, exist_ok=True)
-  temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+  temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{directory.name}.", suffix=".tmp", dir=directory.parent))
   try:
     pairs = over = 0
     with contextlib.ExitStack() as stack:

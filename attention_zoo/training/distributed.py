@@ -13,6 +13,8 @@ import sys
 import threading
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
 from attention_zoo.errors import UserError
 
@@ -51,6 +53,20 @@ def launcher() -> str:
 def is_joined() -> bool:
   """Whether this is one of several processes."""
   return jax.distributed.is_initialized() and jax.process_count() > 1
+
+
+def is_first() -> bool:
+  """Whether this is process 0, or alone. Asks for no devices, which another process may have."""
+  return not is_joined() or jax.process_index() == 0
+
+
+def from_first(text: str) -> str:
+  """Process 0's text, on every process; all must ask."""
+  if not is_joined():
+    return text
+  data = np.frombuffer(text.encode(), np.uint8)
+  length = int(multihost_utils.broadcast_one_to_all(np.int32(len(data))))
+  return multihost_utils.broadcast_one_to_all(np.resize(data, length)).tobytes().decode() if length else ""
 
 
 def initialize(coordinator=None, num_processes=None, process_id=None, *, timeout=300, heartbeat=60) -> None:

@@ -26,7 +26,7 @@ from attention_zoo.training.step import (
   make_evaluate,
   make_train_step,
 )
-from attention_zoo.training.workdir import prepare_workdir
+from attention_zoo.training.workdir import claimed
 
 
 class Diverged(SystemExit):
@@ -46,8 +46,7 @@ def train(task: Task, config, workdir, quiet=False) -> State:
   Raises UserError for a workdir of another config, a mesh, rule or batch that does not fit, and storage that
   cannot be written; `stopping.Stopped` after a signal to any process; Diverged (exit code 3).
   """
-  with stopping.listen() as told:
-    prepare_workdir(workdir, config)
+  with stopping.listen() as told, claimed(workdir, config, told) as lock:
     mesh = sharding.make_mesh(config.mesh)
     for name, shape in task.batch_shapes().items():
       sharding.check_rows(name, shape.shape, mesh, config.train.accumulate)
@@ -67,14 +66,14 @@ def train(task: Task, config, workdir, quiet=False) -> State:
           state = state._replace(params=params, ema=jax.tree.map(jnp.copy, params) if state.ema else {})
       metrics = Metrics(workdir, start, config.train.steps, enabled=jax.process_index() == 0, quiet=quiet)
       try:
-        if start:
+        if 0 < start < config.train.steps:
           metrics.say(f"resuming from step {start}")
-        elif config.train.init_from:
+        elif not start and config.train.init_from:
           metrics.say(f"begun with {config.train.init_from}; {taken}")
         with jax.set_mesh(mesh):
           best = Best(workdir, config.train, dev_names(task, abstract), start)
           return _run(
-            task, config, mesh, optimizer, abstract, state, start, checkpoints, metrics, best, told
+            task, config, mesh, optimizer, abstract, state, start, checkpoints, metrics, best, told, lock
           )  # fmt: skip
       finally:
         metrics.close()
@@ -82,7 +81,7 @@ def train(task: Task, config, workdir, quiet=False) -> State:
       checkpoints.close()
 
 
-def _run(task, config, mesh, optimizer, abstract, state, start, checkpoints, metrics, best, told):
+def _run(task, config, mesh, optimizer, abstract, state, start, checkpoints, metrics, best, told, lock):
   train_step = make_train_step(task, optimizer, config, abstract, mesh)
   evaluate = make_evaluate(task, mesh)
   schedule = make_schedule(config.optimizer)
@@ -141,6 +140,7 @@ def _run(task, config, mesh, optimizer, abstract, state, start, checkpoints, met
     with jax.transfer_guard("disallow"):
       state, dispatched = train_step(state, batch, told_here)
     told.begun = True
+    lock.check()
     # Only now, with the device busy again, does the host wait for the step before.
     stop = account(*pending) if pending else 0
     step += 1
@@ -152,9 +152,12 @@ def _run(task, config, mesh, optimizer, abstract, state, start, checkpoints, met
       checkpoints.best = best.step
       last |= best.exhausted(step)
       if last or stop or improved or step % config.train.checkpoint_every == 0:
+        lock.check(now=True)
         checkpoints.save(step, state)
       meter.pause()
   checkpoints.wait()
+  if start >= config.train.steps:
+    metrics.say(f"nothing to do: step {start} is trained already, and config.train.steps = {config.train.steps}")
   if best.exhausted(step) and step < config.train.steps:
     metrics.say(
       f"ended at step {step}: dev {best.name} has not been better than at step {best.step} for "

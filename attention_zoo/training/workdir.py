@@ -1,16 +1,17 @@
-"""The work directory of a run: it belongs to one config."""
+"""The work directory of a run: it belongs to one config, and one training at a time writes there."""
 
+import contextlib
 import importlib.metadata
 import json
 import platform
 
-import jax
 from etils import epath
 
 from attention_zoo import files
 from attention_zoo.errors import UserError
-from attention_zoo.training import checkpoints
+from attention_zoo.training import checkpoints, distributed
 from attention_zoo.training import config as config_lib
+from attention_zoo.training.lock import Lock
 
 PACKAGES = (
   "attention_zoo",
@@ -25,16 +26,50 @@ PACKAGES = (
 )
 
 
-def prepare_workdir(workdir, config) -> None:
-  """Claims a work directory for this config, or checks that it is this config's.
+@contextlib.contextmanager
+def claimed(workdir, config, told):
+  """Holds a work directory for this training and config during the block; yields the `Lock`.
 
-  Writes config.json and versions.json (process 0 only). Call it before anything else writes there.
+  Process 0 does, and the others take its word. told: a `stopping.Told`. Raises UserError where another process trains
+  there, as `prepare_workdir` does, and where the processes do not all have the same config.
+  """
+  lock = Lock(workdir, told)
+  try:
+    problem = None
+    if distributed.is_first():
+      try:
+        lock.acquire()
+        clean(workdir)
+        prepare_workdir(workdir, config)
+      except UserError as error:
+        problem = error
+    if text := distributed.from_first(str(problem or "")):
+      raise problem or UserError(text)
+    first = config_lib.from_json(distributed.from_first(config_lib.to_json(config)))
+    if difference := config_lib.diff(first, config):
+      raise UserError(f"process 0 has another config than this process (there -> here):\n{difference}")
+    yield lock
+  finally:
+    lock.release()
+
+
+def clean(workdir) -> None:
+  """Deletes what killed processes of this run have left half written; call it with the lock held."""
+  if files.is_local(workdir):
+    for folder in (files.expand(workdir), files.expand(workdir) / "data", files.expand(workdir) / "eval"):
+      files.remove_remains(folder)
+
+
+def prepare_workdir(workdir, config) -> None:
+  """Gives a work directory to this config, or checks that it is this config's.
+
+  Writes config.json and versions.json, unless there is nothing to train: checkpoints beyond config.train.steps.
   Raises UserError that shows the difference when config.json is of another config; what is in
   `config.MAY_CHANGE` may differ. A directory where a run got no further than config.json is free.
   """
   workdir = epath.Path(workdir)
   path = workdir / "config.json"
-  trained = bool(checkpoints.steps(workdir))
+  trained = checkpoints.steps(workdir)
   if path.exists() and (trained or (workdir / "tokenizer.model").exists()):
     old = read_config(workdir)
     if difference := config_lib.diff(old, config, ignore=config_lib.MAY_CHANGE):
@@ -43,9 +78,10 @@ def prepare_workdir(workdir, config) -> None:
         "Choose another workdir, or the config that the run was started with"
         + ("" if trained else "; or delete it: it has no checkpoint yet")
       )
-  if jax.process_index() == 0:
-    files.write_text(path, config_lib.to_json(config))
-    files.write_text(workdir / "versions.json", json.dumps(versions(), indent=2) + "\n")
+  if trained and trained[-1] > config.train.steps and path.exists():
+    return  # what the checkpoints were trained with stays on record
+  files.write_text(path, config_lib.to_json(config))
+  files.write_text(workdir / "versions.json", json.dumps(versions(), indent=2) + "\n")
 
 
 def read_config(workdir):

@@ -13,6 +13,8 @@ import pytest
 import small_run
 
 from attention_zoo.training import checkpoints, metrics
+from attention_zoo.training.lock import Lock
+from attention_zoo.training.stopping import Told
 
 PROGRAM = pathlib.Path(__file__).with_name("toy_program.py")
 FLAGS = ("--train.steps=10", "--train.checkpoint_every=3", "--train.keep=2")
@@ -91,7 +93,7 @@ def test_a_signal_before_the_first_step_ends_at_once(tmp_path, undisturbed, name
 
 def test_storage_that_cannot_be_written(tmp_path, undisturbed):
   code, _, error = run(tmp_path, "--limit=0")
-  assert code == 2 and "error: cannot write" in error and "config.json" in error
+  assert code == 2 and "error: cannot write" in error and "lock.json" in error
   assert run(tmp_path, "--kill=4:SIGTERM")[0] == 75
   before = checkpoints.steps(tmp_path)
   code, _, error = run(tmp_path, "--limit=6000")
@@ -163,6 +165,17 @@ def test_a_lost_process_ends_the_other(tmp_path, lost, step):
   if lost == 0:
     return
   assert {result[0] for result in two(tmp_path)} == {0}
+
+
+@pytest.mark.slow
+def test_two_processes_are_refused_together(tmp_path):
+  """Process 0 finds the lock, and the other takes its word."""
+  lock = Lock(tmp_path, Told())
+  lock.acquire()
+  results = two(tmp_path)
+  lock.release()
+  for code, _, error in results:
+    assert code == 2 and f"is in use: process {os.getpid()}" in error and "Traceback" not in error, results
 
 
 def train_by_hand(workdir, port, process, *flags):

@@ -1,5 +1,6 @@
 import functools
 import gc
+import json
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import toy_task
 from jax.sharding import NamedSharding, PartitionSpec
 
 from attention_zoo.errors import UserError
-from attention_zoo.training import checkpoints, metrics, sharding
+from attention_zoo.training import checkpoints, lock, metrics, sharding
 from attention_zoo.training.loop import Diverged, train
 from attention_zoo.training.optimizer import make_optimizer
 from attention_zoo.training.step import abstract_state, init_state, make_evaluate, make_train_step
@@ -304,6 +305,60 @@ def test_a_workdir_of_another_config(tmp_path):
   run(tmp_path, **{"train.steps": 2})
   with pytest.raises(UserError, match="train.label_smoothing: 0.1 -> 0.2"):
     run(tmp_path, **{"train.steps": 3, "train.label_smoothing": 0.2})
+
+
+def test_a_second_training_is_refused_and_changes_nothing(tmp_path, monkeypatch, undisturbed):
+  """Of another seed: it would write its own config.json, and its checkpoints between the others."""
+  monkeypatch.setattr(lock, "HEARTBEAT", 0.1)
+  refused = []
+
+  class Twice(toy_task.ToyTask):
+    def batch(self, step):
+      if step == 5 and not refused:
+        for changes in ({}, {"train.seed": 1}):
+          with pytest.raises(UserError, match=rf"{tmp_path} is in use: process {os.getpid()} on .* trains there") as found:
+            run(tmp_path, **{"train.steps": 3} | changes)
+          refused.append(found)
+      return super().batch(step)
+
+  config = toy_task.make_config(**{"train.steps": 9})
+  state = train(Twice(config), config, tmp_path, quiet=True)
+  assert len(refused) == 2 and same_bits(state.params, undisturbed[9])
+  assert json.loads((tmp_path / "config.json").read_text())["train"]["seed"] == 0
+  assert checkpoints.steps(tmp_path) == [9]
+  run(tmp_path, **{"train.steps": 9})  # it has let go
+
+
+def test_a_run_that_was_taken_over_from_saves_nothing_more(tmp_path):
+  class Suspended(toy_task.ToyTask):
+    def batch(self, step):
+      if step == 7:
+        (tmp_path / "lock.json").write_text('{"token": "another", "pid": 12, "host": "node7"}')
+      return super().batch(step)
+
+  config = toy_task.make_config(**{"train.steps": 20, "train.checkpoint_every": 5})
+  with pytest.raises(UserError, match="taken over by process 12 on node7"):
+    train(Suspended(config), config, tmp_path, quiet=True)
+  assert checkpoints.steps(tmp_path) == [5]
+
+
+@pytest.mark.parametrize("steps", [4, 2])
+def test_where_nothing_is_left_to_do_that_is_told_and_nothing_changes(tmp_path, capsys, steps):
+  run(tmp_path, **{"train.steps": 4})
+  config = (tmp_path / "config.json").read_text()
+  changed = toy_task.make_config(**{"train.steps": steps})
+  train(toy_task.ToyTask(changed), changed, tmp_path)
+  assert (tmp_path / "config.json").read_text() == config
+  told = capsys.readouterr().err
+  assert told == f"nothing to do: step 4 is trained already, and config.train.steps = {steps}\n"
+
+
+def test_what_a_killed_process_left_is_cleared(tmp_path):
+  (tmp_path / "data").mkdir()
+  for path in (tmp_path / ".config.json.0123456789ab.tmp", tmp_path / "data" / ".a.0123456789ab.tmp"):
+    path.write_text("half")
+  run(tmp_path, **{"train.steps": 1})
+  assert not list(tmp_path.glob("**/.*.tmp"))
 
 
 def test_the_loop_is_short():
