@@ -56,16 +56,17 @@ def our_search(model, params, source, *, beam_size, length, room):
   @jax.jit
   def search(params, source_BS):
     positions_BS = jnp.broadcast_to(jnp.arange(S, dtype=jnp.int32), (B, S))
-    apply = lambda *args, **options: model.apply({"params": params}, *args, **options)
-    cross, cache = apply(
-      source_BS, jnp.ones_like(source_BS), positions_BS, num_beams=beam_size, max_length=0, method="start"
-    )
-    params = transformer.rounded(params, model.config)
+    inputs = {"source": source_BS, "source_segments": jnp.ones_like(source_BS), "source_positions": positions_BS}
+    decoding = transformer.decoding(model.config, params, inputs, num_beams=beam_size)
+
+    def step(tokens_BJ, t, cache):
+      logits_BJTV, cache = decoding.step(tokens_BJ[:, :, None], t, cache)
+      return logits_BJTV[:, :, 0], cache
+
     found = beam_search(
-      lambda tokens_BJ, t, cache: model.apply({"params": params}, tokens_BJ, t, cross, cache, method="step"),
-      cache,
+      step, decoding.cache,
       batch_size=B, beam_size=beam_size, max_lengths_B=jnp.full((B,), length), max_length=room,
-      bos=BOS, eos=EOS, pad=PAD, alpha=0.0, n_best=1, reorder=transformer.reorder, grow=transformer.grow,
+      bos=BOS, eos=EOS, pad=PAD, alpha=0.0, n_best=1, reorder=decoding.reorder, grow=decoding.grow,
     )  # fmt: skip
     return found.tokens_BJT[:, 0], found.logprobs_BJ[:, 0]
 

@@ -9,7 +9,7 @@ from attention_zoo.ops import variant
 ROOT = pathlib.Path(__file__).parents[1]
 OPS = ROOT / "attention_zoo" / "ops"
 TEXT = (ROOT / "docs" / "attention.md").read_text()
-HELPERS = {"einsum.py", "shapes.py", "variant.py", "__init__.py"}  # not attentions
+HELPERS = {"adapters.py", "cache.py", "einsum.py", "shapes.py", "variant.py", "__init__.py"}  # not attentions
 PUBLIC = {
   f"{path.name}: {node.name}": (ast.get_docstring(node) or "", ast.get_docstring(tree) or "")
   for path in sorted(OPS.glob("*.py"))
@@ -23,13 +23,13 @@ NAMES = set(re.findall(r"`([^`\s]+)`", TEXT)) | set(re.findall(r"`(\w+)\(", TEXT
 def test_every_public_function_is_there():
   missing = [name for name in PUBLIC if name.split(": ")[1] not in NAMES and not name.endswith("_cell")]
   assert not missing
-  assert set(variant.names()) <= NAMES
+  assert set(variant.by_name()) <= NAMES
 
 
 def test_every_public_function_says_what_it_costs():
   """In its own docstring, or that of its file; those that only bring a function into a layer cost what that costs."""
   silent = [
-    name for name, docs in PUBLIC.items() if "cost" not in " ".join(docs).lower() and name.split(": ")[1] not in variant.names()
+    name for name, docs in PUBLIC.items() if "cost" not in " ".join(docs).lower() and name.split(": ")[1] not in variant.by_name()
   ]
   assert not silent
 

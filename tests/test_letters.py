@@ -26,12 +26,13 @@ HOUSE_LETTERS = {
   "E": "experts",
   "G": "graph edges",
   "L": "layers",
+  "Z": "positions that a cache has room for",
 }
 # Letters of single files, which must explain them: their docstring says "Letters ... X ...".
 MORE_LETTERS = {
   "A": "pre-activations of gates, side by side",
   "I": "beam slots of a cache",
-  "M": "positions of all sentences in one row",
+  "M": "positions of all sentences, or of all beams, in one row",
   "P": "candidates of a beam search step",
   "Q": "places in an expert's queue",
   "U": "width of several things side by side",
@@ -215,7 +216,7 @@ def test_the_einsum_rule_lets_pass(snippet):
 @pytest.mark.parametrize(
   "snippet",
   [
-    "x_BTZ = 1",
+    "x_BTO = 1",
     "def f(x_BTU): pass",
     "gates_BA = 1",
     '"""Letters: P is something."""\ngates_BA = 1',

@@ -1,6 +1,6 @@
 """Multi-head attention (Vaswani et al. 2017, section 3.2.2) around any attention of ops/.
 
-Letters beyond the house's: I = beam slots in a cache (the slot an entry was written by, as J is the beam that reads it).
+Letters beside the house's: M = J T, the T new positions of each of J beams in cached decoding (`ops/cache.py`).
 """
 
 import functools
@@ -10,9 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from attention_zoo.layers.linear import Linear
-from attention_zoo.ops.dot_product import dot_product, masked_softmax
-from attention_zoo.ops.einsum import einsum
-from attention_zoo.ops.variant import Variant
+from attention_zoo.ops.dot_product import beams_attention, dot_product
+from attention_zoo.ops.variant import Sizes, Variant
 
 
 def _draw(parameter, key):
@@ -31,29 +30,30 @@ class MultiHeadAttention(nn.Module):
   d_k: int
   d_v: int
   d_model: int
-  attention: Variant = dot_product(None)
+  attention: Variant | None = None  # the paper's dot-product attention
   matmul_dtype: jnp.dtype | None = None
 
   def setup(self):
     D, N, K, H = self.d_model, self.num_heads, self.d_k, self.d_v
-    asked, given = self.attention.query_depth or K, self.attention.output_depth or H
+    self.variant = self.attention or dot_product(Sizes(D, N, K, H))
+    query_depth, output_depth = self.variant.query_depth or K, self.variant.output_depth or H
     linear = functools.partial(Linear, matmul_dtype=self.matmul_dtype)
-    self.query = linear("BTD,DNK->BTNK", (D, N, asked))
+    self.query = linear("BTD,DNK->BTNK", (D, N, query_depth))
     self.key = linear("BSD,DNK->BSNK", (D, N, K))
     self.value = linear("BSD,DNH->BSNH", (D, N, H))
-    self.output = linear("BTNH,NHD->BTD", (N, given, D), num_inputs=2)
-    self.own = {
-      name: self.param(name, functools.partial(_draw, parameter)) for name, parameter in self.attention.parameters.items()
+    self.output = linear("BTNH,NHD->BTD", (N, output_depth, D), num_inputs=2)
+    self.variant_params = {
+      name: self.param(name, functools.partial(_draw, parameter)) for name, parameter in self.variant.parameters.items()
     }
 
   def __call__(self, x_BTD, memory_BSD, *, mask=None, segments_BT=None, dropout=None):
-    """x_BTD asks, memory_BSD (x_BTD itself in self-attention) answers.
+    """Queries come from x_BTD, keys and values from memory_BSD, which is x_BTD in self-attention.
 
     mask broadcasts to BNTS; segments_BT is what those attentions go by that do not look at masks. Returns BTD.
     """
     qkv = self.query(x_BTD), self.key(memory_BSD), self.value(memory_BSD)
     attend = functools.partial(self._attend, *qkv, mask=mask, segments_BT=segments_BT, dropout=dropout)
-    if self.attention.weights and self.is_mutable_collection("intermediates"):
+    if self.variant.weights and self.is_mutable_collection("intermediates"):
       out_BTNH, weights_BNTS = attend(return_weights=True)
       self.sow("intermediates", "weights", weights_BNTS)
     else:
@@ -61,43 +61,29 @@ class MultiHeadAttention(nn.Module):
     return self.output(out_BTNH)
 
   def _attend(self, q_BTNK, k_BSNK, v_BSNH, **options):
-    return self.attention.attend(self._own(q_BTNK.dtype), q_BTNK, k_BSNK, v_BSNH, **options)
+    return self.variant.attend(self._params(q_BTNK.dtype), q_BTNK, k_BSNK, v_BSNH, **options)
 
-  def _own(self, dtype):
-    return {name: parameter.astype(dtype) for name, parameter in self.own.items()}
+  def _params(self, dtype):
+    return {name: parameter.astype(dtype) for name, parameter in self.variant_params.items()}
 
   def keys_values(self, memory_BSD):
-    """What cached decoding asks at every step: (k_BNSK, v_BNSH), heads first so that no step transposes them."""
+    """What `attend` reads at every step: (k_BNSK, v_BNSH), heads first so that no step transposes them."""
     return jnp.swapaxes(self.key(memory_BSD), 1, 2), jnp.swapaxes(self.value(memory_BSD), 1, 2)
 
-  def attend(self, x_BJD, k_BNSK, v_BNSH, mask=None):
-    """Dot-product attention of one position of J beams to keys and values they share; mask broadcasts to BNJS.
+  def attend(self, x_BTD, k_BNSK, v_BNSH, mask=None):
+    """Dot-product attention to what `keys_values` gave, which all beams share; mask broadcasts to BNTS.
 
-    Returns BJD.
+    x_BTD: positions of all beams, in any order. Returns BTD.
     """
-    q_BJNK = self.query(x_BJD) * self.d_k**-0.5
-    logits_BNJS = einsum("BJNK,BNSK->BNJS", q_BJNK, k_BNSK, jnp.float32)
-    weights_BNJS = masked_softmax(logits_BNJS, mask).astype(v_BNSH.dtype)
-    return self.output(einsum("BNJS,BNSH->BJNH", weights_BNJS, v_BNSH))
+    mask = None if mask is None else mask[:, :, None]
+    out_B1TNH = beams_attention(self.query(x_BTD)[:, None], k_BNSK, v_BNSH, mask)
+    return self.output(out_B1TNH[:, 0])
 
-  def step(self, x_BJD, t, k_BNSK, v_BNSH, ancestry_BJT):
-    """Position t of J beams, for any causal attention.
-
-    k_BNSK, v_BNSH: what all beams have written, S = T J: beam i's entry of time s at s J + i. ancestry_BJT[b, j, s]: whose
-    entry of time s belongs to the hypothesis j, -1 where there is none yet. Returns BJD.
-    """
-    J = ancestry_BJT.shape[1]
-    mine_BJTI = ancestry_BJT[..., None] == jnp.arange(J)[None, None, None]
-    if self.attention.step is None:
-      return self.attend(x_BJD, k_BNSK, v_BNSH, mine_BJTI.reshape(*ancestry_BJT.shape[:1], 1, J, -1))
-    # Each beam's own past, in a row of its own.
-    slots_BJT = jnp.arange(ancestry_BJT.shape[2])[None, None] * J + jnp.maximum(ancestry_BJT, 0)
-    own = [
-      jax.vmap(lambda x_NSK, slots_JT: jnp.moveaxis(x_NSK[:, slots_JT], 0, 2))(x_BNSK, slots_BJT)
-      for x_BNSK in (k_BNSK, v_BNSH)
-    ]
-    rows = [x.reshape(-1, *x.shape[2:]) for x in own]
-    q_BJNK = self.query(x_BJD)
-    q_B1NK = q_BJNK.reshape(-1, 1, *q_BJNK.shape[2:])
-    out_B1NH = self.attention.step(self._own(q_BJNK.dtype), q_B1NK, *rows, t)
-    return self.output(out_B1NH.reshape(*q_BJNK.shape[:2], *out_B1NH.shape[2:]))
+  def step(self, x_BMD, t, cache, ancestry_BJZ):
+    """The positions t .. t + T - 1 of J beams, with the cache of the Variant. Returns (out_BMD, cache)."""
+    B, J = ancestry_BJZ.shape[:2]
+    T = x_BMD.shape[1] // J
+    maps = self.query, self.key, self.value
+    qkv = [project(x_BMD).reshape(B, J, T, *project.shape[1:]) for project in maps]
+    out_BJTNH, cache = self.variant.step(self._params(x_BMD.dtype), *qkv, t, cache, ancestry_BJZ)
+    return self.output(out_BJTNH.reshape(B, J * T, *out_BJTNH.shape[3:])), cache

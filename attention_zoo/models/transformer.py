@@ -16,10 +16,11 @@ Deviations and choices where the paper is silent:
 | feed-forward           | dense                         | the same; or "mixture_of_experts(num_experts=.., k=..)", Shazeer et al. 2017 |
 | packed rows            | one sentence pair a row       | segment ids keep the pairs of a row apart; same mathematics     |
 
-Letters beyond the house's: I = beam slots in a cache (the slot an entry was written by, as J is the beam that reads it).
+Letters beside the house's: M = J T, the T new positions of each of J beams in cached decoding (`ops/cache.py`).
 """
 
 import dataclasses
+import functools
 import math
 
 import flax.linen as nn
@@ -34,8 +35,10 @@ from attention_zoo.layers.feed_forward import FeedForward
 from attention_zoo.layers.mixture_of_experts import MixtureOfExperts
 from attention_zoo.layers.positions import Positions
 from attention_zoo.layers.residual import residual
+from attention_zoo.ops import cache as cache_lib
 from attention_zoo.ops import masks, variant
 from attention_zoo.ops.einsum import einsum
+from attention_zoo.protocols import Decoding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,12 +107,8 @@ class Config:
   @property
   def bounded(self) -> bool:
     """Whether nothing longer than max_length can be computed, because some parameter has a row for each position."""
-    longer = dataclasses.replace(self, max_length=self.max_length + 1)
-    shapes = [
-      [parameter.shape for make in (c.make_encoder_attention, c.make_decoder_attention) for parameter in make().parameters.values()]
-      for c in (self, longer)
-    ]
-    return self.positions == "learned" or shapes[0] != shapes[1]
+    attentions = self.make_encoder_attention(), self.make_decoder_attention()
+    return self.positions == "learned" or any(attention.max_length for attention in attentions)
 
 
 def parameter_count(config: Config) -> int:
@@ -190,29 +189,24 @@ class Layer(nn.Module):
     feed_forward = lambda x: self.feed_forward(x, segments_BT, train=train)
     return residual(kind, x_BTD, feed_forward, self.feed_forward_norm, dropout)
 
-  def step(self, x_BJD, t, cache, ancestry_BJT, cross, cross_mask):
-    """One target position of every beam. cache: keys and values so far, written at t; cross: those of the source."""
+  def step(self, x_BMD, t, cache, ancestry_BJZ, cross, cross_mask):
+    """Target positions t .. t + T - 1 of every beam. cache: of the self-attention; cross: keys and values of the source."""
 
-    def attend(x_BJD):
+    def attend(x_BMD):
       nonlocal cache
-      new = self.self_attention.keys_values(x_BJD)
-      # Not reshaped between update and use: XLA would copy the cache instead of writing into it.
-      cache = tuple(
-        jax.lax.dynamic_update_slice_in_dim(old, fresh.astype(old.dtype), t * x_BJD.shape[1], 2)
-        for old, fresh in zip(cache, new, strict=True)
-      )
-      return self.self_attention.step(x_BJD, t, *cache, ancestry_BJT)
+      out_BMD, cache = self.self_attention.step(x_BMD, t, cache, ancestry_BJZ)
+      return out_BMD
 
-    def feed_forward(x_BJD):
+    def feed_forward(x_BMD):
       # Each token is a row of its own: it does not compete for experts with those beside it.
-      return self.feed_forward(x_BJD.reshape(-1, 1, x_BJD.shape[-1])).reshape(x_BJD.shape)
+      return self.feed_forward(x_BMD.reshape(-1, 1, x_BMD.shape[-1])).reshape(x_BMD.shape)
 
     identity = lambda x: x
     kind = self.config.residual
-    x_BJD = residual(kind, x_BJD, attend, self.self_attention_norm, identity)
+    x_BMD = residual(kind, x_BMD, attend, self.self_attention_norm, identity)
     attend_source = lambda x: self.cross_attention.attend(x, *cross, cross_mask)
-    x_BJD = residual(kind, x_BJD, attend_source, self.cross_attention_norm, identity)
-    return residual(kind, x_BJD, feed_forward, self.feed_forward_norm, identity), cache
+    x_BMD = residual(kind, x_BMD, attend_source, self.cross_attention_norm, identity)
+    return residual(kind, x_BMD, feed_forward, self.feed_forward_norm, identity), cache
 
 
 class Stack(nn.Module):
@@ -243,12 +237,12 @@ class Stack(nn.Module):
       x_BTD = run(layer, again(x_BTD) if i else x_BTD)
     return self.finish(x_BTD)
 
-  def step(self, x_BJD, again, t, caches, ancestry_BJT, crosses, cross_mask):
+  def step(self, x_BMD, again, t, caches, ancestry_BJZ, crosses, cross_mask):
     steps = []
     for i, (layer, cache, cross) in enumerate(zip(self.layers, caches, crosses, strict=True)):
-      x_BJD, cache = layer.step(again(x_BJD) if i else x_BJD, t, cache, ancestry_BJT, cross, cross_mask)
+      x_BMD, cache = layer.step(again(x_BMD) if i else x_BMD, t, cache, ancestry_BJZ, cross, cross_mask)
       steps.append(cache)
-    return self.finish(x_BJD), steps
+    return self.finish(x_BMD), steps
 
 
 class Transformer(nn.Module):
@@ -304,65 +298,58 @@ class Transformer(nn.Module):
     """Logits BTV (float32)."""
     return self.logits(self.hidden(batch, train=train))
 
-  # Cached decoding. The cache holds keys and values as they were written, k_BNSK and v_BNSH with S = T I in one axis:
-  # slot I of time T. `ancestry_BJT` says from which slot a hypothesis reads at each time. Choosing beams permutes that
-  # small array, never the keys and values.
+  # Cached decoding: see `decoding`.
 
-  def start(self, source_BS, segments_BS, positions_BS, *, num_beams, max_length):
-    """Encodes the source. Returns (cross, cache): what steps only read, and what they carry.
-
-    max_length: steps that the cache has room for; `grow` gives it more.
-    """
-    c = self.config
-    B = source_BS.shape[0]
+  def keys_values(self, source_BS, segments_BS, positions_BS):
+    """What the steps only read: the source's keys and values for each decoder layer, their mask, the table of the logits."""
     memory_BSD = self.encode(source_BS, segments_BS, positions_BS)
-    cross = {
-      "kv": [layer.cross_attention.keys_values(memory_BSD) for layer in self.decoder.layers],
+    return {
+      "layers": [layer.cross_attention.keys_values(memory_BSD) for layer in self.decoder.layers],
       "mask": masks.padding(segments_BS > 0),
-      "table_VD": self.embedding.table_VD.astype(c.matmul_dtype),
+      "table_VD": self.embedding.table_VD.astype(self.config.matmul_dtype),
     }
-    empty = lambda depth: jnp.zeros((B, c.num_heads, max_length * num_beams, depth), c.dtype)
-    cache = {
-      "kv": [(empty(c.d_k), empty(c.d_v)) for _ in range(c.num_decoder_layers)],
-      "ancestry_BJT": jnp.full((B, num_beams, max_length), -1, jnp.int32),
-    }
-    return cross, cache
 
-  def step(self, tokens_BJ, t, cross, cache):
-    """Feeds the token of position t (the first is BOS) to every hypothesis. Returns (logits_BJV, cache)."""
-    B, J = tokens_BJ.shape
-    written_BJ1 = jnp.broadcast_to(jnp.arange(J, dtype=jnp.int32)[None, :, None], (B, J, 1))
-    ancestry_BJT = jax.lax.dynamic_update_slice_in_dim(cache["ancestry_BJT"], written_BJ1, t, 2)
-    length = ancestry_BJT.shape[2]
-    x_BJD, again = self.embed(tokens_BJ, jnp.full((B, J), t, jnp.int32), "target", length)
-    x_BJD, kv = self.decoder.step(x_BJD, again, t, cache["kv"], ancestry_BJT, cross["kv"], cross["mask"])
-    logits_BJV = einsum("BJD,VD->BJV", x_BJD, cross["table_VD"], jnp.float32, self.config.matmul_dtype)
-    return logits_BJV, {"kv": kv, "ancestry_BJT": ancestry_BJT}
+  def step(self, tokens_BJT, t, cross, cache):
+    """Feeds the tokens of positions t .. t + T - 1 (the first is BOS) to every hypothesis. Returns (logits_BJTV, cache)."""
+    B, J, T = tokens_BJT.shape
+    ancestry_BJZ = cache_lib.extend(cache["ancestry_BJZ"], t, T)
+    positions_BJT = jnp.broadcast_to(t + jnp.arange(T, dtype=jnp.int32), (B, J, T))
+    flat = lambda x: x.reshape(B, J * T)
+    x_BMD, again = self.embed(flat(tokens_BJT), flat(positions_BJT), "target", ancestry_BJZ.shape[2])
+    x_BMD, layers = self.decoder.step(x_BMD, again, t, cache["layers"], ancestry_BJZ, cross["layers"], cross["mask"])
+    logits_BMV = einsum("BMD,VD->BMV", x_BMD, cross["table_VD"], jnp.float32, self.config.matmul_dtype)
+    return logits_BMV.reshape(B, J, T, -1), {"layers": layers, "ancestry_BJZ": ancestry_BJZ}
 
 
-def rounded(params, config: Config):
+def decoding(config: Config, params, inputs, *, num_beams) -> Decoding:
+  """The Decoding of a batch of sentences: encodes them, and has an empty cache (`grow` gives it room).
+
+  inputs: "source", "source_segments", "source_positions" of `data/batches.py`, BS. Raises UserError if the decoder's attention
+  cannot decode.
+  """
+  model = Transformer(config)
+  variants = [config.make_decoder_attention()] * config.num_decoder_layers
+  source = [inputs[key] for key in ("source", "source_segments", "source_positions")]
+  cache = cache_lib.start(variants, len(source[0]), num_beams, 0, config.dtype)
+  cross = model.apply({"params": params}, *source, method="keys_values")
+  params = _rounded(params, config)
+
+  def step(tokens_BJT, t, cache):
+    return model.apply({"params": params}, tokens_BJT, t, cross, cache, method="step")
+
+  return Decoding(
+    cache,
+    step,
+    functools.partial(cache_lib.reorder, variants),
+    functools.partial(cache_lib.grow, variants),
+    config.max_length if config.bounded else None,
+  )
+
+
+def _rounded(params, config: Config):
   """The parameters with kernels rounded to matmul_dtype, as every product takes them: once rather than at each step."""
 
   def round_kernel(path, leaf):
     return leaf.astype(config.matmul_dtype) if path[-1].key.startswith(("kernel_", "experts_")) else leaf
 
   return jax.tree_util.tree_map_with_path(round_kernel, params)
-
-
-def reorder(cache, parents_BJ):
-  """Beam j goes on from hypothesis parents_BJ[:, j]: the `reorder` of `decoding.beam.beam_search`."""
-  # vmap: each row is indexed on the device that holds it.
-  return cache | {"ancestry_BJT": jax.vmap(lambda row_JT, parents_J: row_JT[parents_J])(cache["ancestry_BJT"], parents_BJ)}
-
-
-def grow(cache, length):
-  """Room for `length` target positions: the `grow` of `decoding.beam.beam_search`."""
-  _, J, T = cache["ancestry_BJT"].shape
-
-  def pad(x, axis, more, value):
-    return jnp.pad(x, [(0, more if i == axis else 0) for i in range(x.ndim)], constant_values=value)
-
-  return {
-    "kv": jax.tree.map(lambda x: pad(x, 2, (length - T) * J, 0), cache["kv"]),
-    "ancestry_BJT": pad(cache["ancestry_BJT"], 2, length - T, -1),
-  }

@@ -8,8 +8,9 @@ decoding see `dot_product`; `additive_logits` takes the keys already projected, 
 import jax.numpy as jnp
 
 from attention_zoo.ops import shapes
+from attention_zoo.ops.adapters import masked
 from attention_zoo.ops.dot_product import attention
-from attention_zoo.ops.variant import Parameter, masked
+from attention_zoo.ops.variant import Parameter
 
 
 def additive_logits(q_BTNF, k_BSNF, w_score_NF):
@@ -89,12 +90,14 @@ def additive(sizes, *, width=None):
   N, K = sizes.num_heads, sizes.d_k
   F = width or K
   kernel = Parameter((N, K, F), K**-0.5)
-  return masked(additive_attention, w_query=kernel, w_key=kernel, w_score=Parameter((N, F), F**-0.5))
+  score = Parameter((N, F), F**-0.5)
+  return masked(sizes, additive_attention, w_query_NKF=kernel, w_key_NKF=kernel, w_score_NF=score)
 
 
 def general(sizes):
   """Luong's bilinear score in every head."""
-  return masked(general_attention, w=Parameter((sizes.num_heads, sizes.d_k, sizes.d_k), 1 / sizes.d_k))
+  N, K = sizes.num_heads, sizes.d_k
+  return masked(sizes, general_attention, w_NKK=Parameter((N, K, K), 1 / K))
 
 
 VARIANTS = (additive, general)

@@ -9,15 +9,18 @@
 The last is `dot_product_attention(q_BTNK, k_BSNK, v_BSNH)`. Every attention in this package ends in `attend`:
 logits in, softmax over the keys, weighted mean of the values.
 
-Incremental decoding of anything built on `attend`: the cache holds k_BSNK and v_BSNH for all S positions
-there will ever be, a step writes position `index` and calls the same function with one query and
-`mask=masks.step(S, index)`.
+Incremental decoding of anything built on `attend`: keys and values of all S positions there will ever be, position
+`index` written, and the same function with one query and `mask=masks.step(S, index)`. Dot-product attention itself takes
+the queries of all beams to the keys of all beams instead, and the mask says which are whose: `beams_attention`.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
 
 from attention_zoo import hardware
+from attention_zoo.ops import cache as cache_lib
 from attention_zoo.ops import shapes
 from attention_zoo.ops.einsum import einsum
 from attention_zoo.ops.variant import Variant
@@ -96,6 +99,16 @@ def dot_product_attention(
   return attend(logits_BNTS, v_BSNH, bias=bias, mask=mask, dropout=dropout, return_weights=return_weights)
 
 
+def beams_attention(q_BJTNK, k_BNSK, v_BNSH, mask=None):
+  """`dot_product_attention` of T queries of each of J beams to keys and values that the beams of a row share.
+
+  mask broadcasts to BNJTS. Returns out_BJTNH. Cost: time O(J T S N (K + H)), memory O(J T S N); the keys are read once.
+  """
+  logits_BNJTS = einsum("BJTNK,BNSK->BNJTS", q_BJTNK * q_BJTNK.shape[-1] ** -0.5, k_BNSK, jnp.float32)
+  weights_BNJTS = masked_softmax(logits_BNJTS, mask).astype(v_BNSH.dtype)
+  return einsum("BNJTS,BNSH->BJTNH", weights_BNJTS, v_BNSH)
+
+
 def fused(q_BTNK, k_BSNK, v_BSNH):
   """Whether cuDNN's kernel takes these: a GPU, one 16-bit type, d_k = d_v <= 128 in eights, even lengths.
 
@@ -157,7 +170,12 @@ def dot_product(sizes):
   def attend(p, q_BTNK, k_BTNK, v_BTNH, *, segments_BT=None, **options):
     return dot_product_attention(q_BTNK, k_BTNK, v_BTNH, **options)
 
-  return Variant(attend, weights=True)
+  def step(p, q_BJTNK, k_BJTNK, v_BJTNH, t, cache, ancestry_BJZ):
+    cache = cache_lib.write(cache, (k_BJTNK, v_BJTNH), t)
+    mask = cache_lib.visible(ancestry_BJZ, t, q_BJTNK.shape[2])
+    return beams_attention(q_BJTNK, *cache, mask), cache
+
+  return Variant(attend, functools.partial(cache_lib.empty, sizes), step, weights=True)
 
 
 VARIANTS = (dot_product,)

@@ -14,6 +14,7 @@ traced), and the cache with that position already written. They read the window 
 import jax
 import jax.numpy as jnp
 
+from attention_zoo.ops.adapters import by_segments
 from attention_zoo.ops.dot_product import (
   attend,
   check_shapes,
@@ -23,7 +24,7 @@ from attention_zoo.ops.dot_product import (
   scaled_dot,
 )
 from attention_zoo.ops.relative import skew, skewed_attention
-from attention_zoo.ops.variant import Parameter, Variant
+from attention_zoo.ops.variant import Parameter
 
 
 def with_halo(x, width, left, right, axis=1):
@@ -275,13 +276,18 @@ def _with_offsets(q_BTNK, q_offset_BTNR, k_BSNK, v_BSNH, place, mask, dropout):
 
 def local(sizes, *, block_width, memory_width=None):
   """Image Transformer's local 1D, masked where it is causal; memory_width is block_width by default."""
-  options = {"block_width": block_width, "memory_width": block_width if memory_width is None else memory_width}
+  memory_width = block_width if memory_width is None else memory_width
+  options = {"block_width": block_width, "memory_width": memory_width}
   function = masked_local_attention_1d if sizes.causal else local_attention_1d
+
+  def attend(p, *qkv, **more):
+    return function(*qkv, **options, **more)
 
   def step(p, q_B1NK, k_BSNK, v_BSNH, index):
     return masked_local_step_1d(q_B1NK, k_BSNK, v_BSNH, index=index, **options)
 
-  return _variant(lambda p, *qkv, **more: function(*qkv, **options, **more), step, packs=False)
+  before = block_width - 1 + memory_width
+  return by_segments(sizes, attend, step, before=before, shift=block_width, packs=False)
 
 
 def sliding_window(sizes, *, width):
@@ -294,7 +300,7 @@ def sliding_window(sizes, *, width):
   def step(p, q_B1NK, k_BSNK, v_BSNH, index):
     return sliding_window_step(q_B1NK, k_BSNK, v_BSNH, index=index, left=width)
 
-  return _variant(attend, step)
+  return by_segments(sizes, attend, step, before=width)
 
 
 def time_restricted(sizes, *, left, right=0):
@@ -309,7 +315,7 @@ def time_restricted(sizes, *, left, right=0):
   def step(p, q_B1NK, k_BSNK, v_BSNH, index):
     return time_restricted_step(q_B1NK[..., :K], q_B1NK[..., K:], k_BSNK, v_BSNH, index=index, **options)
 
-  return _variant(attend, step, query_depth=K + R, output_depth=sizes.d_v + R)
+  return by_segments(sizes, attend, step, before=left, query_depth=K + R, output_depth=sizes.d_v + R)
 
 
 def music_local(sizes, *, block_width):
@@ -318,18 +324,14 @@ def music_local(sizes, *, block_width):
   function = music_local_attention if sizes.causal else music_local_bidirectional_attention
 
   def attend(p, *qkv, **more):
-    return function(*qkv, p["table"], block_width=block_width, **more)
+    return function(*qkv, p["table_RNK"], block_width=block_width, **more)
 
   def step(p, q_B1NK, k_BSNK, v_BSNH, index):
-    return music_local_step(q_B1NK, k_BSNK, v_BSNH, p["table"], index=index, block_width=block_width)
+    return music_local_step(q_B1NK, k_BSNK, v_BSNH, p["table_RNK"], index=index, block_width=block_width)
 
-  table = Parameter((R, sizes.num_heads, sizes.d_k), sizes.d_k**-0.5)
-  return _variant(attend, step, parameters={"table": table}, packs=False)
-
-
-def _variant(attend, step, **fields):
-  """What looks at segments rather than at masks."""
-  return Variant(lambda *args, mask=None, **more: attend(*args, **more), step, **fields)
+  parameters = {"table_RNK": Parameter((R, sizes.num_heads, sizes.d_k), sizes.d_k**-0.5)}
+  window = {"before": 2 * block_width - 1, "shift": block_width}
+  return by_segments(sizes, attend, step, **window, parameters=parameters, packs=False)
 
 
 VARIANTS = (local, sliding_window, time_restricted, music_local)

@@ -7,8 +7,9 @@ turn (L-M-L-M-L) make T-DMCA. Compressed key c reads the positions c * stride ..
 import jax
 import jax.numpy as jnp
 
+from attention_zoo.ops import cache as cache_lib
 from attention_zoo.ops import shapes
-from attention_zoo.ops.dot_product import check_shapes, dot_product_attention
+from attention_zoo.ops.dot_product import beams_attention, check_shapes, dot_product_attention
 from attention_zoo.ops.local import with_halo
 from attention_zoo.ops.variant import Parameter, Variant
 
@@ -92,67 +93,6 @@ def masked_memory_compressed_attention(
   return _chunked(q_BTNK, keys_BCNK, values_BCNH, seen_BC, last_C, chunk, dropout)
 
 
-def init_cache(k_BSNK, v_BSNH, kernel_width, stride=3):
-  """An empty cache for S positions. k_BSNK, v_BSNH: arrays or ShapeDtypeStructs of what is to come.
-
-  A dict: keys, values [B, 1 + ceil(S / stride), N, ..]: position 0, then the compressed; key_tail, value_tail
-  [B, kernel_width, N, ..]: the latest positions. Cost: memory O(S / stride N (K + H)).
-  """
-
-  def zeros(x, length):
-    return jnp.zeros((x.shape[0], length, *x.shape[2:]), x.dtype)
-
-  slots = 1 - -k_BSNK.shape[1] // stride
-  return {
-    "keys": zeros(k_BSNK, slots),
-    "values": zeros(v_BSNH, slots),
-    "key_tail": zeros(k_BSNK, kernel_width),
-    "value_tail": zeros(v_BSNH, kernel_width),
-  }
-
-
-def masked_memory_compressed_step(
-  cache,
-  q_B1NK,
-  k_B1NK,
-  v_B1NH,
-  key_kernel_WNDK,
-  value_kernel_WNDH,
-  key_bias_NK=None,
-  value_bias_NH=None,
-  *,
-  index,
-  stride=3,
-):
-  """One position of `masked_memory_compressed_attention`, with its key and value. index may be traced.
-
-  Where a field ends here it is compressed, once. Returns out_B1NH and the new cache (see `init_cache`).
-  Cost: time O(S / stride N (K + H) + W N (K^2 + H^2)).
-  """
-  _check_kernels(k_B1NK, v_B1NH, key_kernel_WNDK, value_kernel_WNDH, key_bias_NK, value_bias_NH)
-  W = key_kernel_WNDK.shape[0]
-  field, inside = jnp.divmod(index - (W - 1), stride)
-  ends = (inside == 0) & (field >= 0)
-  new = {}
-  for name, x, kernel, bias in (
-    ("key", k_B1NK, key_kernel_WNDK, key_bias_NK),
-    ("value", v_B1NH, value_kernel_WNDH, value_bias_NH),
-  ):
-    tail = jnp.concatenate([cache[f"{name}_tail"][:, 1:], x], 1)
-    compressed = compress(tail, kernel, bias, stride=W)
-    slots = cache[f"{name}s"]
-    slots = slots.at[:, 0].set(jnp.where(index == 0, x, slots[:, :1])[:, 0])
-    # Where no field ends, slot 0 is written with what it holds.
-    written = jnp.where(ends, compressed, slots[:, :1])
-    new[f"{name}s"] = jax.lax.dynamic_update_slice_in_dim(
-      slots, written, jnp.where(ends, field + 1, 0), axis=1
-    )
-    new[f"{name}_tail"] = tail
-  last_C = _last_read(new["keys"].shape[1], W, stride)
-  mask = (last_C <= index)[None, None, None]
-  return dot_product_attention(q_B1NK, new["keys"], new["values"], mask=mask), new
-
-
 def _last_read(slots, kernel_width, stride):
   """The last position that slot c of the causal keys has read: position 0, then the compressed fields."""
   return (
@@ -209,28 +149,50 @@ def _chunked(q_BTNK, keys_BCNK, values_BCNH, seen_BC, last_C, chunk, dropout):
 
 
 def memory_compressed(sizes, *, width=3, stride=3):
-  """For layers. Decoding compresses the cache anew at every step; `masked_memory_compressed_step` keeps it compressed."""
+  """For layers. Decoding compresses each field once, when its last position is written."""
   function = masked_memory_compressed_attention if sizes.causal else memory_compressed_attention
+  N, K, H = sizes.num_heads, sizes.d_k, sizes.d_v
 
   def attend(p, q_BTNK, k_BTNK, v_BTNH, *, mask=None, segments_BT=None, dropout=None):
     valid_BS = None if segments_BT is None else segments_BT > 0
-    return function(q_BTNK, k_BTNK, v_BTNH, *p.values(), stride=stride, valid_BS=valid_BS, dropout=dropout)
+    kernels_biases = (p[name] for name in parameters)
+    return function(q_BTNK, k_BTNK, v_BTNH, *kernels_biases, stride=stride, valid_BS=valid_BS, dropout=dropout)
 
-  def step(p, q_B1NK, k_BSNK, v_BSNH, index):
-    keys_BCNK, values_BCNH, _ = _compressed(k_BSNK, v_BSNH, *p.values(), stride, None)
-    keys_BCNK = jnp.concatenate([k_BSNK[:, :1], keys_BCNK], 1)
-    values_BCNH = jnp.concatenate([v_BSNH[:, :1], values_BCNH], 1)
-    mask = (_last_read(keys_BCNK.shape[1], width, stride) <= index)[None, None, None]
-    return dot_product_attention(q_B1NK, keys_BCNK, values_BCNH, mask=mask)
+  def init_cache(batch, beams, length, dtype):
+    # All positions, as a step may go back into a field; and what is attended to: position 0, then the fields. A
+    # step writes length / stride + 1 fields at most, and the last of them need not be complete.
+    fields = length // stride + 3
+    return {
+      "positions": cache_lib.empty(sizes, batch, beams, length, dtype),
+      "compressed": cache_lib.empty(sizes, batch, beams, fields, dtype),
+    }
 
-  N, K, H = sizes.num_heads, sizes.d_k, sizes.d_v
+  def step(p, q_BJTNK, k_BJTNK, v_BJTNH, t, cache, ancestry_BJZ):
+    B, J, T = k_BJTNK.shape[:3]
+    positions = cache_lib.write(cache["positions"], (k_BJTNK, v_BJTNH), t)
+    # The fields that end in this step, and maybe some that do not yet: nobody sees those, and they are written again.
+    fields = -(-T // stride)
+    first = jnp.maximum(-((width - 1 - t) // stride), 0)
+    read_S = first * stride + jnp.arange((fields - 1) * stride + width)
+    own = (cache_lib.own(x, ancestry_BJZ, read_S) for x in positions)
+    kernels = (p["key_kernel_WNKK"], p["key_bias_NK"]), (p["value_kernel_WNHH"], p["value_bias_NH"])
+    new = [compress(x, *kernel, stride=stride)[:, :fields] for x, kernel in zip(own, kernels, strict=True)]
+    new = [x.reshape(B, J, *x.shape[1:]) for x in new]
+    compressed = cache_lib.write(cache["compressed"], new, first + 1)
+    pairs = zip(compressed, positions, strict=True)
+    compressed = [jax.lax.dynamic_update_slice_in_dim(x, of_all[:, :, :J], 0, 2) for x, of_all in pairs]
+    last_C = _last_read(compressed[0].shape[2] // J, width, stride)
+    ancestry_BJC = ancestry_BJZ[:, :, jnp.clip(last_C, 0, ancestry_BJZ.shape[2] - 1)]
+    mask = cache_lib.visible(ancestry_BJC, t, T, last_C)
+    return beams_attention(q_BJTNK, *compressed, mask), {"positions": positions, "compressed": tuple(compressed)}
+
   parameters = {
-    "key_kernel": Parameter((width, N, K, K), (width * K) ** -0.5),
-    "value_kernel": Parameter((width, N, H, H), (width * H) ** -0.5),
-    "key_bias": Parameter((N, K), 0),
-    "value_bias": Parameter((N, H), 0),
+    "key_kernel_WNKK": Parameter((width, N, K, K), (width * K) ** -0.5),
+    "value_kernel_WNHH": Parameter((width, N, H, H), (width * H) ** -0.5),
+    "key_bias_NK": Parameter((N, K), 0),
+    "value_bias_NH": Parameter((N, H), 0),
   }
-  return Variant(attend, step, parameters, packs=False)
+  return Variant(attend, init_cache, step, parameters=parameters, packs=False)
 
 
 VARIANTS = (memory_compressed,)

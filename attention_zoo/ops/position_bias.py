@@ -10,9 +10,9 @@ import math
 import jax.numpy as jnp
 import numpy as np
 
-from attention_zoo.ops import masks
+from attention_zoo.ops.adapters import biased, positioned
 from attention_zoo.ops.dot_product import dot_product_attention
-from attention_zoo.ops.variant import Parameter, Variant
+from attention_zoo.ops.variant import Parameter
 
 
 def t5_buckets(distance_TS, *, num_buckets=32, max_distance=128, bidirectional=True):
@@ -103,12 +103,12 @@ def t5(sizes, *, num_buckets=32, max_distance=128):
   options = {"max_distance": max_distance, "bidirectional": not sizes.causal}
   t5_buckets(np.zeros((1, 1), np.int32), num_buckets=num_buckets, **options)  # raises for options that cannot be
   table = Parameter((num_buckets, sizes.num_heads), sizes.d_model**-0.5)
-  return _biased(lambda p, t_T, s_S: t5_bias(p["table"], t_T, s_S, **options), table=table)
+  return biased(sizes, lambda p, t_T, s_S: t5_bias(p["table_RN"], t_T, s_S, **options), table_RN=table)
 
 
 def alibi(sizes):
   """ALiBi, symmetric where it is not causal."""
-  return _biased(lambda p, t_T, s_S: alibi_bias(sizes.num_heads, t_T, s_S))
+  return biased(sizes, lambda p, t_T, s_S: alibi_bias(sizes.num_heads, t_T, s_S))
 
 
 def rotary(sizes, *, base=10000.0):
@@ -118,28 +118,7 @@ def rotary(sizes, *, base=10000.0):
     q_BTNK, k_BSNK = rotate(q_BTNK, t_T[None], base=base), rotate(k_BSNK, s_S[None], base=base)
     return dot_product_attention(q_BTNK, k_BSNK, v_BSNH, **options)
 
-  return _positioned(function)
-
-
-def _biased(bias, **parameters):
-  def function(p, q_BTNK, k_BSNK, v_BSNH, t_T, s_S, **options):
-    return dot_product_attention(q_BTNK, k_BSNK, v_BSNH, bias=bias(p, t_T, s_S), **options)
-
-  return _positioned(function, **parameters)
-
-
-def _positioned(function, **parameters):
-  """The Variant of a function that takes the positions of queries and keys."""
-
-  def attend(p, q_BTNK, k_BTNK, v_BTNH, *, segments_BT=None, **options):
-    t_T = jnp.arange(q_BTNK.shape[1])
-    return function(p, q_BTNK, k_BTNK, v_BTNH, t_T, t_T, **options)
-
-  def step(p, q_B1NK, k_BSNK, v_BSNH, index):
-    S = k_BSNK.shape[1]
-    return function(p, q_B1NK, k_BSNK, v_BSNH, jnp.array([index]), jnp.arange(S), mask=masks.step(S, index))
-
-  return Variant(attend, step, parameters, weights=True)
+  return positioned(sizes, function)
 
 
 VARIANTS = (t5, alibi, rotary)

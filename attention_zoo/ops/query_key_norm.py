@@ -5,8 +5,9 @@ import math
 import jax.numpy as jnp
 
 from attention_zoo.ops import shapes
+from attention_zoo.ops.adapters import masked
 from attention_zoo.ops.dot_product import attention, dot
-from attention_zoo.ops.variant import Parameter, masked
+from attention_zoo.ops.variant import Parameter
 
 
 def query_key_norm_attention(q_BTNK, k_BSNK, v_BSNH, scale_N, **options):
@@ -26,7 +27,7 @@ def query_key_norm_attention(q_BTNK, k_BSNK, v_BSNH, scale_N, **options):
 def query_key_norm(sizes, *, length=64):
   """length: the sequence length that g = log2(length^2 - length) at the start is right for, as in the paper."""
   start = math.log2(length**2 - length)
-  return masked(query_key_norm_attention, scale=Parameter((sizes.num_heads,), 0, start))
+  return masked(sizes, query_key_norm_attention, scale_N=Parameter((sizes.num_heads,), 0, start))
 
 
 VARIANTS = (query_key_norm,)

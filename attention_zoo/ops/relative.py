@@ -19,8 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from attention_zoo.ops import masks
+from attention_zoo.ops.adapters import by_masks
 from attention_zoo.ops.dot_product import attend, check_shapes, dot, masked_softmax
-from attention_zoo.ops.variant import Parameter, Variant
+from attention_zoo.ops.variant import Parameter
 
 
 def skew(x_BNTR, S):
@@ -291,17 +292,18 @@ def _check_table(name, table, num_heads, depth):
 def shaw(sizes, *, max_distance=16, values=True, shared=True):
   """Shaw et al. 2018. values: relations on the values too; shared: one table for all heads, as the big model has."""
   R, N = 2 * max_distance + 1, 1 if shared else sizes.num_heads
-  parameters = {"key_table": Parameter((R, N, sizes.d_k), sizes.d_k**-0.5)}
+  heads = "1" if shared else "N"
+  parameters = {f"key_table_R{heads}K": Parameter((R, N, sizes.d_k), sizes.d_k**-0.5)}
   if values:
-    parameters["value_table"] = Parameter((R, N, sizes.d_v), sizes.d_v**-0.5)
+    parameters[f"value_table_R{heads}H"] = Parameter((R, N, sizes.d_v), sizes.d_v**-0.5)
 
-  def attend(p, q_BTNK, k_BTNK, v_BTNH, *, segments_BT=None, **options):
-    return shaw_attention(q_BTNK, k_BTNK, v_BTNH, *p.values(), **options)
+  def attend(p, q_BTNK, k_BTNK, v_BTNH, **options):
+    return shaw_attention(q_BTNK, k_BTNK, v_BTNH, *(p[name] for name in parameters), **options)
 
   def step(p, q_B1NK, k_BSNK, v_BSNH, index):
-    return shaw_step(q_B1NK, k_BSNK, v_BSNH, *p.values(), index=index)
+    return shaw_step(q_B1NK, k_BSNK, v_BSNH, *(p[name] for name in parameters), index=index)
 
-  return Variant(attend, step, parameters, weights=True)
+  return by_masks(sizes, attend, step, **parameters)
 
 
 def music(sizes):
@@ -309,14 +311,14 @@ def music(sizes):
   R = sizes.max_length if sizes.causal else 2 * sizes.max_length - 1
   function = music_attention if sizes.causal else music_bidirectional_attention
 
-  def attend(p, q_BTNK, k_BTNK, v_BTNH, *, segments_BT=None, **options):
-    return function(q_BTNK, k_BTNK, v_BTNH, p["table"], **options)
+  def attend(p, q_BTNK, k_BTNK, v_BTNH, **options):
+    return function(q_BTNK, k_BTNK, v_BTNH, p["table_RNK"], **options)
 
   def step(p, q_B1NK, k_BSNK, v_BSNH, index):
-    return skewed_step(q_B1NK, k_BSNK, v_BSNH, p["table"], index=index)
+    return skewed_step(q_B1NK, k_BSNK, v_BSNH, p["table_RNK"], index=index)
 
   table = Parameter((R, sizes.num_heads, sizes.d_k), sizes.d_k**-0.5)
-  return Variant(attend, step, {"table": table}, weights=True)
+  return by_masks(sizes, attend, step, max_length=sizes.max_length, table_RNK=table)
 
 
 def transformer_xl(sizes):
@@ -324,13 +326,13 @@ def transformer_xl(sizes):
   D, N, K = sizes.d_model, sizes.num_heads, sizes.d_k
 
   def table(p, before, after):
-    rows_RD = sinusoids(jnp.arange(-before, after + 1), D).astype(p["position_kernel"].dtype)
-    return jnp.einsum("RD,DNK->RNK", rows_RD, p["position_kernel"])
+    rows_RD = sinusoids(jnp.arange(-before, after + 1), D).astype(p["position_kernel_DNK"].dtype)
+    return jnp.einsum("RD,DNK->RNK", rows_RD, p["position_kernel_DNK"])
 
   def biases(p):
-    return {"content_bias_NK": p["content_bias"], "position_bias_NK": p["position_bias"]}
+    return {name: p[name] for name in ("content_bias_NK", "position_bias_NK")}
 
-  def attend(p, q_BTNK, k_BTNK, v_BTNH, *, segments_BT=None, **options):
+  def attend(p, q_BTNK, k_BTNK, v_BTNH, **options):
     T = q_BTNK.shape[1]
     # Causal: `mask` hides the future, so that the distances -(T - 1) .. 0 do.
     table_RNK = table(p, T - 1, 0 if sizes.causal else T - 1)
@@ -339,12 +341,9 @@ def transformer_xl(sizes):
   def step(p, q_B1NK, k_BSNK, v_BSNH, index):
     return skewed_step(q_B1NK, k_BSNK, v_BSNH, table(p, k_BSNK.shape[1] - 1, 0), index=index, **biases(p))
 
-  parameters = {
-    "position_kernel": Parameter((D, N, K), D**-0.5),
-    "content_bias": Parameter((N, K), 0),
-    "position_bias": Parameter((N, K), 0),
-  }
-  return Variant(attend, step, parameters, weights=True)
+  kernel, bias = Parameter((D, N, K), D**-0.5), Parameter((N, K), 0)
+  parameters = {"position_kernel_DNK": kernel, "content_bias_NK": bias, "position_bias_NK": bias}
+  return by_masks(sizes, attend, step, **parameters)
 
 
 VARIANTS = (shaw, music, transformer_xl)

@@ -15,19 +15,18 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from attention_zoo import ops
-from attention_zoo.ops import masks
 
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-  """The layer a variant is for. causal: it must not see the future. max_length: of what is indexed by position."""
+  """The layer a variant is for. causal: it must not see the future. max_length: of what has a row for each position."""
 
   d_model: int
   num_heads: int
   d_k: int
   d_v: int
-  max_length: int
-  causal: bool
+  max_length: int | None = None
+  causal: bool = False
 
 
 class Parameter(NamedTuple):
@@ -45,33 +44,32 @@ class Variant:
   attend: (p, q_BTNK, k_BTNK, v_BTNH, *, mask, segments_BT, dropout) -> out_BTNH, with p the parameters by name, mask
     (broadcasts to BNTS) the segments and, if causal, the past, and segments_BT the same for what does not look at
     masks. With `weights` it takes return_weights=True too and then returns (out_BTNH, weights_BNTS).
-  step: (p, q_B1NK, k_BSNK, v_BSNH, index) -> out_B1NH, one position of a causal one; the cache is written up to index.
-    None only for dot-product attention, of which decoding knows a faster way.
-  parameters: name -> Parameter.
+  parameters: name -> Parameter. A name ends in its dimensions, by which it is placed on devices.
   weights: whether the weights can be asked for.
   packs: whether several segments in one row give what they give in rows of their own.
+  max_length: the most positions that it can compute; None: any number.
   query_depth, output_depth: of the heads' queries and outputs where they are not d_k and d_v.
+  name: as a config has it.
+
+  Cached decoding, of a causal one; None where there is none (`cache.start` says so):
+  init_cache: (batch, beams, length, dtype) -> cache with room for `length` positions, any pytree. A longer one begins with
+    the shorter one in every dimension.
+  step: (p, q_BJTNK, k_BJTNK, v_BJTNH, t, cache, ancestry_BJZ) -> (out_BJTNH, cache), the positions t .. t + T - 1 (t may be
+    traced) of J hypotheses. ancestry_BJZ: see `cache`; these positions are in it already.
+  reorder: (cache, parents_BJ) -> cache, hypothesis j goes on from parents_BJ[:, j]; None where `ancestry_BJZ` tells `step` all.
   """
 
   attend: Callable
+  init_cache: Callable | None = None
   step: Callable | None = None
+  reorder: Callable | None = None
   parameters: dict[str, Parameter] = dataclasses.field(default_factory=dict)
   weights: bool = False
   packs: bool = True
+  max_length: int | None = None
   query_depth: int | None = None
   output_depth: int | None = None
-
-
-def masked(function, **parameters):
-  """The Variant of a function (q, k, v, *parameters, mask=.., dropout=.., return_weights=..) that asks for no order."""
-
-  def attend(p, q_BTNK, k_BTNK, v_BTNH, *, mask, segments_BT=None, **options):
-    return function(q_BTNK, k_BTNK, v_BTNH, *p.values(), mask=mask, **options)
-
-  def step(p, q_B1NK, k_BSNK, v_BSNH, index):
-    return function(q_B1NK, k_BSNK, v_BSNH, *p.values(), mask=masks.step(k_BSNK.shape[1], index))
-
-  return Variant(attend, step, parameters, weights=True)
+  name: str = ""
 
 
 def parse(text: str) -> tuple[str, dict]:
@@ -87,8 +85,8 @@ def parse(text: str) -> tuple[str, dict]:
 
 
 @functools.cache
-def names() -> dict[str, Callable]:
-  """Every variant of this room: name -> function of (sizes, options)."""
+def by_name() -> dict[str, Callable]:
+  """The functions of all files' VARIANTS: name -> function of (sizes, options) that makes the Variant."""
   modules = (importlib.import_module(f"{ops.__name__}.{file.name}") for file in pkgutil.iter_modules(ops.__path__))
   return {function.__name__: function for module in modules for function in getattr(module, "VARIANTS", ())}
 
@@ -96,16 +94,20 @@ def names() -> dict[str, Callable]:
 def make(text: str, sizes: Sizes) -> Variant:
   """The Variant that a config's text names. Raises ValueError for an unknown name or option, or a bad value."""
   name, options = parse(text)
-  if name not in names():
-    near = difflib.get_close_matches(name, names(), 1)
+  variants = by_name()
+  if name not in variants:
+    near = difflib.get_close_matches(name, variants, 1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
-    raise ValueError(f"there is no attention {name!r}{hint}; there are {', '.join(sorted(names()))}")
-  function = names()[name]
+    raise ValueError(f"there is no attention {name!r}{hint}; there are {', '.join(sorted(variants))}")
+  function = variants[name]
   known = [*inspect.signature(function).parameters][1:]
   for option in options:
     if option not in known:
       raise ValueError(f"{name} has no option {option!r}; it has {', '.join(known) or 'none'}")
   try:
-    return function(sizes, **options)
+    variant = function(sizes, **options)
   except TypeError as error:
     raise ValueError(f"{text}: {error}") from error
+  # What sees the future cannot decode, whatever its file says.
+  decoding = {} if sizes.causal else {"init_cache": None, "step": None, "reorder": None}
+  return dataclasses.replace(variant, name=text, **decoding)

@@ -94,8 +94,7 @@ class Translation(Task):
         'another would be cut elsewhere: set config.data.batching="bucketed"'
       )
     self.model = module.Transformer(self.model_config)
-    self.reorder, self.grow = module.reorder, module.grow
-    self.rounded = functools.partial(module.rounded, config=self.model_config)
+    self.decoding = functools.partial(module.decoding, self.model_config)
     self._text = functools.cache(self._text)
     self.corpus = functools.cache(self.corpus)  # opened once, and what it has to say said once
 

@@ -132,37 +132,30 @@ class Translator:
 
   def _beam(self, params, source_BS, lengths_B, alpha, *, beam_size, n_best):
     B, S = source_BS.shape
-    model = self.task.model
     extra = self.config.decode.extra_length
-    max_length = S + extra
-    if model.config.bounded:
-      max_length = min(max_length, model.config.max_length)
     positions_BS = jnp.broadcast_to(jnp.arange(S, dtype=jnp.int32), (B, S))
     segments_BS = (positions_BS < lengths_B[:, None]).astype(jnp.int32)
-    cross, cache = model.apply(
-      {"params": params}, source_BS, segments_BS, positions_BS,
-      num_beams=beam_size, max_length=0, method="start",
-    )  # fmt: skip
-
-    params = self.task.rounded(params)
+    source = {"source": source_BS, "source_segments": segments_BS, "source_positions": positions_BS}
+    decoding = self.task.decoding(params, source, num_beams=beam_size)
 
     def step(tokens_BJ, t, cache):
-      return model.apply({"params": params}, tokens_BJ, t, cross, cache, method="step")
+      logits_BJTV, cache = decoding.step(tokens_BJ[:, :, None], t, cache)
+      return logits_BJTV[:, :, 0], cache
 
     return beam_search(
       step,
-      cache,
+      decoding.cache,
       batch_size=B,
       beam_size=beam_size,
       max_lengths_B=jnp.where(lengths_B > 0, lengths_B + extra, 0),
-      max_length=max_length,
+      max_length=S + extra if decoding.max_length is None else min(S + extra, decoding.max_length),
       bos=BOS,
       eos=EOS,
       pad=PAD,
       alpha=alpha,
       n_best=n_best,
-      reorder=self.task.reorder,
-      grow=self.task.grow,
+      reorder=decoding.reorder,
+      grow=decoding.grow,
     )
 
   # Scoring and looking

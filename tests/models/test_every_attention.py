@@ -29,7 +29,7 @@ OTHERS = {
   "concatenated": dict(position_mode="concatenate"),
   "scalar": dict(positions="scalar"),
 }
-ATTENTIONS = {name: OPTIONS.get(name, name) for name in sorted(variant.names())}
+ATTENTIONS = {name: OPTIONS.get(name, name) for name in sorted(variant.by_name())}
 VARIANTS = {
   name: dict(encoder_attention=text, decoder_attention=text, positions="none") for name, text in ATTENTIONS.items()
 }
@@ -50,31 +50,27 @@ def test_parameters_are_counted(case):
 
 
 def test_cached_decoding_equals_teacher_forcing(case, forward):
-  """Two sentences, three beams that die and multiply, in a cache that grows on the way."""
+  """Two sentences, three beams that die and multiply: a prompt, steps, and a block of which one token is kept."""
   B, J, T = 2, 3, 7
   rng = np.random.default_rng(2)
   batch = cases.alone((3, 4))
-  source = [batch[key] for key in ("source", "source_segments", "source_positions")]
-  cross, cache = case.model.apply({"params": case.params}, *source, num_beams=J, max_length=0, method="start")
-  step = jax.jit(lambda *args: case.model.apply({"params": case.params}, *args, method="step"))
-  inputs_BJT = np.zeros((B, J, T), np.int32)
-  outs = []
-  for t in range(T):
-    if t in (0, 4):
-      cache = transformer.grow(cache, 4 if t == 0 else T)
-    inputs_BJT[:, :, t] = rng.integers(2, 11, (B, J)) if t else cases.BOS
-    logits_BJV, cache = step(inputs_BJT[:, :, t], jnp.int32(t), cross, cache)
-    outs = [*outs, np.asarray(logits_BJV)]
-    parents_BJ = rng.integers(0, J, (B, J)) if t < T - 1 else np.broadcast_to(np.arange(J), (B, J))
-    cache = transformer.reorder(cache, parents_BJ)
-    inputs_BJT = np.take_along_axis(inputs_BJT, parents_BJ[..., None], 1)
-    outs = [np.take_along_axis(out, parents_BJ[..., None], 1) for out in outs]
+  decoding = transformer.decoding(case.config, case.params, batch, num_beams=J)
+  cache, step = decoding.grow(decoding.cache, T), jax.jit(decoding.step)
+  inputs_BJT = np.full((B, J, T), cases.BOS, np.int32)
+  outs_BJTV = np.zeros((B, J, T, 11), np.float32)
+  for t, length in ((0, 3), (3, 1), (4, 3), (5, 1), (6, 1)):
+    new = slice(t, t + length)
+    inputs_BJT[:, :, max(t, 1) : t + length] = rng.integers(2, 11, (B, J, length - (t == 0)))
+    outs_BJTV[:, :, new], cache = step(inputs_BJT[:, :, new], jnp.int32(t), cache)
+    parents_BJ = rng.integers(0, J, (B, J))
+    cache = decoding.reorder(cache, parents_BJ)
+    inputs_BJT, outs_BJTV = (x[np.arange(B)[:, None], parents_BJ] for x in (inputs_BJT, outs_BJTV))
   forced = {key: jnp.repeat(batch[key], J, axis=0) for key in cases.KEYS}
   forced["inputs"] = jnp.asarray(inputs_BJT.reshape(-1, T))
   forced["target_segments"] = jnp.ones((B * J, T), jnp.int32)
   forced["target_positions"] = jnp.broadcast_to(jnp.arange(T), (B * J, T))
   wanted = np.asarray(forward(case.params, forced)).reshape(B, J, T, -1)
-  cases.assert_close(np.stack(outs, 2), wanted, 1e-5)
+  cases.assert_close(outs_BJTV, wanted, 1e-5)
 
 
 def test_packing_changes_nothing_where_it_is_allowed(case, forward):

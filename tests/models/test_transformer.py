@@ -89,23 +89,21 @@ def test_cached_decoding_equals_teacher_forcing(case):
   B, J, T = 2, 4, 7
   rng = np.random.default_rng(2)
   batch = alone((3, 4))
-  start = functools.partial(case.model.apply, method="start", num_beams=J, max_length=T)
-  source = [batch[key] for key in ("source", "source_segments", "source_positions")]
-  cross, cache = jax.jit(start)({"params": case.params}, *source)
-  step = jax.jit(functools.partial(case.model.apply, method="step"))
+  decoding = transformer.decoding(case.config, case.params, batch, num_beams=J)
+  cache, step = decoding.grow(decoding.cache, T), jax.jit(decoding.step)
   inputs_BJT = np.zeros((B, J, T), np.int32)
   forced = {key: jnp.repeat(batch[key], J, axis=0) for key in KEYS}
   forced["target_segments"] = jnp.ones((B * J, T), jnp.int32)
   forced["target_positions"] = jnp.broadcast_to(jnp.arange(T), (B * J, T))
   for t in range(T):
     inputs_BJT[:, :, t] = rng.integers(2, 11, (B, J)) if t else BOS
-    logits_BJV, cache = step({"params": case.params}, inputs_BJT[:, :, t], jnp.int32(t), cross, cache)
+    logits_BJTV, cache = step(inputs_BJT[:, :, t, None], jnp.int32(t), cache)
     forced["inputs"] = jnp.asarray(inputs_BJT.reshape(-1, T))
     wanted = case.logits_and_gradient(case.params, forced)[0][:, t].reshape(B, J, -1)
-    assert logits_BJV.dtype == jnp.float32
-    assert_close(logits_BJV, wanted, case.tolerance)
+    assert logits_BJTV.dtype == jnp.float32
+    assert_close(logits_BJTV[:, :, 0], wanted, case.tolerance)
     parents_BJ = rng.integers(0, J, (B, J))
-    cache = transformer.reorder(cache, parents_BJ)
+    cache = decoding.reorder(cache, parents_BJ)
     inputs_BJT = np.take_along_axis(inputs_BJT, parents_BJ[..., None], 1)
 
 
@@ -237,11 +235,9 @@ def test_learned_positions_end_with_a_clear_message():
       run(S, T)
 
   def decode(max_length):
-    params = random_parameters(model)
-    batch = alone()
-    source = [batch[key] for key in ("source", "source_segments", "source_positions")]
-    cross, cache = model.apply({"params": params}, *source, num_beams=2, max_length=max_length, method="start")
-    return model.apply({"params": params}, jnp.ones((8, 2), jnp.int32), 0, cross, cache, method="step")
+    decoding = transformer.decoding(model.config, random_parameters(model), alone(), num_beams=2)
+    assert decoding.max_length == 8
+    return decoding.step(jnp.ones((8, 2, 1), jnp.int32), 0, decoding.grow(decoding.cache, max_length))
 
   jax.eval_shape(lambda: decode(8))
   with pytest.raises(ValueError, match=r"model\.max_length = 8.*9 long"):

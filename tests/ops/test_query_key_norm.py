@@ -33,7 +33,7 @@ def test_lengths_play_no_part():
 
 def test_first_scale_and_errors():
   variant = query_key_norm(Sizes(8, N, K, H, max_length=9, causal=True), length=64)
-  assert variant.parameters["scale"].mean == pytest.approx(math.log2(64**2 - 64))
+  assert variant.parameters["scale_N"].mean == pytest.approx(math.log2(64**2 - 64))
   q, k, v, scale = as_float32(normal(1, *SHAPES))
   with pytest.raises(ValueError, match="scale_N has shape"):
     query_key_norm_attention(q, k, v, jnp.ones(N + 1))
