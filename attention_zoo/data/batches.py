@@ -60,14 +60,14 @@ class PackedBatches:
 
   def local(self, step: int, parts: Sequence[int], count: int) -> Batch:
     """The rows of batch `step` in these of its `count` equal parts."""
-    epochs, rows = np.divmod(step * self._rows + _share(self._rows, parts, count), len(self._packing))
+    epochs, rows = np.divmod(step * self._rows + share(self._rows, parts, count), len(self._packing))
     for epoch in np.unique(epochs):
       here = epochs == epoch
       rows[here] = self._epoch(int(epoch))[rows[here]]
     return _build(self._corpus, *_sentences(self._packing, rows), len(rows), *self._shape)
 
   def _epoch(self, epoch: int) -> np.ndarray:
-    return _rng(self._seed, epoch).permutation(len(self._packing))
+    return rng(self._seed, epoch).permutation(len(self._packing))
 
 
 class BucketedBatches:
@@ -118,14 +118,14 @@ class BucketedBatches:
     """The rows of batch `step` in these of its `count` equal parts."""
     epoch, i = divmod(step, self.batches_per_epoch)
     bucket, sentences = self._plan(epoch)[i]
-    length, share = self._lengths[bucket], _share(self._rows[bucket], parts, count)
+    length, share = self._lengths[bucket], share(self._rows[bucket], parts, count)
     sentences = sentences[share[share < len(sentences)]]
     ones = np.ones(len(sentences), np.int64)
     return _build(self._corpus, sentences, np.arange(len(sentences)), ones, len(share), length, length)
 
   def _plan(self, epoch: int) -> list[tuple[int, np.ndarray]]:
     """The batches of an epoch, in order, as (bucket, sentences): as many in every epoch."""
-    rng = _rng(self._seed, epoch)
+    rng = rng(self._seed, epoch)
     batches, rest = [], np.zeros(0, np.int64)
     for bucket, (rows, members) in enumerate(zip(self._rows, self._members, strict=True)):
       sentences = np.concatenate([rest, rng.permutation(members)])
@@ -178,7 +178,7 @@ class _LocalBatches:
     return self._batches.local(int(step), *self._share)
 
 
-def _rng(seed: int, epoch: int) -> np.random.Generator:
+def rng(seed: int, epoch: int) -> np.random.Generator:
   return np.random.Generator(np.random.Philox(key=[seed % 2**64, epoch]))
 
 
@@ -189,7 +189,7 @@ def batch_rows(batch_tokens: int, length: int, multiple: int = 8) -> int:
   return rows // multiple * multiple or rows
 
 
-def _share(rows: int, parts: Sequence[int], count: int) -> np.ndarray:
+def share(rows: int, parts: Sequence[int], count: int) -> np.ndarray:
   """The numbers of the rows in these of `count` equal parts."""
   if rows % count:
     raise UserError(f"A batch of {rows} rows cannot be divided into {count} parts: change data.batch_tokens.")
