@@ -118,22 +118,22 @@ class BucketedBatches:
     """The rows of batch `step` in these of its `count` equal parts."""
     epoch, i = divmod(step, self.batches_per_epoch)
     bucket, sentences = self._plan(epoch)[i]
-    length, share = self._lengths[bucket], share(self._rows[bucket], parts, count)
-    sentences = sentences[share[share < len(sentences)]]
+    length, mine = self._lengths[bucket], share(self._rows[bucket], parts, count)
+    sentences = sentences[mine[mine < len(sentences)]]
     ones = np.ones(len(sentences), np.int64)
-    return _build(self._corpus, sentences, np.arange(len(sentences)), ones, len(share), length, length)
+    return _build(self._corpus, sentences, np.arange(len(sentences)), ones, len(mine), length, length)
 
   def _plan(self, epoch: int) -> list[tuple[int, np.ndarray]]:
     """The batches of an epoch, in order, as (bucket, sentences): as many in every epoch."""
-    rng = rng(self._seed, epoch)
+    chance = rng(self._seed, epoch)
     batches, rest = [], np.zeros(0, np.int64)
     for bucket, (rows, members) in enumerate(zip(self._rows, self._members, strict=True)):
-      sentences = np.concatenate([rest, rng.permutation(members)])
+      sentences = np.concatenate([rest, chance.permutation(members)])
       last = bucket == len(self._rows) - 1
       whole = len(sentences) if last else len(sentences) // rows * rows
       batches += [(bucket, sentences[i : i + rows]) for i in range(0, whole, rows)]
       rest = sentences[whole:]
-    return [batches[i] for i in rng.permutation(len(batches))]
+    return [batches[i] for i in chance.permutation(len(batches))]
 
 
 def eval_batches(corpus: Corpus, *, rows: int, row_length: int, packed: bool = True) -> Iterator[Batch]:
