@@ -11,6 +11,7 @@ import importlib.util
 import os
 import sys
 import threading
+import time
 
 import jax
 import numpy as np
@@ -39,7 +40,7 @@ def hush_libtpu() -> None:
 def launcher() -> str:
   """What started several processes together, as the environment shows it: 'slurm', 'ompi', 'tpu' or ''."""
   env = os.environ
-  if "SLURM_STEP_NODELIST" in env and int(env.get("SLURM_NTASKS", 1)) > 1:
+  if "SLURM_STEP_NODELIST" in env and _slurm_tasks() > 1:
     return "slurm"
   if int(env.get("OMPI_COMM_WORLD_SIZE", 1)) > 1:
     return "ompi"
@@ -48,6 +49,24 @@ def launcher() -> str:
   if "tpu" in env.get("JAX_PLATFORMS", "tpu") and ("," in hosts or on_tpu_vm):
     return "tpu"
   return ""
+
+
+def _slurm_tasks() -> int:
+  """Of this step: within an allocation of four tasks, `srun --ntasks=1 --pty bash` starts a step of one."""
+  return int(os.environ.get("SLURM_STEP_NUM_TASKS", os.environ.get("SLURM_NTASKS", 1)))
+
+
+def _others(method, coordinator, num_processes, process_id) -> str:
+  """Whom this process waits for."""
+  env = os.environ
+  where = {
+    "": coordinator,
+    "slurm": f"Slurm step {env.get('SLURM_JOB_ID')}.{env.get('SLURM_STEP_ID')} on {env.get('SLURM_STEP_NODELIST')}",
+    "ompi": f"Open MPI; {env.get('JAX_COORDINATOR_ADDRESS', 'coordinator unknown')}",
+    "tpu": env.get("TPU_PROCESS_ADDRESSES", env.get("TPU_WORKER_HOSTNAMES", "Cloud TPU")),
+  }[method]
+  who = "the other processes" if num_processes is None else f"the other processes of {num_processes}"
+  return f"{who} ({where})" if process_id is None else f"{who} ({where}; this is process {process_id})"
 
 
 def is_joined() -> bool:
@@ -88,14 +107,14 @@ def initialize(coordinator=None, num_processes=None, process_id=None, *, timeout
   method = "" if explicit else launcher()
   if not explicit and not method:
     return
-  if method == "ompi":
+  if method == "slurm":  # JAX would take the numbers of the whole job
+    num_processes, process_id = _slurm_tasks(), int(os.environ["SLURM_PROCID"])
+  elif method == "ompi":
     # Open MPI 5 no longer says what JAX looks for; the coordinator then comes from JAX_COORDINATOR_ADDRESS.
     num_processes, process_id = (int(os.environ[f"OMPI_COMM_WORLD_{name}"]) for name in ("SIZE", "RANK"))
   jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM away from `stopping.listen`
   try:
-    with _deadline(
-      timeout, f"the other processes ({method or coordinator}) did not come within {timeout} seconds"
-    ):
+    with _deadline(timeout, _others(method, coordinator, num_processes, process_id)):
       jax.distributed.initialize(
         coordinator,
         num_processes,
@@ -115,17 +134,24 @@ def initialize(coordinator=None, num_processes=None, process_id=None, *, timeout
 
 
 @contextlib.contextmanager
-def _deadline(seconds, message):
-  """Ends the process with a message and exit code 1 where JAX would abort it with a stack trace, or wait."""
+def _deadline(seconds, others, first_word=10):
+  """Says whom it waits for, after a while and each minute; in the end ends the process with a message and exit code 1
+  where JAX would abort it with a stack trace, or wait."""
+  came, start = threading.Event(), time.monotonic()
 
-  def end():
-    print(f"error: {message}", file=sys.stderr, flush=True)
+  def watch():
+    pause = first_word
+    while (left := seconds - (time.monotonic() - start)) > 0:
+      if came.wait(min(pause, left)):
+        return
+      if (left := seconds - (time.monotonic() - start)) > 0:
+        print(f"waiting for {others}, {left:.0f} seconds more", file=sys.stderr, flush=True)
+      pause = 60
+    print(f"error: {others} did not come within {seconds} seconds", file=sys.stderr, flush=True)
     os._exit(1)
 
-  timer = threading.Timer(seconds, end)
-  timer.daemon = True
-  timer.start()
+  threading.Thread(target=watch, daemon=True).start()
   try:
     yield
   finally:
-    timer.cancel()
+    came.set()

@@ -229,7 +229,9 @@ def test_others_that_never_come(process):
     [sys.executable, "-c", code], capture_output=True, text=True, timeout=100, cwd=PROGRAM.parents[2]
   )
   assert result.returncode == 1
-  assert result.stderr == f"error: the other processes ({address}) did not come within 3 seconds\n"
+  assert result.stderr == (
+    f"error: the other processes of 2 ({address}; this is process {process}) did not come within 3 seconds\n"
+  )
 
 
 def test_a_log_on_a_full_disk(tmp_path):
