@@ -33,7 +33,12 @@ def with_halo(x, width, left, right, axis=1):
   Returns x with the axis replaced by two, [C, left + width + right]. Shifted slices rather than a gather, so
   that the gradient is sums rather than a scatter. Cost: time and memory O(S (left + width + right) / width).
   """
-  C, size = -(-x.shape[axis] // width), left + width + right
+  C = -(-x.shape[axis] // width)
+  # What lies further off than all blocks together is zeros, and not worth slices.
+  far = [(0, 0)] * (x.ndim + 1)
+  far[axis + 1] = tuple(max(halo - C * width, 0) for halo in (left, right))
+  left, right = left - far[axis + 1][0], right - far[axis + 1][1]
+  size = left + width + right
   pieces = -(-size // width)
   pads = [(0, 0)] * x.ndim
   pads[axis] = (left, max((C - 1 + pieces) * width - left - x.shape[axis], 0))
@@ -41,7 +46,7 @@ def with_halo(x, width, left, right, axis=1):
   padded = jnp.pad(x, pads)
   slices = [jax.lax.slice_in_dim(padded, i * width, (i + C) * width, axis=axis) for i in range(pieces)]
   joined = jnp.concatenate([piece.reshape(shape) for piece in slices], axis + 1)
-  return jax.lax.slice_in_dim(joined, 0, size, axis=axis + 1)
+  return jnp.pad(jax.lax.slice_in_dim(joined, 0, size, axis=axis + 1), far)
 
 
 def _blockwise(
@@ -89,6 +94,8 @@ def local_attention_1d(q_BTNK, k_BTNK, v_BTNH, *, block_width, memory_width, seg
   Cost: time O(T (W + 2 M) N (K + H)), memory O(T (W + 2 M) N) for block_width W and memory_width M.
   """
 
+  memory_width = min(memory_width, q_BTNK.shape[1])  # there is no more to see
+
   def visible(t, s):
     start = t // block_width * block_width
     return (s >= start - memory_width) & (s < start + block_width + memory_width)
@@ -107,7 +114,7 @@ def masked_local_attention_1d(
   Returns out_BTNH.
   Cost: time O(T (W + M) N (K + H)), memory O(T (W + M) N) for block_width W and memory_width M.
   """
-  memory_width = block_width if memory_width is None else memory_width
+  memory_width = min(block_width if memory_width is None else memory_width, q_BTNK.shape[1])
 
   def visible(t, s):
     return (s >= t // block_width * block_width - memory_width) & (s <= t)
@@ -131,6 +138,7 @@ def sliding_window_attention(
   block_width: queries computed together, of no influence on the result; by default W = max(left + right, 64).
   Cost: time O(T (left + right + W) N (K + H)), memory O(T (left + right + W) N).
   """
+  left, right = (min(side, q_BTNK.shape[1]) for side in (left, right))  # there is no more to see
   sizes = block_width or max(left + right, 64), left, right
   return _blockwise(q_BTNK, k_BTNK, v_BTNH, _window(left, right), *sizes, segments_BT, dropout)
 

@@ -38,6 +38,21 @@ def test_equals_dense_attention_under_the_mask_of_the_same_name():
     assert_close(jax.jit(window)(q, k, v), dense(masks.window(T, left=4, right=2)))
 
 
+def test_what_is_wider_than_the_sequence_costs_no_more_than_that():
+  """A billion took for ever to trace."""
+  q, k, v = arrays()
+  far = 10**9
+  for function, wide, enough in (
+    (local.sliding_window_attention, {"left": far, "right": far}, {"left": T, "right": T}),
+    (local.local_attention_1d, {"block_width": 3, "memory_width": far}, {"block_width": 3, "memory_width": T + 1}),
+    (local.masked_local_attention_1d, {"block_width": far}, {"block_width": T, "memory_width": T}),
+  ):
+    assert_close(jax.jit(partial(function, **wide))(q, k, v), jax.jit(partial(function, **enough))(q, k, v))
+  x_BSN = q[..., 0]
+  np.testing.assert_array_equal(local.with_halo(x_BSN, 3, 100, 50)[:, :, 88:127], local.with_halo(x_BSN, 3, 12, 24))
+  assert jax.eval_shape(lambda x: local.with_halo(x, 4, far, far), x_BSN).shape == (B, 3, 2 * far + 4, N)
+
+
 def test_packed_rows_do_not_see_each_other():
   """Two sentences in one row give what each gives alone, where blocks do not matter; padding gives zeros."""
   q, k, v = arrays(1)
