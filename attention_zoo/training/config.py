@@ -13,6 +13,7 @@ import math
 
 import ml_collections
 
+from attention_zoo import files
 from attention_zoo.errors import UserError
 from attention_zoo.grammar import nearest
 
@@ -167,7 +168,7 @@ def to_json(config) -> str:
   return json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
 
 
-def from_json(text: str, name="config.json") -> ml_collections.ConfigDict:
+def from_json(text: str | bytes, name="config.json") -> ml_collections.ConfigDict:
   """The locked ConfigDict that `to_json` wrote. name: the file, for the error message."""
 
   def tuples(value):
@@ -175,9 +176,12 @@ def from_json(text: str, name="config.json") -> ml_collections.ConfigDict:
       return {key: tuples(item) for key, item in value.items()}
     return tuple(map(tuples, value)) if isinstance(value, list) else value
 
+  value = files.parse_json(text, name)
+  if not isinstance(value, dict):
+    raise UserError(f"{name} is not a config: it must be groups of fields")
   try:
-    return ml_collections.ConfigDict(tuples(json.loads(text))).lock()
-  except ValueError as error:
+    return ml_collections.ConfigDict(tuples(value)).lock()
+  except (TypeError, ValueError, KeyError, AttributeError) as error:  # a field with the name of a method
     raise UserError(f"{name} is not a config: {error}") from error
 
 

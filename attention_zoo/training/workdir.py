@@ -9,7 +9,7 @@ from etils import epath
 
 from attention_zoo import files
 from attention_zoo.errors import UserError
-from attention_zoo.training import checkpoints, distributed
+from attention_zoo.training import checkpoints, distributed, untrusted
 from attention_zoo.training import config as config_lib
 from attention_zoo.training.lock import Lock
 
@@ -80,16 +80,18 @@ def prepare_workdir(workdir, config) -> None:
       )
   if trained and trained[-1] > config.train.steps and path.exists():
     return  # what the checkpoints were trained with stays on record
-  files.write_text(path, config_lib.to_json(config))
-  files.write_text(workdir / "versions.json", json.dumps(versions(), indent=2) + "\n")
+  text = config_lib.to_json(config)
+  files.write_text(path, text)
+  notes = versions() | {"config.json": untrusted.digest(text.encode())}
+  files.write_text(workdir / "versions.json", json.dumps(notes, indent=2) + "\n")
 
 
 def read_config(workdir):
-  """The config that a run was started with, from its config.json. Raises UserError where there is none."""
+  """The config that a run was started with, from its config.json. Raises UserError where there is none, or no config in it."""
   path = epath.Path(workdir) / "config.json"
   if not path.exists():
     raise UserError(f"{workdir} is not the work directory of a run: it has no config.json")
-  return config_lib.from_json(path.read_text(), str(path))
+  return config_lib.from_json(files.read_bytes(path, most=1 << 20), str(path))
 
 
 def versions() -> dict[str, str]:

@@ -1,0 +1,241 @@
+"""Folders that somebody sent: whatever is wrong with them is one line, before anything is read that cannot be."""
+
+import json
+import os
+import shutil
+import zlib
+
+import jax
+import numpy as np
+import pytest
+
+import attention_zoo as zoo
+from attention_zoo.errors import UserError
+from attention_zoo.training import checkpoints, untrusted
+
+
+@pytest.fixture
+def run(tiny_run, tmp_path):
+  """A copy with the average alone."""
+  copy = tmp_path / "run"
+  shutil.copytree(tiny_run, copy, ignore=shutil.ignore_patterns("checkpoints", "data", "tensorboard"))
+  return copy
+
+
+def reseal(directory):
+  """Checksums that fit: the sender knows how to compute them."""
+  sums = {
+    str(path.relative_to(directory)): [path.stat().st_size, zlib.crc32(path.read_bytes())]
+    for path in directory.rglob("*")
+    if path.is_file() and path.name not in ("checksums.json", "_CHECKPOINT_METADATA")
+  }
+  (directory / "checksums.json").write_text(json.dumps(sums))
+
+
+def edit(run, text, *fields):
+  """config.json with `text` in the place of what the fields lead to, and no record of what it was."""
+  config = json.loads((run / "config.json").read_text())
+  group = config
+  for field in fields[:-1]:
+    group = group[field]
+  group[fields[-1]] = json.loads(text)
+  (run / "config.json").write_text(json.dumps(config))
+  (run / "versions.json").unlink()
+
+
+def refuses(run, match):
+  with pytest.raises(UserError, match=match) as caught:
+    zoo.load(run)
+  assert "\n" not in str(caught.value)
+
+
+def test_a_run_is_opened(run):
+  assert zoo.load(run).translate(["seven"])[0]
+
+
+def test_pipes_and_sockets(run):
+  os.mkfifo(run / "average" / "pipe")
+  refuses(run, "average/pipe is neither a file nor a folder")
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.model", "average/checksums.json"])
+def test_a_pipe_in_the_place_of_a_file(run, name):
+  (run / name).unlink()
+  os.mkfifo(run / name)
+  refuses(run, f"{name} is neither a file nor a folder")
+
+
+@pytest.mark.parametrize("target", ["/dev/zero", "../elsewhere", "nothing", ".", "/etc/passwd"])
+def test_links_that_lead_out_or_nowhere_or_round(run, target):
+  (run.parent / "elsewhere").mkdir()
+  (run / "link").symlink_to(target)
+  refuses(run, "link is a link to .*, which is not a file or folder of the run")
+
+
+def test_links_within_the_run_are_fine(run, tmp_path):
+  (run / "average").rename(run / "really")
+  (run / "average").symlink_to("really")
+  (tmp_path / "another name").symlink_to(run)
+  assert zoo.load(tmp_path / "another name").checkpoint == "average"
+
+
+def test_too_large_too_many_too_deep(run, monkeypatch):
+  with open(run / "tokenizer.model", "r+b") as file:
+    file.truncate(1 << 40)  # takes no room
+  refuses(run, "tokenizer.model has 1,099,511,627,776 bytes; no run needs")
+  (run / "tokenizer.model").unlink()
+  monkeypatch.setattr(untrusted, "DEEPEST", 4)
+  (run / "a/b/c/d/e").mkdir(parents=True)
+  refuses(run, "is not a run: it has more than")
+
+
+def test_a_huge_checkpoint_is_not_summed_up(run):
+  with open(run / "average" / "more", "wb") as file:
+    file.truncate(1 << 40)
+  refuses(run, "average has 1,099,.* bytes; a checkpoint of the model in config.json has at most")
+
+
+@pytest.mark.parametrize(
+  ("fields", "text", "match"),
+  [
+    (["model"], "1", "config.model must be a group"),
+    (["model", "d_model"], "true", "config.model.d_model must be int"),
+    (["data", "languages"], '"en"', "config.data.languages must be tuple"),
+    (["decode", "beam_size"], "0", "config.decode.beam_size must be at least 1"),
+    (["decode", "beam_size"], "100000", "config.decode.beam_size = 100000: more than 128"),
+    (["decode", "extra_length"], "1000000000", "config.decode.extra_length = 1000000000"),
+    (["model", "num_encoder_layers"], "1000000000000", "num_encoder_layers = 1000000000000: more than"),
+    (["model", "num_decoder_layers"], "10000", "num_decoder_layers = 10000, but no checkpoint"),
+    (["model", "d_model"], "1000000000000", "config.model.d_model = 1000000000000: more than"),
+    (["model", "d_model"], "1" + "0" * 400, "more than 30 digits"),
+    (["model", "d_model"], "33", "config.model.*even d_model"),
+    (["model", "d_model"], "1000000", "too few for the parameters"),
+    (["data", "vocab_size"], "1000000", "too few for the parameters"),
+    (["data", "vocab_size"], "201", r"embedding/table has shape \(200, 32\), but .* wants \(201, 32\)"),
+    (["model", "decoder_attention"], '"sliding_window(width=1000000000)"', "config.model.decoder_attention = 1000000000"),
+    (["model", "decoder_attention"], '"time_restricted(left=1000000)"', "too few for the parameters"),
+    (["model", "decoder_attention"], '"rotary(base=[[[[[]]]]])"', "config.model"),
+    (["model", "decoder_attention"], json.dumps("(" * 5000), "config.model"),
+    (["model", "positions"], '"learned"', "lacks the array source_positions/table|lacks the array .*table"),
+    (["model", "residual"], '"pre"', "lacks the array decoder/norm"),
+  ],
+)
+def test_configs_that_training_would_refuse_or_nobody_has(run, fields, text, match):
+  edit(run, text, *fields)
+  refuses(run, match)
+
+
+@pytest.mark.parametrize(
+  ("text", "match"),
+  [
+    ("", "is not valid JSON"),
+    ("[" * 100_000, "is not valid JSON"),
+    ('{"a":' * 100 + "1" + "}" * 100, "nested more than 32 deep"),
+    ("[]", "must be groups of fields"),
+    ('{"get": {}}', "config"),
+    ("{}", "config.*missing"),
+    (b"\xff\xfe", "is not valid JSON"),
+    ('{"a": "' + "x" * (1 << 20) + '"}', "more than 1,048,576 bytes"),
+  ],
+)
+def test_what_is_no_config(run, text, match):
+  (run / "config.json").write_bytes(text if isinstance(text, bytes) else text.encode())
+  refuses(run, match)
+
+
+def test_a_config_that_was_changed_is_used_only_if_it_is_asked_for(run):
+  path = run / "config.json"
+  path.write_text(path.read_text().replace('"alpha": 0.6', '"alpha": 0.7'))
+  refuses(run, "config.json is not as training wrote it: .* delete .*versions.json")
+  (run / "versions.json").unlink()
+  assert zoo.load(run).config.decode.alpha == 0.7
+
+
+def rewrite(run, change):
+  """An average of other parameters, whole and with its checksums."""
+  params = checkpoints.load_params(run)
+  checkpoints.write_params(run / "average", change(params), {})
+
+
+def zeros(params):
+  return params | {"more": {"zeros": np.zeros((20_000, 20_000), np.int8)}}
+
+
+def without(params):
+  return {name: value for name, value in params.items() if name != "encoder"}
+
+
+def wider(params):
+  return params | {"embedding": {"table": np.zeros((200, 33), np.float32)}}
+
+
+def halves(params):
+  return params | {"embedding": {"table": params["embedding"]["table"].astype(np.float16)}}
+
+
+def renamed(params):
+  return {name.replace("embedding", "../embedding"): value for name, value in params.items()}
+
+
+@pytest.mark.parametrize(
+  ("change", "match"),
+  [
+    (zeros, "average/params has the array more/zeros, which the model in config.json has not"),
+    (without, "average/params lacks the array encoder/layer_0"),
+    (wider, r"the array embedding/table has shape \(200, 33\), but the model in config.json wants \(200, 32\)"),
+    (halves, "the array embedding/table is float16, but the model in config.json wants float32"),
+    (renamed, "lacks the array embedding/table"),
+  ],
+)
+def test_parameters_that_are_not_the_models(run, change, match):
+  rewrite(run, change)
+  refuses(run, match)
+
+
+def store(run):
+  """The key-value store that the arrays lie in."""
+  import tensorstore
+
+  return tensorstore.KvStore.open({"driver": "ocdbt", "base": f"file://{run}/average/params/"}).result()
+
+
+@pytest.mark.parametrize(
+  ("field", "value", "match"),
+  [
+    ("shape", [100_000, 100_000], r"has shape \(100000, 100000\), but"),
+    ("chunks", [100_000, 100_000], r"is stored in pieces of \(100000, 100000\)"),
+    ("dtype", "<f8", "is float64, but"),
+    ("compressor", {"id": "none of these"}, "cannot be read"),
+    ("zarr_format", 7, "cannot be read"),
+  ],
+)
+def test_arrays_that_declare_what_they_do_not_hold(run, field, value, match):
+  """[100000, 100000] ended the process: 40 GB were asked for."""
+  values = store(run)
+  header = json.loads(values.read("embedding.table/.zarray").result().value)
+  values.write("embedding.table/.zarray", json.dumps(header | {field: value})).result()
+  reseal(run / "average")
+  refuses(run, match)
+
+
+@pytest.mark.parametrize(
+  "text", ["", "[" * 100_000, "{}", '{"tree_metadata": 3}', '{"tree_metadata": {"a": {"key_metadata": 3}}}']
+)
+def test_lists_of_arrays_that_are_none(run, text):
+  (run / "average/params/_METADATA").write_text(text)
+  reseal(run / "average")
+  refuses(run, "params/_METADATA")
+
+
+def test_reading_writes_nowhere_but_in_the_run(tiny_run, run, tmp_path):
+  target = tmp_path / "not here"
+  edit(run, json.dumps(str(target)), "data", "cache_dir")
+  assert zoo.load(run).perplexity("test")["per_subword"] > 1
+  assert not target.exists() and (run / "data").exists()
+
+
+def test_shapes_are_those_of_the_parameters(tiny_run):
+  task = zoo.load(tiny_run).task
+  shapes = untrusted.abstract_params(task, tiny_run)
+  found = checkpoints.load_params(tiny_run)
+  assert jax.tree.map(lambda x: (x.shape, x.dtype), shapes) == jax.tree.map(lambda x: (x.shape, x.dtype), found)
