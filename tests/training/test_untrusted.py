@@ -111,12 +111,12 @@ def test_a_huge_checkpoint_is_not_summed_up(run):
     (["model", "d_model"], "33", "config.model.*even d_model"),
     (["model", "d_model"], "1000000", "too few for the parameters"),
     (["data", "vocab_size"], "1000000", "too few for the parameters"),
-    (["data", "vocab_size"], "201", r"embedding/table has shape \(200, 32\), but .* wants \(201, 32\)"),
+    (["data", "vocab_size"], "201", r"embedding/table_VD has shape \(200, 32\), but .* wants \(201, 32\)"),
     (["model", "decoder_attention"], '"sliding_window(width=1000000000)"', "config.model.decoder_attention = 1000000000"),
     (["model", "decoder_attention"], '"time_restricted(left=1000000)"', "too few for the parameters"),
     (["model", "decoder_attention"], '"rotary(base=[[[[[]]]]])"', "config.model"),
     (["model", "decoder_attention"], json.dumps("(" * 5000), "config.model"),
-    (["model", "positions"], '"learned"', "lacks the array source_positions/table|lacks the array .*table"),
+    (["model", "positions"], '"learned"', "lacks the array .*table"),
     (["model", "residual"], '"pre"', "lacks the array decoder/norm"),
   ],
 )
@@ -166,11 +166,11 @@ def without(params):
 
 
 def wider(params):
-  return params | {"embedding": {"table": np.zeros((200, 33), np.float32)}}
+  return params | {"embedding": {"table_VD": np.zeros((200, 33), np.float32)}}
 
 
 def halves(params):
-  return params | {"embedding": {"table": params["embedding"]["table"].astype(np.float16)}}
+  return params | {"embedding": {"table_VD": params["embedding"]["table_VD"].astype(np.float16)}}
 
 
 def renamed(params):
@@ -182,9 +182,9 @@ def renamed(params):
   [
     (zeros, "average/params has the array more/zeros, which the model in config.json has not"),
     (without, "average/params lacks the array encoder/layer_0"),
-    (wider, r"the array embedding/table has shape \(200, 33\), but the model in config.json wants \(200, 32\)"),
-    (halves, "the array embedding/table is float16, but the model in config.json wants float32"),
-    (renamed, "lacks the array embedding/table"),
+    (wider, r"the array embedding/table_VD has shape \(200, 33\), but the model in config.json wants \(200, 32\)"),
+    (halves, "the array embedding/table_VD is float16, but the model in config.json wants float32"),
+    (renamed, "lacks the array embedding/table_VD"),
   ],
 )
 def test_parameters_that_are_not_the_models(run, change, match):
@@ -212,8 +212,8 @@ def store(run):
 def test_arrays_that_declare_what_they_do_not_hold(run, field, value, match):
   """[100000, 100000] ended the process: 40 GB were asked for."""
   values = store(run)
-  header = json.loads(values.read("embedding.table/.zarray").result().value)
-  values.write("embedding.table/.zarray", json.dumps(header | {field: value})).result()
+  header = json.loads(values.read("embedding.table_VD/.zarray").result().value)
+  values.write("embedding.table_VD/.zarray", json.dumps(header | {field: value})).result()
   reseal(run / "average")
   refuses(run, match)
 
