@@ -2,6 +2,8 @@
 
 import importlib
 
+import ml_collections
+
 from attention_zoo import models
 from attention_zoo.errors import UserError
 from attention_zoo.grammar import nearest
@@ -25,8 +27,11 @@ def validate(config) -> None:
   task's fields, the rest against the loop's.
   """
   task = find(config.get("task"))
-  name = config.get("model", {}).get("name")
-  if name not in models.MODELS:
+  model = config.get("model")
+  if not isinstance(model, ml_collections.ConfigDict):
+    raise UserError(f"config.model must be a group of fields, not {str(model)[:80]!r}")
+  name = model.get("name")
+  if not isinstance(name, str) or name not in models.MODELS:
     raise UserError(
       f"config.model.name = {name!r} is not one of {', '.join(models.MODELS)}{nearest(name, models.MODELS)}"
     )

@@ -138,7 +138,7 @@ def abstract_params(task, workdir):
     if fnmatch.fnmatch(name, "num_*layers") and arrays and value > max(arrays):
       raise UserError(f"config.model.{name} = {value}, but no checkpoint in {workdir} has more than {max(arrays)} arrays")
   try:
-    shapes = jax.eval_shape(task.init, jax.random.key(0))
+    shapes = jax.eval_shape(task.init, jax.random.key(0)).params
   except UserError:
     raise
   except Exception as error:  # sizes that do not go together fail wherever they meet
