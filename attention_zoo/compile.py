@@ -11,12 +11,14 @@
 Prints HBM of a chip (parameters, optimizer, activations, peak), collectives with their bytes, arithmetic, and how
 fast a step can be at best: bounds from published chip figures, not measurements. It needs no data: both sides of a
 row count as config.data.row_length long. Exit code 1 when it does not fit, with the largest buffers. XLA compiles for
-a GPU only where there is one: --topology=local, which knows memory and collectives but no speeds.
+a GPU only where there is one: --topology=local, which knows memory and collectives but no speeds. It may take minutes:
+what it is doing, since when, and about how long that takes stand on standard error.
 """
 
 from absl import flags
 
 from attention_zoo import cli
+from attention_zoo.errors import UserError
 
 CONFIG = cli.define_config()
 TOPOLOGY = flags.DEFINE_string("topology", None, "For example v5e:2x4, v5e:16x16, v5p:4x4x4, v6e:8x8; local: the devices here.")
@@ -30,6 +32,8 @@ def main():
   from attention_zoo.training import aot
 
   config = CONFIG.value
+  if TOPOLOGY.value == "local" and NUM_SLICES.value > 1:
+    raise UserError("--num_slices is of a --topology that is not here: leave it out with --topology=local")
   tasks.validate(config)
   if TOPOLOGY.value == "local":
     devices, chip = aot.local_devices()
@@ -37,7 +41,7 @@ def main():
     jax.config.update("jax_platforms", "cpu")
     devices, kind = aot.topology_devices(TOPOLOGY.value, NUM_SLICES.value)
     chip = aot.CHIPS[kind]
-  step = aot.compile_step(tasks.make(config, "."), config, devices, chip)
+  step = aot.compile_step(tasks.make(config, "."), config, devices, chip, progress.phase)
   found = aot.report(step, chip)
   progress.table(f"{NUM_SLICES.value} x {TOPOLOGY.value}, rules {config.mesh.rules}", aot.rows(found))
   if found["fits"]:

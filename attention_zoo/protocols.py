@@ -97,6 +97,10 @@ class Task(Protocol):
   def batch_shapes(self) -> Shapes: ...  # of a global training batch, without data: for compiling
   def train_shapes(self) -> Sequence[Shapes]: ...  # of all training batches: several where they are bucketed
 
+  def batch_units(self) -> int:
+    """How many of its `unit`, padding counted, a batch of `batch_shapes` holds: for rates that are predicted."""
+    return max(math.prod(x.shape) for x in self.batch_shapes().values())
+
   def summarize(self, sums: dict[str, tuple[float, float]]) -> dict[str, float]:
     """Figures for people: perplexity, bits per dimension, accuracy, ...; these are the means and the weight of the loss."""
     means = {name: sum / weight if weight else math.nan for name, (sum, weight) in sums.items()}

@@ -97,7 +97,8 @@ def compile_setting(setting: Setting) -> dict:
   config = make_config(setting)
   devices, kind = aot.topology_devices(setting.topology, setting.slices)
   step = aot.compile_step(tasks.make(config, "."), config, devices, aot.CHIPS[kind])
-  found = aot.report(step, aot.CHIPS[kind]) | {
+  found = aot.report(step, aot.CHIPS[kind])
+  found = {name.replace("units", "tokens"): value for name, value in found.items() if name != "unit"} | {
     "steps": config.train.steps,
     "row_length": config.data.row_length,
   }

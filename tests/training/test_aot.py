@@ -1,15 +1,18 @@
 """Compiling for TPUs that are not there, and for what is."""
 
+import contextlib
 import dataclasses
 import importlib.util
 import os
 import pathlib
 import subprocess
 import sys
+import time
 
 import jax
 import jax.numpy as jnp
 import pytest
+import toy_task
 from jax.sharding import PartitionSpec as P
 
 from attention_zoo import tasks
@@ -92,6 +95,38 @@ def test_meshes_of_every_torus(topology, sizes):
   assert set(mesh.devices.flat) == set(devices) and sizes.items() <= dict(mesh.shape).items()
 
 
+class Clouds(toy_task.ToyTask):
+  """Nothing in its batches is called a target."""
+
+  unit = "points"
+
+  def batch_shapes(self):
+    return {{"targets": "answers"}.get(name, name): shape for name, shape in super().batch_shapes().items()}
+
+  def loss(self, params, variables, carry, batch, rng, step):
+    return super().loss(params, variables, carry, batch | {"targets": batch["answers"]}, rng, step)
+
+
+def test_any_task_is_compiled_and_says_what_it_is_doing():
+  phases = []
+
+  @contextlib.contextmanager
+  def phase(name, estimate=None):
+    start = time.monotonic()
+    yield
+    phases.append((name, estimate, time.monotonic() - start))
+
+  config = toy_task.make_config()
+  devices, chip = aot.local_devices()
+  step = aot.compile_step(Clouds(config), config, devices, dataclasses.replace(chip, flops=None), phase)
+  found = aot.report(step, chip)
+  assert (found["units"], found["unit"]) == (toy_task.B * toy_task.T, "points")
+  assert "96 points a step" in str(aot.rows(found))
+  names, (_, _, estimate), _ = zip(*phases, strict=True)
+  assert names == ("tracing", "lowering", "compiling")
+  assert estimate == pytest.approx(aot.COMPILE_RATIO * sum(phase[2] for phase in phases[:2]), rel=0.2)
+
+
 def test_the_devices_that_are_here():
   devices, chip = aot.local_devices()
   step = aot.compile_step(tasks.make(small(), "."), small(), devices, chip)
@@ -154,7 +189,8 @@ def test_the_command_says_what_does_not_fit():
   )  # fmt: skip
   assert done.returncode == 1, done.stderr
   assert "DOES NOT FIT" in done.stdout and "embedding/table_VD" in done.stdout
-  assert done.stderr == ""
+  said = [line.partition(":")[0] for line in done.stderr.splitlines()]
+  assert said == ["tracing", "lowering"]  # that the state alone is too large needs no compiler
 
 
 def test_unknown_topologies():
