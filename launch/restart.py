@@ -19,6 +19,7 @@ is started again. A second Ctrl-C ends it at once.
 """
 
 import argparse
+import os
 import signal
 import subprocess
 import sys
@@ -80,6 +81,14 @@ def newest_checkpoint(workdir):
   )  # half-written ones have other names
 
 
+def say(text):
+  """What nobody can read any more (`restart ... 2>&1 | head -1`) stops nothing."""
+  try:
+    print(f"restart: {text}", file=sys.stderr, flush=True)
+  except OSError:  # Python would try once more when it exits
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
 class Attempts:
   """Counts failures without progress and decides, after each attempt, whether there will be another."""
 
@@ -134,7 +143,7 @@ def supervise(command, attempts, workdir, *, pause, srun=False):
     code = child.wait()
     code = 128 - code if code < 0 else code  # killed by a signal: as a shell would report it
     verdict, why = attempts.after(code, newest_checkpoint(workdir))
-    print(f"restart: {why}", file=sys.stderr, flush=True)
+    say(why)
     if verdict is not None:
       return verdict
     if stopped or (srun and code == PREEMPTED):

@@ -1,5 +1,8 @@
 """What a run shows on standard error: one live line on a terminal, elsewhere a plain line for each record."""
 
+import contextlib
+import errno
+import os
 import sys
 import time
 
@@ -7,6 +10,8 @@ import rich.console
 import rich.progress
 
 from attention_zoo import files
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def describe(values: dict) -> str:
@@ -21,11 +26,22 @@ def describe(values: dict) -> str:
   return "  ".join(shown)
 
 
+class _Console(rich.console.Console):
+  def on_broken_pipe(self):
+    """Called while the error is being handled; Rich would end the program."""
+    raise
+
+
 class Display:
-  """One live line on a terminal; elsewhere a plain line for each record."""
+  """One live line on a terminal; elsewhere a plain line for each record.
+
+  A reader that goes away (`train 2>&1 | head -1`, a terminal that is closed) does not stop the run: from then on nothing is
+  shown. A log on a full disk is a UserError.
+  """
 
   def __init__(self, step: int, total_steps: int, quiet: bool):
-    self._console = rich.console.Console(file=sys.stderr, quiet=quiet)
+    quiet = quiet or sys.stderr is None  # closed by the caller
+    self._console = _Console(file=sys.stderr, quiet=quiet)
     self._total, self._first = total_steps, None
     self._bar = None
     if self._console.is_terminal and not quiet:
@@ -40,8 +56,17 @@ class Display:
       self._task = self._bar.add_task("compiling", total=total_steps, completed=step)
 
   def print(self, text: str) -> None:
-    with files.writing("standard error"):  # a log on a disk that is full
+    try:
       self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+    except BlockingIOError:
+      pass  # a slow reader misses a line
+    except OSError as error:
+      if error.errno in _FULL:
+        with files.writing("standard error"):
+          raise
+      self._console.quiet = True
+      with contextlib.suppress(OSError, ValueError):  # what Python holds back would fail once more when it exits
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
   def advance(self, step: int) -> None:
     # The first step took compilation along: time left is measured from its end.
@@ -63,4 +88,5 @@ class Display:
 
   def close(self) -> None:
     if self._bar:
-      self._bar.stop()
+      with contextlib.suppress(OSError):
+        self._bar.stop()

@@ -136,6 +136,7 @@ def _run(task, config, mesh, optimizer, abstract, state, start, checkpoints, met
   pending, stop, step = None, 0, start
   while step < config.train.steps and not stop and not best.exhausted(step):
     batch = sharding.put_batch(next(batches), mesh, config.train.accumulate)
+    told.code = told.code or (2 if metrics.failure else 0)
     told_here = sharding.flags(mesh, told.code) if told.code else go
     with jax.transfer_guard("disallow"):
       state, dispatched = train_step(state, batch, told_here)
@@ -163,6 +164,8 @@ def _run(task, config, mesh, optimizer, abstract, state, start, checkpoints, met
       f"ended at step {step}: dev {best.name} has not been better than at step {best.step} for "
       f"{config.train.patience} evaluations (config.train.patience)"
     )
+  if metrics.failure:
+    raise metrics.failure
   if stop and step < config.train.steps:
     metrics.say(f"told to stop: step {step} is saved; the same command resumes from there")
     raise stopping.Stopped(stop)

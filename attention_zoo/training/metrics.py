@@ -1,5 +1,6 @@
 """The records of a run: metrics.jsonl, and whoever else is told: TensorBoard, the screen. Process 0 only."""
 
+import contextlib
 import json
 import math
 import time
@@ -10,6 +11,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from attention_zoo import files
+from attention_zoo.errors import UserError
 from attention_zoo.training.display import Display
 from attention_zoo.training.tensorboard import EventFile
 
@@ -52,13 +54,19 @@ class Metrics:
 
   Lines of steps after `step`, where the run resumes, are dropped, so that the curve has each step once. With
   enabled=False (every process but the first) nothing is written or shown.
+
+  failure: a UserError once the screen is a log on a full disk. The run can still save what it has; WORKDIR/error.txt says
+  what nobody may be able to read on the screen.
   """
 
   def __init__(self, workdir, step: int, total_steps: int, enabled=True, quiet=False):
     self._enabled = enabled
+    self.failure = None
     if not enabled:
       return
     workdir = epath.Path(workdir)
+    self._error = workdir / "error.txt"
+    self._error.unlink(missing_ok=True)
     before = _lines_until(workdir / "metrics.jsonl", step)
     self._known = {(line["step"], line["split"]) for line in map(json.loads, before.splitlines())}
     self._lines = files.Appender(workdir / "metrics.jsonl", before)
@@ -73,7 +81,7 @@ class Metrics:
     finite = {name: v if math.isfinite(v) else str(v) for name, v in record.items() if isinstance(v, float)}
     self._lines.append((json.dumps(record | finite) + "\n").encode())
     self._events.scalars(step, {f"{split}/{name}": value for name, value in values.items()})
-    self._display.show(step, split, values)
+    self._show(self._display.show, step, split, values)
 
   def has(self, step: int, split: str) -> bool:
     """Whether there was such a record when the run resumed. All processes must ask: the first one knows."""
@@ -87,7 +95,15 @@ class Metrics:
 
   def say(self, text: str) -> None:
     if self._enabled:
-      self._display.print(text)
+      self._show(self._display.print, text)
+
+  def _show(self, show, *what) -> None:
+    try:
+      show(*what)
+    except UserError as error:
+      self.failure = error
+      with contextlib.suppress(UserError):  # the same disk, perhaps
+        files.write_text(self._error, f"{error}\n")
 
   def close(self) -> None:
     if self._enabled:
@@ -96,25 +112,41 @@ class Metrics:
       self._events.close()
 
 
+_MOST = 1 << 30  # bytes of metrics.jsonl that are read
+
+
 def _lines_until(path, step: int) -> bytes:
   """The file's whole lines up to and including this step; a line that a crash cut short is left out."""
   if not path.exists():
     return b""
-  kept = []
-  for line in path.read_bytes().splitlines(keepends=True):
-    try:
-      if line.endswith(b"\n") and json.loads(line)["step"] <= step:
-        kept.append(line)
-    except (ValueError, KeyError):
-      continue
+  lines = files.read_bytes(path, _MOST).splitlines(keepends=True)
+  kept = [line for line in lines if line.endswith(b"\n") and (record := _record(line)) and record["step"] <= step]
   return b"".join(kept)
 
 
+def _record(line: bytes) -> dict | None:
+  """The record that a line holds, or None."""
+  try:
+    record = json.loads(line)
+  except (ValueError, RecursionError):
+    return None
+  good = isinstance(record, dict) and type(record.get("step")) is int and isinstance(record.get("split"), str)
+  return record if good else None
+
+
 def read_metrics(workdir) -> list[dict]:
-  """The records of WORKDIR/metrics.jsonl, in order; non-finite values come back as floats."""
+  """The records of WORKDIR/metrics.jsonl, in order; non-finite values come back as floats.
+
+  A last line without an end is still being written, and left out. Raises UserError for a line that is no record.
+  """
   path = epath.Path(workdir) / "metrics.jsonl"
-  records = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+  lines = files.read_bytes(path, _MOST).splitlines(keepends=True) if path.exists() else []
   special = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
-  return [
-    {name: special.get(v, v) if isinstance(v, str) else v for name, v in record.items()} for record in records
-  ]
+  records = []
+  for number, line in enumerate(lines, 1):
+    if not line.endswith(b"\n"):
+      break
+    if (record := _record(line)) is None:
+      raise UserError(f"{path}, line {number}: not a record of a run; delete the line")
+    records.append({name: special.get(v, v) if isinstance(v, str) else v for name, v in record.items()})
+  return records

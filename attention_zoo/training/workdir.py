@@ -64,10 +64,13 @@ def prepare_workdir(workdir, config) -> None:
   """Gives a work directory to this config, or checks that it is this config's.
 
   Writes config.json and versions.json, unless there is nothing to train: checkpoints beyond config.train.steps.
-  Raises UserError that shows the difference when config.json is of another config; what is in
+  Raises UserError for files where folders are to be, and one that shows the difference when config.json is of another config; what is in
   `config.MAY_CHANGE` may differ. A directory where a run got no further than config.json is free.
   """
   workdir = epath.Path(workdir)
+  for name in ("checkpoints", "damaged", "data", "eval", "tensorboard"):
+    if (folder := workdir / name).exists() and not folder.is_dir():
+      raise UserError(f"{folder} is in the way of a folder of that name: move it elsewhere")
   path = workdir / "config.json"
   trained = checkpoints.steps(workdir)
   if path.exists() and (trained or (workdir / "tokenizer.model").exists()):

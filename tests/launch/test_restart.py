@@ -78,6 +78,19 @@ def test_what_is_tried_again(attempt, plan, code, starts):
     assert "giving up" in result.stderr
 
 
+def test_a_reader_that_goes_away_stops_nothing(trainer):
+  """restart ... 2>&1 | head -1"""
+  cwd = trainer(PLANNED)
+  (cwd / "run").mkdir()
+  (cwd / "run/plan").write_text("1 75 0")
+  reader, writer = os.pipe()
+  os.close(reader)
+  command = [sys.executable, "-m", "launch.restart", "--pause=0", "--", "--config=c", "--workdir=run"]
+  process = subprocess.run(command, cwd=cwd, env=dict(os.environ, PYTHONPATH=str(ROOT)), stderr=writer, timeout=120)
+  os.close(writer)
+  assert process.returncode == 0 and len((cwd / "run/starts").read_text().splitlines()) == 3
+
+
 def test_a_lost_checkpoint_is_no_progress():
   attempts = restart.Attempts(2, newest=10)
   assert attempts.after(1, 5)[0] is None

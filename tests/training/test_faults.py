@@ -235,6 +235,18 @@ def test_others_that_never_come(process):
 
 
 def test_a_log_on_a_full_disk(tmp_path):
-  """Nothing can be said any more, but the exit code is that of storage that cannot be written."""
+  """What was trained is saved, the exit code is that of storage that cannot be written, and the work directory says why."""
   with open("/dev/full", "w") as full:
     assert finish(start(tmp_path, stderr=full))[0] == 2
+  assert checkpoints.steps(tmp_path)[-1] in (3, 4, 5)  # the first line is of step 2
+  assert (tmp_path / "error.txt").read_text() == "cannot write standard error: No space left on device\n"
+  assert run(tmp_path)[0] == 0 and not (tmp_path / "error.txt").exists()
+
+
+def test_a_reader_that_goes_away_stops_nothing(tmp_path, undisturbed):
+  """train 2>&1 | head -1"""
+  process = start(tmp_path)
+  assert process.stderr.readline()
+  process.stderr.close()
+  process.stderr = None
+  assert finish(process)[:2] == (0, undisturbed[1])

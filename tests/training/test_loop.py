@@ -353,6 +353,14 @@ def test_where_nothing_is_left_to_do_that_is_told_and_nothing_changes(tmp_path, 
   assert told == f"nothing to do: step 4 is trained already, and config.train.steps = {steps}\n"
 
 
+@pytest.mark.parametrize("name", ["checkpoints", "damaged", "data", "eval", "tensorboard"])
+def test_a_file_where_a_folder_is_to_be(tmp_path, name):
+  (tmp_path / name).write_text("mine")
+  with pytest.raises(UserError, match=f"{name} is in the way of a folder"):
+    run(tmp_path)
+  assert (tmp_path / name).read_text() == "mine"
+
+
 def test_what_a_killed_process_left_is_cleared(tmp_path):
   (tmp_path / "data").mkdir()
   for path in (tmp_path / ".config.json.0123456789ab.tmp", tmp_path / "data" / ".a.0123456789ab.tmp"):

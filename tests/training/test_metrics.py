@@ -50,6 +50,26 @@ def test_a_full_disk_is_told_and_not_raised_again(tmp_path):
   metrics.close()
 
 
+@pytest.mark.parametrize("line", [b"\xff", b"{", b"[1]", b"7", b'{"step": "1", "split": "dev"}', b'{"step": 1}', b"[" * 10**5])
+def test_lines_that_are_no_records(tmp_path, line):
+  """They are named to who reads them; a run that resumes writes its file anew without them."""
+  path = tmp_path / "metrics.jsonl"
+  good = b'{"step": 1, "split": "dev", "loss": "nan"}\n'
+  path.write_bytes(good + line + b"\n" + good)
+  with pytest.raises(UserError, match=r"metrics.jsonl, line 2: not a record"):
+    metrics_lib.read_metrics(tmp_path)
+  metrics_lib.Metrics(tmp_path, 1, 4, quiet=True).close()
+  assert path.read_bytes() == good * 2
+  path.write_bytes(good + line)  # still being written
+  assert len(metrics_lib.read_metrics(tmp_path)) == 1
+
+
+def test_what_is_no_file_is_told(tmp_path):
+  (tmp_path / "metrics.jsonl").mkdir()
+  with pytest.raises(UserError, match="metrics.jsonl"):
+    metrics_lib.Metrics(tmp_path, 0, 4, quiet=True)
+
+
 def test_other_processes_write_nothing(tmp_path):
   metrics = metrics_lib.Metrics(tmp_path, 0, 4, enabled=False)
   metrics.write(1, "train", {"loss": 1.0})
