@@ -3,6 +3,8 @@
 Both papers have one head: N = 1. Luong's `dot` is `dot_product.attention(dot, q, k, v)`, without the scale.
 options everywhere: bias, mask, dropout, return_weights as `dot_product.attend` takes them. For incremental
 decoding see `dot_product`; `additive_logits` takes the keys already projected, once and not at every step.
+
+Letters beside the house's: U width of a query and a key side by side.
 """
 
 import jax.numpy as jnp
@@ -40,17 +42,17 @@ def additive_attention(q_BTNK, k_BSND, v_BSNH, w_query_NKF, w_key_NDF, w_score_N
   return attention(similarity, q_BTNK, k_BSND, v_BSNH, **options)
 
 
-def concat_attention(q_BTNK, k_BSND, v_BSNH, w_NEF, w_score_NF, **options):
-  """Luong's concat score w_score . tanh(W [q_t; k_s]) (Luong et al. 2015, eq. 8), with E = K + D.
+def concat_attention(q_BTNK, k_BSND, v_BSNH, w_NUF, w_score_NF, **options):
+  """Luong's concat score w_score . tanh(W [q_t; k_s]) (Luong et al. 2015, eq. 8), with U = K + D.
 
   The same family as `additive_attention`: W's first K rows meet the query, the others the key.
   Returns out_BTNH. Cost: time and memory O(T S N F).
   """
   K, D = q_BTNK.shape[-1], k_BSND.shape[-1]
-  shapes.check(q_BTNK=q_BTNK, k_BSND=k_BSND, w_score_NF=w_score_NF, w_NEF=w_NEF)
-  if w_NEF.shape[1] != K + D:
-    raise ValueError(f"w_NEF has shape {w_NEF.shape}, wanted E = K + D = {K + D}")
-  return additive_attention(q_BTNK, k_BSND, v_BSNH, w_NEF[:, :K], w_NEF[:, K:], w_score_NF, **options)
+  shapes.check(q_BTNK=q_BTNK, k_BSND=k_BSND, w_score_NF=w_score_NF, w_NUF=w_NUF)
+  if w_NUF.shape[1] != K + D:
+    raise ValueError(f"w_NUF has shape {w_NUF.shape}, wanted U = K + D = {K + D}")
+  return additive_attention(q_BTNK, k_BSND, v_BSNH, w_NUF[:, :K], w_NUF[:, K:], w_score_NF, **options)
 
 
 def general_attention(q_BTNK, k_BSND, v_BSNH, w_NKD, **options):

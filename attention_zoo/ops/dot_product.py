@@ -47,13 +47,21 @@ def attend(logits_BNTS, v_BSNH, *, bias=None, mask=None, dropout=None, return_we
   bias and mask (bool, True = may attend) broadcast to BNTS; dropout is a function of the weights. Returns
   out_BTNH, or (out_BTNH, weights_BNTS) with return_weights. Cost: time O(T S N H), memory O(T S N).
   """
+  out_BTNH, _, weights_BNTS = weighted_mean(logits_BNTS, v_BSNH, bias=bias, mask=mask, dropout=dropout)
+  return (out_BTNH, weights_BNTS) if return_weights else out_BTNH
+
+
+def weighted_mean(logits_BNTS, v_BSNH, *, bias=None, mask=None, dropout=None):
+  """What `attend` does, for those that have more to add up with the same weights.
+
+  Returns (out_BTNH, kept_BNTS, weights_BNTS): the weights after dropout, which made the output, and before. Cost: `attend`'s.
+  """
   check_broadcast(logits_BNTS.shape, bias=bias, mask=mask)
   if bias is not None:
     logits_BNTS = logits_BNTS + bias
   weights_BNTS = masked_softmax(logits_BNTS, mask).astype(v_BSNH.dtype)
   kept_BNTS = weights_BNTS if dropout is None else dropout(weights_BNTS)
-  out_BTNH = einsum("BNTS,BSNH->BTNH", kept_BNTS, v_BSNH)
-  return (out_BTNH, weights_BNTS) if return_weights else out_BTNH
+  return einsum("BNTS,BSNH->BTNH", kept_BNTS, v_BSNH), kept_BNTS, weights_BNTS
 
 
 def dot(q_BTNK, k_BSNK):

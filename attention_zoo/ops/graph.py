@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from attention_zoo.ops import shapes
-from attention_zoo.ops.dot_product import check_shapes, masked_softmax, scaled_dot
+from attention_zoo.ops.dot_product import check_shapes, scaled_dot, weighted_mean
 
 
 def chain_relations(T, max_distance):
@@ -63,9 +63,8 @@ def graph_attention(
   logits_BNTS = jnp.einsum("BTNR,BTSR->BNTS", by_type_BTNR, one_hot_BTSR.astype(jnp.float32))
   logits_BNTS += scaled_dot(q_BTNK, k_BSNK)
   edges = ((types_BTS >= 0) & (types_BTS < R))[:, None]
-  weights_BNTS = masked_softmax(logits_BNTS, edges if mask is None else edges & mask).astype(v_BSNH.dtype)
-  kept_BNTS = weights_BNTS if dropout is None else dropout(weights_BNTS)
-  out_BTNH = jnp.einsum("BNTS,BSNH->BTNH", kept_BNTS, v_BSNH)
+  mask = edges if mask is None else edges & mask
+  out_BTNH, kept_BNTS, weights_BNTS = weighted_mean(logits_BNTS, v_BSNH, mask=mask, dropout=dropout)
   if value_table_RNH is not None:
     by_type_BTNR = jnp.einsum("BNTS,BTSR->BTNR", kept_BNTS, one_hot_BTSR)
     out_BTNH += jnp.einsum("BTNR,RNH->BTNH", by_type_BTNR, value_table_RNH)

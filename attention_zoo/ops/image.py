@@ -65,16 +65,21 @@ def nonlocal_block(x, form, g_DH, z_HD, *, pool=1):
 
   x: [B, space..., D]. form: one of the four forms above, its parameters bound with functools.partial. g_DH,
   z_HD: 1x1 convolutions into and out of the values (z starts at 0, then the block is the identity). x' is x,
-  or x max-pooled by `pool` along each axis of space (section 3.3): pool^axes times fewer keys. Returns the
-  shape of x. Raises ValueError for an argument that does not fit.
+  or x max-pooled by `pool` (section 3.3), which makes as many times fewer keys: one number for all axes of space,
+  or one for each. The paper pools a video in space and not in time: pool=(1, 2, 2). Returns the shape of x.
+  Raises ValueError for an argument that does not fit.
 
-  Cost: the form's, with T = n positions and S = n / pool^axes keys, and O(n D H) for g and z.
+  Cost: the form's, with T = n positions and S = n / product of the pools keys, and O(n D H) for g and z.
   """
   if not 3 <= x.ndim <= 5:
     raise ValueError(f"x has shape {x.shape}, wanted [B, space..., D] with one to three axes of space")
-  if pool < 1 or (pool > 1 and any(size < pool for size in x.shape[1:-1])):
-    raise ValueError(f"pool {pool} does not fit x of shape {x.shape}: every axis of space must hold it once")
-  x_BTD, y_BSD = _flatten(x), _flatten(_max_pool(x, pool))
+  space = x.shape[1:-1]
+  pools = tuple(pool) if isinstance(pool, tuple | list) else (pool,) * len(space)
+  if len(pools) != len(space) or any(p < 1 or 1 < p > size for p, size in zip(pools, space, strict=True)):
+    raise ValueError(
+      f"pool {pool} does not fit x of shape {x.shape}: one number, or one for each axis of space, which must hold it once"
+    )
+  x_BTD, y_BSD = _flatten(x), _flatten(_max_pool(x, pools))
   shapes.check(x_BTD=x_BTD, g_DH=g_DH, z_HD=z_HD)
   out_BTH = form(x_BTD, y_BSD, _project(y_BSD, g_DH))
   return x + jnp.einsum("BTH,HD->BTD", out_BTH, z_HD).reshape(x.shape)
@@ -162,10 +167,10 @@ def _project(x_BTD, kernel_DK):
   return jnp.einsum("BTD,DK->BTK", x_BTD, kernel_DK)
 
 
-def _max_pool(x, pool):
-  if pool == 1:
+def _max_pool(x, pools):
+  if set(pools) == {1}:
     return x
-  window = (1, *(pool,) * (x.ndim - 2), 1)
+  window = (1, *pools, 1)
   return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, window, "VALID")
 
 

@@ -20,8 +20,8 @@ from attention_zoo.ops.dot_product import (
   check_shapes,
   dot,
   dot_product_attention,
-  masked_softmax,
   scaled_dot,
+  weighted_mean,
 )
 from attention_zoo.ops.relative import skew, skewed_attention
 from attention_zoo.ops.variant import Parameter
@@ -109,9 +109,7 @@ def masked_local_attention_1d(
 ):
   """A query sees the past in its own block and memory_width positions before it (Parmar et al. 2018, 4.1).
 
-  memory_width None: one block, which is Tensor2Tensor's masked_local_attention_1d (but that makes one block
-  of a sequence shorter than two, so that what a position sees depends on the length; here it never does).
-  Returns out_BTNH.
+  memory_width None: one block, which is Tensor2Tensor's masked_local_attention_1d. Returns out_BTNH.
   Cost: time O(T (W + M) N (K + H)), memory O(T (W + M) N) for block_width W and memory_width M.
   """
   memory_width = min(block_width if memory_width is None else memory_width, q_BTNK.shape[1])
@@ -272,10 +270,9 @@ def _check_offsets(q_BTNK, q_offset_BTNR, left, right):
 def _with_offsets(q_BTNK, q_offset_BTNR, k_BSNK, v_BSNH, place, mask, dropout):
   """place: BNTR -> BNTS, linear; its transpose reads the weights by offset."""
   offsets_BNTR = q_offset_BTNR.swapaxes(1, 2)
-  weights_BNTS = masked_softmax(scaled_dot(q_BTNK, k_BSNK) + place(offsets_BNTR), mask).astype(v_BSNH.dtype)
-  kept_BNTS = weights_BNTS if dropout is None else dropout(weights_BNTS)
+  logits_BNTS = scaled_dot(q_BTNK, k_BSNK) + place(offsets_BNTR)
+  out_BTNH, kept_BNTS, _ = weighted_mean(logits_BNTS, v_BSNH, mask=mask, dropout=dropout)
   by_offset = jax.linear_transpose(place, jax.ShapeDtypeStruct(offsets_BNTR.shape, v_BSNH.dtype))
-  out_BTNH = jnp.einsum("BNTS,BSNH->BTNH", kept_BNTS, v_BSNH)
   return jnp.concatenate([out_BTNH, by_offset(kept_BNTS)[0].swapaxes(1, 2)], -1)
 
 

@@ -76,7 +76,8 @@ def masked_memory_compressed_attention(
 
   So that the first rows have something to see, and as in Tensor2Tensor, the key and value of position 0 stand
   before the compressed ones, uncompressed: rows 0 .. W - 2 see that alone, and a row never sees its own
-  position unless a field ends there (T-DMCA's local layers do that). Arguments, result and cost as
+  position unless a field ends there (T-DMCA's local layers do that). That a query sees the field which ends with
+  itself is so in lucidrains' implementation too, but not in Tensor2Tensor's. Arguments, result and cost as
   `memory_compressed_attention`.
   """
   check_shapes(q_BTNK, k_BTNK, v_BTNH)

@@ -16,15 +16,19 @@ from jax.scipy.stats import norm
 from attention_zoo.ops import shapes
 from attention_zoo.ops.dot_product import masked_softmax
 
+NOISE_FLOOR = 1e-2  # of the noise's deviation
+
 
 def noisy_top_k_gates(x_BTD, gate_DE, noise_DE, *, k, rng=None, mask_BT=None):
   """Noisy top-k gating (Shazeer et al. 2017, eq. 3-5) and the smooth load (appendix A, eq. 8-9).
 
-    H_e = (x W_g)_e + noise_e softplus((x W_noise)_e);  G = softmax over the k largest H, exactly 0 elsewhere
-    P_e = Phi(((x W_g)_e - k-th largest of the other H) / softplus((x W_noise)_e))
+    H_e = (x W_g)_e + noise_e scale_e;  scale_e = softplus((x W_noise)_e) + 0.01
+    G = softmax over the k largest H, exactly 0 elsewhere
+    P_e = Phi(((x W_g)_e - k-th largest of the other H) / scale_e)
 
   x_BTD: tokens; gate_DE, noise_DE: W_g and W_noise (both start at 0 in the paper). rng: key of the noise;
-  None, in evaluation, leaves it out. mask_BT: bool, True = a real token; the others get no expert.
+  None, in evaluation, leaves it out. The 0.01 is not in the paper but in its code (tensor2tensor's
+  noise_epsilon): without it the gradient of P is NaN where softplus underflows. mask_BT: bool, True = a real token; the others get no expert.
 
   Returns (gates_BTE, load_BTE), float32. load is P, the chance that a token goes to expert e if only the
   noise of e were drawn again, which has a gradient; without noise it is 1 for the chosen and 0 for the rest.
@@ -41,7 +45,7 @@ def noisy_top_k_gates(x_BTD, gate_DE, noise_DE, *, k, rng=None, mask_BT=None):
   clean_BTE = scores_BTE = jnp.einsum("BTD,DE->BTE", x_BTD, gate_DE, preferred_element_type=jnp.float32)
   if rng is not None:
     noise_BTE = jnp.einsum("BTD,DE->BTE", x_BTD, noise_DE, preferred_element_type=jnp.float32)
-    scale_BTE = jax.nn.softplus(noise_BTE)
+    scale_BTE = jax.nn.softplus(noise_BTE) + NOISE_FLOOR
     scores_BTE = clean_BTE + scale_BTE * jax.random.normal(rng, clean_BTE.shape)
 
   largest, experts = jax.lax.top_k(scores_BTE, min(k + 1, E))

@@ -20,7 +20,7 @@ import numpy as np
 
 from attention_zoo.ops import masks
 from attention_zoo.ops.adapters import by_masks
-from attention_zoo.ops.dot_product import attend, check_shapes, dot, masked_softmax
+from attention_zoo.ops.dot_product import attend, check_shapes, dot, weighted_mean
 from attention_zoo.ops.variant import Parameter
 
 
@@ -115,11 +115,7 @@ def _shaw(
   q_BTNK = q_BTNK * q_BTNK.shape[-1] ** -0.5
   relative_BNTR = jnp.einsum("BTNK,RNK->BNTR", q_BTNK, key_table_RNK, preferred_element_type=jnp.float32)
   logits_BNTS = dot(q_BTNK, k_BSNK) + spread(relative_BNTR)
-  if bias is not None:
-    logits_BNTS = logits_BNTS + bias
-  weights_BNTS = masked_softmax(logits_BNTS, mask).astype(v_BSNH.dtype)
-  kept_BNTS = weights_BNTS if dropout is None else dropout(weights_BNTS)
-  out_BTNH = jnp.einsum("BNTS,BSNH->BTNH", kept_BNTS, v_BSNH)
+  out_BTNH, kept_BNTS, weights_BNTS = weighted_mean(logits_BNTS, v_BSNH, bias=bias, mask=mask, dropout=dropout)
   if value_table_RNH is not None:
     (kept_BNTR,) = jax.linear_transpose(spread, jax.ShapeDtypeStruct(relative_BNTR.shape, kept_BNTS.dtype))(
       kept_BNTS
@@ -234,7 +230,7 @@ def transformer_xl_attention(
   """softmax(((q + u) k^T + (q + v) (W_kR R_{t-s})^T) / sqrt(d_k)) v, causal (Dai et al. 2019, section 3.3).
 
   k_BSNK, v_BSNH: S - T positions of memory (projected from hidden states behind a stop_gradient), then the
-  segment. table_RNK: `sinusoids` of the distances -(R - 1) .. 0 times W_kR, R >= S. content_bias_NK,
+  segment. table_RNK: `sinusoids` of t - s = R - 1 .. 0 times W_kR, R >= S. content_bias_NK,
   position_bias_NK: the paper's u and v. mask hides more, such as a memory not yet filled. Returns out_BTNH.
   Cost: time O(T S N (K + H)), memory O(T S N + S N K).
   """
@@ -326,7 +322,8 @@ def transformer_xl(sizes):
   D, N, K = sizes.d_model, sizes.num_heads, sizes.d_k
 
   def table(p, before, after):
-    rows_RD = sinusoids(jnp.arange(-before, after + 1), D).astype(p["position_kernel_DNK"].dtype)
+    """Rows in the order of s - t, of the sinusoids of t - s, as the paper has them."""
+    rows_RD = sinusoids(jnp.arange(before, -after - 1, -1), D).astype(p["position_kernel_DNK"].dtype)
     return jnp.einsum("RD,DNK->RNK", rows_RD, p["position_kernel_DNK"])
 
   def biases(p):

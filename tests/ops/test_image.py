@@ -36,12 +36,11 @@ def arguments(form, space=(2, 3), batch=B):
 def oracle(form, x, g, z, *parameters, pool=1):
   space, axes = x.shape[1:-1], range(x.ndim - 2)
   out = x.copy()
+  pools = pool if isinstance(pool, tuple) else (pool,) * len(space)
   for n in range(x.shape[0]):
     keys = []
-    for corner in np.ndindex(*(size // pool for size in space)):
-      keys.append(
-        x[n][tuple(slice(corner[a] * pool, corner[a] * pool + pool) for a in axes)].max(tuple(axes))
-      )
+    for corner in np.ndindex(*(size // p for size, p in zip(space, pools, strict=True))):
+      keys.append(x[n][tuple(slice(c * p, c * p + p) for c, p in zip(corner, pools, strict=True))].max(tuple(axes)))
     for i in np.ndindex(*space):
       f = np.zeros(len(keys))
       for j, y in enumerate(keys):
@@ -65,7 +64,9 @@ FORMS = pytest.mark.parametrize("form", PARAMETERS)
 
 @FORMS
 @pytest.mark.parametrize(
-  "space, pool", [((2, 3), 1), ((2, 3, 2), 1), ((4, 5), 2)], ids=["2-D", "3-D", "pooled"]
+  "space, pool",
+  [((2, 3), 1), ((2, 3, 2), 1), ((4, 5), 2), ((2, 2, 3), (1, 2, 2))],
+  ids=["2-D", "3-D", "pooled", "pooled in space, not in time"],
 )
 def test_nonlocal_block_is_the_sum_over_pairs(form, space, pool):
   arrays = arguments(form, space)
@@ -252,6 +253,12 @@ G, Z = jnp.zeros((D, H)), jnp.zeros((H, D))
       lambda: image.nonlocal_block(X, EMBEDDED, G, Z, pool=5),
       r"pool 5 does not fit x of shape \(2, 4, 4, 3\)",
     ),
+    (
+      lambda: image.nonlocal_block(X, EMBEDDED, G, Z, pool=(1, 2, 2)),
+      r"pool \(1, 2, 2\) does not fit x of shape \(2, 4, 4, 3\): one number, or one for each axis of space",
+    ),
+    (lambda: image.nonlocal_block(X, EMBEDDED, G, Z, pool=(1, 0)), r"pool \(1, 0\) does not fit"),
+    (lambda: image.nonlocal_block(X, EMBEDDED, G, Z, pool=(1, 5)), r"pool \(1, 5\) does not fit"),
     (
       lambda: image.nonlocal_block(X, partial(EMBEDDED, phi_DK=jnp.zeros((D, K + 1))), G, Z),
       r"phi_DK has shape \(3, 5\), wanted DK = \(3, 4\)",

@@ -33,7 +33,7 @@ def gate_oracle(x, gate, noise, k, draws=None):
   """Shazeer et al., eq. 3-5, 8 and 9, one token and expert at a time. Returns gates and load."""
   gates, load = np.zeros((2, *x.shape[:2], E))
   for b, t in np.ndindex(*x.shape[:2]):
-    clean, scale = x[b, t] @ gate, np.log1p(np.exp(x[b, t] @ noise))
+    clean, scale = x[b, t] @ gate, np.log1p(np.exp(x[b, t] @ noise)) + 0.01
     scores = clean if draws is None else clean + draws[b, t] * scale
     chosen = sorted(range(E), key=lambda e: -scores[e])[:k]
     gates[b, t, chosen] = softmax(scores[chosen])
@@ -63,13 +63,25 @@ def test_load_is_how_often_an_expert_is_chosen_when_its_own_noise_is_drawn_again
   x, gate, noise = gate_arguments(1, 1)
   _, load = moe.noisy_top_k_gates(*as_float32([x, gate, noise]), k=2, rng=KEY)
   draws = np.asarray(jax.random.normal(KEY, (1, 1, E)), np.float64)[0, 0]
-  clean, scale = (x @ gate)[0, 0], np.log1p(np.exp(x @ noise))[0, 0]
+  clean, scale = (x @ gate)[0, 0], np.log1p(np.exp(x @ noise))[0, 0] + 0.01
   rng = np.random.default_rng(0)
   for e in range(E):
     again = np.tile(draws, (100_000, 1))
     again[:, e] = rng.standard_normal(100_000)
     chosen = np.argsort(-(clean + again * scale), axis=1)[:, :2]
     assert abs((chosen == e).any(1).mean() - load[0, 0, e]) < 0.01
+
+
+def test_gradients_are_finite_where_the_noise_vanishes():
+  """At x W_noise = -60 softplus is 1e-26, and its square underflows."""
+  x, gate, noise = jnp.ones((B, T, D)), as_float32(gate_arguments())[1], jnp.full((D, E), -20.0)
+
+  def loss(x, gate, noise):
+    gates, load = moe.noisy_top_k_gates(x, gate, noise, k=2, rng=KEY)
+    return (gates * jnp.arange(E)[None, None]).sum() + moe.load_balancing_loss(gates, load)
+
+  value, gradients = jax.jit(jax.value_and_grad(loss, (0, 1, 2)))(x, gate, noise)
+  assert np.isfinite(value) and all(np.isfinite(gradient).all() for gradient in gradients)
 
 
 def test_ties_and_padding():

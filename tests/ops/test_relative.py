@@ -1,6 +1,7 @@
 """Relative attention: skewing, memory, translation, convolution, Transformer-XL's memory, T5, ALiBi,
 rotary."""
 
+import math
 from functools import partial
 
 import jax
@@ -13,6 +14,7 @@ from against import assert_close, assert_matches, normal
 from attention_zoo.ops import masks, relative
 from attention_zoo.ops import position_bias as bias
 from attention_zoo.ops.dot_product import dot_product_attention
+from attention_zoo.ops.variant import Sizes
 
 B, T, N, K, H = 2, 6, 2, 4, 3
 
@@ -177,6 +179,24 @@ def test_transformer_xl_with_memory_equals_one_long_segment():
   hidden = masks.padding(jnp.arange(S)[None] >= memory)
   alone = attend(*(x[:, memory:] for x in (q, k, v)), *rest)
   assert_close(attend(q[:, memory:], k, v, *rest, mask=hidden), alone)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_transformer_xls_table_is_of_t_minus_s(causal):
+  """The whole layer's attention from the paper's equation (Dai et al. 2019, section 3.3), R_{i - j} written out."""
+  D = 6
+  attention = relative.transformer_xl(Sizes(D, N, K, H, max_length=T, causal=causal))
+  q, k, v, kernel, u, v_bias = normal(8, (B, T, N, K), (B, T, N, K), (B, T, N, H), (D, N, K), (N, K), (N, K))
+
+  def score(n, t, s, q, k):
+    angles = [(t - s) / 10000 ** (2 * i / D) for i in range(D // 2)]
+    r = np.array([*map(math.sin, angles), *map(math.cos, angles)]) @ kernel[:, n]
+    return ((q + u[n]) @ k + (q + v_bias[n]) @ r) / math.sqrt(K)
+
+  visible = np.tri(T, dtype=bool) if causal else np.ones((T, T), bool)
+  p = {"position_kernel_DNK": kernel, "content_bias_NK": u, "position_bias_NK": v_bias}
+  out = attention.attend(jax.tree.map(jnp.float32, p), *map(jnp.float32, (q, k, v)), mask=jnp.asarray(visible)[None, None])
+  assert_close(out, reference.attention(q, k, v, score, np.broadcast_to(visible, (B, N, T, T))))
 
 
 def test_t5_buckets_of_every_distance():
