@@ -116,6 +116,11 @@ def fields_of(dataclass, given=()) -> dict[str, Field]:
   return fields
 
 
+def _shown(value) -> str:
+  """One line of it."""
+  return " ".join(repr(value).split())[:80]
+
+
 def _check_value(path, value, field):
   kind = type(value)
   if field.type is tuple:
@@ -123,16 +128,16 @@ def _check_value(path, value, field):
   else:
     good = kind is field.type or (field.type is float and kind is int)
   if not good:
-    raise UserError(f"config.{path} must be {field.type.__name__}, not {kind.__name__} ({value!r})")
+    raise UserError(f"config.{path} must be {field.type.__name__}, not {kind.__name__} ({_shown(value)})")
   if kind is float and not math.isfinite(value):
     raise UserError(f"config.{path} must be finite, not {value!r}")
   if field.choices and value not in field.choices:
     raise UserError(
-      f"config.{path} = {value!r} is not one of {', '.join(field.choices)}{nearest(value, field.choices)}"
+      f"config.{path} = {_shown(value)} is not one of {', '.join(field.choices)}{nearest(value, field.choices)}"
     )
   if (field.low is not None and value < field.low) or (field.high is not None and value > field.high):
     bounds = f"at least {field.low}" if field.high is None else f"from {field.low} to {field.high}"
-    raise UserError(f"config.{path} must be {bounds}, not {value!r}")
+    raise UserError(f"config.{path} must be {bounds}, not {_shown(value)}")
 
 
 def validate(config, groups) -> None:
@@ -149,7 +154,7 @@ def validate(config, groups) -> None:
       raise UserError(f"config.{name} is missing")
   for group, fields in groups.items():
     if not isinstance(config[group], ml_collections.ConfigDict):
-      raise UserError(f"config.{group} must be a group of fields, not {config[group]!r}")
+      raise UserError(f"config.{group} must be a group of fields, not {_shown(config[group])}")
     for name, value in config[group].items():
       if name not in fields:
         raise UserError(f"config.{group}.{name} is not a field{nearest(name, fields)}")

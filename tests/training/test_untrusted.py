@@ -99,6 +99,7 @@ def test_a_huge_checkpoint_is_not_summed_up(run):
   ("fields", "text", "match"),
   [
     (["model"], "1", "config.model must be a group"),
+    (["mesh", "replica"], '{"a": {"b": 1}}', "config.mesh.replica must be int, not ConfigDict"),
     (["model", "d_model"], "true", "config.model.d_model must be int"),
     (["data", "languages"], '"en"', "config.data.languages must be tuple"),
     (["decode", "beam_size"], "0", "config.decode.beam_size must be at least 1"),
