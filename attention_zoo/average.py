@@ -12,6 +12,7 @@ from attention_zoo import cli
 
 WORKDIR = cli.define_workdir()
 LAST = flags.DEFINE_integer("last", 5, "Average this many of the newest checkpoints.", lower_bound=1)
+DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the text lies now; the config's data.dir by default.")
 STEPS = flags.DEFINE_list("steps", None, "Average the checkpoints of these steps instead.")
 
 
@@ -23,7 +24,7 @@ def main():
   parents = average(WORKDIR.value, steps=steps, last=LAST.value)
   print(f"averaged steps {', '.join(map(str, parents))} into {WORKDIR.value}/average")
   for name in ("latest", "average"):
-    run = api.load(WORKDIR.value, name)
+    run = api.load(WORKDIR.value, name, DATA_DIR.value)
     print(f"dev loss of {name:8s} {run.dev_loss():.4f} nats/{run.task.unit.removesuffix('s')}")
 
 

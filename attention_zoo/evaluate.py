@@ -16,6 +16,7 @@ from attention_zoo import cli
 WORKDIR = cli.define_workdir()
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "average, latest or a step; default: average if there is one.")
 SPLIT = flags.DEFINE_string("split", "test", "train, dev, test, or the name of a split of the data.")
+DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the text lies now, or other test sets; default: the config's data.dir.")
 BEAM_SIZE = flags.DEFINE_integer("beam_size", None, "The config's by default; 1 is greedy.", lower_bound=1)
 ALPHA = flags.DEFINE_float("alpha", None, "Exponent of the length penalty; the config's by default.")
 REPORT = flags.DEFINE_boolean("report", False, "Also write WORKDIR/report.html: curve, scores, samples, attention maps.")
@@ -25,13 +26,15 @@ def main():
   from attention_zoo import api, files, progress
   from attention_zoo.tasks.report import translation_report
 
-  run = api.load(WORKDIR.value, CHECKPOINT.value)
+  run = api.load(WORKDIR.value, CHECKPOINT.value, DATA_DIR.value)
   with progress.bar("decoding") as report:
     result = run.evaluate(SPLIT.value, beam_size=BEAM_SIZE.value, alpha=ALPHA.value, report=report)
   given = {"beam_size": BEAM_SIZE.value, "alpha": ALPHA.value}
   decode = {name: run.config.decode[name] if value is None else value for name, value in given.items()}
   # What differs from the config has a file of its own.
   other = "".join(f"-{name}_{value}" for name, value in decode.items() if value != run.config.decode[name])
+  if DATA_DIR.value:
+    other += "-" + DATA_DIR.value.strip("/").replace("/", "_")
   path = f"{WORKDIR.value}/eval/{SPLIT.value}-{run.checkpoint}{other}.json"
   record = {"checkpoint": run.checkpoint, "step": run.step, "split": SPLIT.value} | decode | result
   files.write_text(path, json.dumps(record, indent=1, ensure_ascii=False))

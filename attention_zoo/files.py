@@ -35,10 +35,19 @@ def expand(path):
     raise UserError(f"{path}: there is no such user ({error})") from error
 
 
+def open_regular(path):
+  """A local regular file, open for reading bytes. Raises UserError for a pipe or a device: reading one may never end."""
+  file = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")  # a pipe without a writer would wait for one
+  if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+    file.close()
+    raise UserError(f"{path} is not a regular file")
+  return file
+
+
 def read_bytes(path, most: int) -> bytes:
   """The content of a regular file of at most `most` bytes.
 
-  Raises UserError for anything else: reading a pipe or a device may never end.
+  Raises UserError for anything else.
   """
   try:
     if not is_local(path):
@@ -46,10 +55,7 @@ def read_bytes(path, most: int) -> bytes:
       if path.stat().length > most:
         raise UserError(f"{path} has more than {most:,} bytes")
       return path.read_bytes()
-    handle = os.open(expand(path), os.O_RDONLY | os.O_NONBLOCK)  # a pipe without a writer would wait for one
-    with open(handle, "rb") as file:
-      if not stat.S_ISREG(os.fstat(handle).st_mode):
-        raise UserError(f"{path} is not a regular file")
+    with open_regular(expand(path)) as file:
       content = file.read(most + 1)
   except OSError as error:
     raise UserError(f"cannot read {path}: {error.strerror or error}") from error

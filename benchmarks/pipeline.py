@@ -38,7 +38,9 @@ def measure(config, workdir, batching, count, rounds):
   from attention_zoo import tasks
 
   config.data.batching = batching
-  batches = tasks.make(config, workdir).batches
+  task = tasks.make(config, workdir)
+  task.claim()
+  batches = task.batches
   return batches, *batches.fill(), common.spread([rate(batches, count) for _ in range(rounds)])
 
 

@@ -35,14 +35,17 @@ def test_train_average_evaluate_translate(number_files, tmp_path):
   flags = [f"--config.{name}={value}" for name, value in fields.items()]
   workdir = f"--workdir={tmp_path}/run"
   command(*TRAIN, *flags, workdir, check=0)
-  out = command("attention_zoo.average", workdir, "--last=2", check=0).stdout.decode()
+  out = command("attention_zoo.average", workdir, "--last=2", f"--data_dir={number_files}", check=0).stdout.decode()
   assert "averaged steps 10, 20" in out and "dev loss of latest" in out
   out = command("attention_zoo.evaluate", workdir, "--split=test", "--report", check=0).stdout.decode()
   assert "sacreBLEU" in out and "per_subword" in out
   saved = json.loads((tmp_path / "run/eval/test-average.json").read_text())
   assert len(saved["hypotheses"]) == 20 and (saved["checkpoint"], saved["step"]) == ("average", "average")
-  command("attention_zoo.evaluate", workdir, "--checkpoint=latest", "--beam_size=1", check=0)
-  greedy = json.loads((tmp_path / "run/eval/test-latest-beam_size_1.json").read_text())
+  command(
+    "attention_zoo.evaluate", workdir, "--checkpoint=latest", "--beam_size=1", f"--data_dir={number_files}", check=0
+  )  # fmt: skip
+  place = str(number_files).strip("/").replace("/", "_")
+  greedy = json.loads((tmp_path / f"run/eval/test-latest-beam_size_1-{place}.json").read_text())
   assert (greedy["step"], greedy["beam_size"], greedy["alpha"]) == ("20", 1, saved["alpha"])
   assert "<svg" in (tmp_path / "run/report.html").read_text()
   out = command("attention_zoo.translate", workdir, stdin=b"seven\n\nforty-nine\n", check=0).stdout

@@ -28,7 +28,8 @@ class PackedBatches:
   """Rows into which as many sentences as fit have been packed, so that (nearly) no token is padding.
 
   batch_tokens: tokens a global batch has room for on the longer side. row_length: tokens a row has room for on
-  the side of which the corpus has more; the other side is shorter in proportion. The packing is made once;
+  the side of which the corpus has more; the other side is shorter in proportion, but long enough for its longest
+  sentence, up to `row_length`. The packing is made once;
   each epoch permutes the rows. Rows a batch: what the budget allows, rounded down to a multiple of
   `row_multiple` where there are as many.
 
@@ -83,7 +84,7 @@ class BucketedBatches:
   def __init__(self, corpus: Corpus, *, batch_tokens: int, row_length: int, seed: int, row_multiple: int = 8):
     self._corpus, self._seed = corpus, seed
     lengths = np.maximum(corpus.source_lengths, corpus.target_lengths)
-    check_fit(corpus.source_lengths, corpus.target_lengths, (row_length, row_length), row_length)
+    check_fit(corpus.source_lengths, corpus.target_lengths, row_length)
     bounds = [min(8, row_length)]
     while bounds[-1] < row_length:
       bounds.append(min(max(bounds[-1] + 4, int(bounds[-1] * self.GROWTH) // 4 * 4), row_length))
@@ -139,10 +140,9 @@ class BucketedBatches:
 def eval_batches(corpus: Corpus, *, rows: int, row_length: int, packed: bool = True) -> Iterator[Batch]:
   """Every sentence pair exactly once, in batches of one shape; the last one is filled up with empty rows.
 
-  Where a sentence is longer than its side of a row, that side is as long as the sentence, up to `row_length`.
   packed: several sentences a row rather than one.
   """
-  shape, packing = _packed(corpus, row_length, seed=0, stretch=True)
+  shape, packing = _packed(corpus, row_length, seed=0)
   if not packed:
     packing = Packing(np.arange(len(corpus)), np.arange(len(corpus) + 1))
   for start in range(0, len(packing), rows):
@@ -206,17 +206,10 @@ def _fill(corpus: Corpus, source_room: int, target_room: int) -> tuple[float, fl
   return int(corpus.source_offsets[-1]) / source_room, int(corpus.target_offsets[-1]) / target_room
 
 
-def _packed(
-  corpus: Corpus, row_length: int, seed: int, stretch: bool = False
-) -> tuple[tuple[int, int], Packing]:
+def _packed(corpus: Corpus, row_length: int, seed: int) -> tuple[tuple[int, int], Packing]:
   lengths = corpus.source_lengths, corpus.target_lengths
   shape = row_shape(*lengths, row_length)
-  if stretch:
-    shape = tuple(
-      max(room, min(-(-int(side.max()) // 8) * 8, row_length))
-      for room, side in zip(shape, lengths, strict=True)
-    )
-  check_fit(*lengths, shape, row_length)
+  check_fit(*lengths, row_length)
   return shape, pack(*lengths, shape, seed)
 
 

@@ -22,7 +22,8 @@ def row_shape(source_lengths: np.ndarray, target_lengths: np.ndarray, row_length
   """(source, target) tokens of a row: `row_length` on the side with more tokens, in proportion on the other.
 
   Accelerators like multiples of 8; where rounding to one would leave more than 1 % of a row empty (the rows
-  are short), a multiple of 4, 2 or 1 is taken.
+  are short), a multiple of 4, 2 or 1 is taken. A sentence for which the shorter side has no room makes it longer, up to
+  `row_length`.
   """
   source, target = int(source_lengths.sum()), int(target_lengths.sum())
   exact = row_length * min(source, target) / max(source, target)
@@ -30,18 +31,20 @@ def row_shape(source_lengths: np.ndarray, target_lengths: np.ndarray, row_length
     shorter = max(multiple, round(exact / multiple) * multiple)
     if abs(shorter - exact) <= 0.01 * exact:
       break
+  longest = int((source_lengths if source < target else target_lengths).max())
+  if longest > shorter:
+    shorter = -(-longest // 8) * 8
   shorter = min(shorter, row_length)
   return (shorter, row_length) if source < target else (row_length, shorter)
 
 
-def check_fit(source_lengths, target_lengths, shape: tuple[int, int], row_length: int) -> None:
-  """UserError when the longest sentence of a side is longer than its row."""
-  for side, lengths, room in zip(("source", "target"), (source_lengths, target_lengths), shape, strict=True):
-    if lengths.max() > room:
+def check_fit(source_lengths, target_lengths, row_length: int) -> None:
+  """UserError when a sentence is longer than a row."""
+  for side, lengths in (("source", source_lengths), ("target", target_lengths)):
+    if (longest := lengths.max()) > row_length:
       raise UserError(
-        f"A {side} sentence has {lengths.max()} tokens, but with data.row_length={row_length} a row has room "
-        f"for {room} on the {side} side. Set data.max_length to at most {min(shape)}, or data.row_length to "
-        f"at least {-(-row_length * int(lengths.max()) // room)}."
+        f"A {side} sentence has {longest} tokens, but a row has room for data.row_length={row_length}. "
+        f"Set data.max_length to at most {row_length}, or data.row_length to at least {longest}."
       )
 
 

@@ -36,8 +36,8 @@ class Sentences:
     return itertools.chain.from_iterable(self._source.pairs(self._split))
 
 
-def make_source(data) -> Source:
-  """The source that the config group `data` asks for by its field `source`."""
+def make_source(data, directory: str) -> Source:
+  """The source that the config group `data` asks for by its field `source`. directory: where data.dir was found."""
   languages = tuple(data.languages)
   if len(languages) != 2 or languages[0] == languages[1]:
     raise UserError(f'data.languages={languages} must be two different languages, for example ("en", "de").')
@@ -47,9 +47,9 @@ def make_source(data) -> Source:
 
     return Phrasebook(languages, roles)
   if data.source == "text":
-    return TextFiles(data.dir, languages, roles)
+    return TextFiles(directory, languages, roles)
   if data.source == "tfds":
-    return TensorFlowDatasets(data.name, data.dir, languages, roles)
+    return TensorFlowDatasets(data.name, directory, languages, roles)
   raise UserError(f'data.source="{data.source}" is unknown: use "phrasebook", "text" or "tfds".')
 
 
@@ -64,7 +64,10 @@ class TextFiles:
       raise UserError("data.dir must name the directory of the text files.")
     self._directory = files.expand(directory)
     if not self._directory.is_dir():
-      raise UserError(f"data.dir={directory} is not a directory.")
+      raise UserError(
+        f"data.dir={directory} is not a directory. Where the text has moved to is told to training by --config.data.dir, "
+        "and to what uses a trained run by --data_dir."
+      )
     self.languages = tuple(languages)
     self._roles = roles
 

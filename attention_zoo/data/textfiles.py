@@ -5,8 +5,6 @@ import contextlib
 import gzip
 import hashlib
 import itertools
-import os
-import stat
 import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -26,7 +24,7 @@ def open_text(path) -> Iterator[BinaryIO]:
   """
   path = files.expand(path)
   try:
-    with _open(path) as file:
+    with files.open_regular(path) if files.is_local(path) else path.open("rb") as file:
       unzipped = gzip.open(file) if path.name.endswith(".gz") else file
       if unzipped.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
         unzipped.seek(0)
@@ -35,16 +33,6 @@ def open_text(path) -> Iterator[BinaryIO]:
     raise UserError(f"{path} is not a whole gzip file: {error}") from error
   except OSError as error:
     raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-
-
-def _open(path) -> BinaryIO:
-  if not files.is_local(path):
-    return path.open("rb")
-  file = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")  # a pipe without a writer would wait for one
-  if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-    file.close()
-    raise UserError(f"{path} is not a regular file")
-  return file
 
 
 def digest(path) -> bytes:

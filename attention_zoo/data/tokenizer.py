@@ -28,17 +28,21 @@ _SPACE = "\u2581"  # stands for a space in pieces, so that it cannot stand for i
 _MAX_BYTES = 64 << 20
 
 
-def train(
+def train(sentences: Iterable[str], path: str | os.PathLike, **settings) -> None:
+  """Writes what `learn` finds to `path`, atomically. Raises UserError as it does, and where `path` cannot be written."""
+  files.write_bytes(path, learn(sentences, **settings))
+
+
+def learn(
   sentences: Iterable[str],
-  path: str | os.PathLike,
   *,
   vocab_size: int,
   model_type: str = "bpe",
   normalization: str = "nmt_nfkc",
   split_digits: bool = False,
   byte_fallback: bool | None = None,
-) -> None:
-  """Trains a SentencePiece model on `sentences` (both languages) and writes it to `path`, atomically.
+) -> bytes:
+  """The SentencePiece model of `sentences` (both languages), as the content of its file.
 
   sentences: read once, and again where the first time left characters out of the vocabulary; no iterator, therefore.
 
@@ -48,8 +52,8 @@ def train(
   are those that SentencePiece cannot hold (U+0000, U+2585; U+2581 becomes a space): a warning names them.
   `normalization` is one of SentencePiece's rule names; "identity" keeps the text, spaces included.
 
-  Raises UserError when there is no text, the data cannot fill the vocabulary, the vocabulary cannot hold the
-  characters, or `path` cannot be written.
+  Raises UserError when there is no text, the data cannot fill the vocabulary, or the vocabulary cannot hold the
+  characters.
   """
   import sentencepiece
 
@@ -78,7 +82,7 @@ def train(
       failures.append(error)
       raise
 
-  def learn(required_chars):
+  def fit(required_chars):
     model = io.BytesIO()
     try:
       sentencepiece.SentencePieceTrainer.train(
@@ -108,14 +112,14 @@ def train(
       raise _explained(error, vocab_size, model_type, normalization) from error
     return model.getvalue()
 
-  model = learn("")
+  model = fit("")
   # Characters go missing that stand only in literal "<unk>" or "</s>", or in sentences that were not sampled.
   if required := _missing(model, alphabet) - {"\0", _RESERVED, _SPACE}:
-    model = learn("".join(sorted(required)))
+    model = fit("".join(sorted(required)))
   if lost := _missing(model, alphabet):
     names = ", ".join(f"U+{ord(character):04X}" for character in sorted(lost))
     logger.warning("the tokenizer cannot hold %d characters of the training text: %s", len(lost), names)
-  files.write_bytes(path, model)
+  return model
 
 
 def _trainable(sentence: str) -> Iterator[str]:

@@ -5,7 +5,6 @@
 
 import functools
 import itertools
-import json
 import logging
 
 import flax.linen as nn
@@ -16,16 +15,17 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from attention_zoo import files
+from attention_zoo.data import identity
 from attention_zoo.data import tokenizer as tokenizers
 from attention_zoo.data.batches import BucketedBatches, PackedBatches, batch_rows, eval_batches, prefetch
-from attention_zoo.data.corpus import Corpus, build_corpus
+from attention_zoo.data.corpus import Corpus, build_corpus, remove_remains
 from attention_zoo.data.sources import Sentences, make_source
 from attention_zoo.errors import UserError
 from attention_zoo.evaluation.perplexity import exp
 from attention_zoo.models import MODELS
 from attention_zoo.protocols import Initial, Loss, Task
 from attention_zoo.tasks.translator import Translator
-from attention_zoo.training import sharding
+from attention_zoo.training import checkpoints, sharding
 from attention_zoo.training.config import COUNT, FLAG, FRACTION, NATURAL, TEXT, Field
 from attention_zoo.training.loss import linear_cross_entropy
 
@@ -95,42 +95,54 @@ class Translation(Task):
       )
     self.model = module.Transformer(self.model_config)
     self.decoding = functools.partial(module.decoding, self.model_config)
-    self._text = functools.cache(self._text)
+    self.fingerprint = functools.cache(self.fingerprint)
     self.corpus = functools.cache(self.corpus)  # opened once, and what it has to say said once
 
   # Data
 
   @functools.cached_property
   def source(self):
-    return make_source(self.config.data)
+    return make_source(self.config.data, identity.find_text(self.workdir, self.config.data.dir))
 
   @functools.cached_property
   def tokenizer(self):
-    """The run's vocabulary; learnt from the training split when the work directory has none."""
-    path = self.workdir / "tokenizer.model"
-    data = self.config.data
-    if not path.exists():
-      tokenizers.train(
-        Sentences(self.source, "train"),
-        path,
-        vocab_size=data.vocab_size,
-        model_type=data.tokenizer,
-        normalization=data.normalization,
-        split_digits=data.split_digits,
-      )
-      self._note_text()
-    tokenizer = tokenizers.Tokenizer(path)
-    if tokenizer.vocab_size != data.vocab_size:
-      raise UserError(f"{path} has {tokenizer.vocab_size} pieces, but config.data.vocab_size = {data.vocab_size}")
+    """The run's vocabulary. `train_batches` makes it, and nothing else does."""
+    tokenizer = identity.tokenizer(self.workdir)
+    if tokenizer.vocab_size != (size := self.config.data.vocab_size):
+      raise UserError(f"{self.workdir}: the tokenizer has {tokenizer.vocab_size} pieces, but config.data.vocab_size = {size}")
     return tokenizer
+
+  def claim(self):
+    """Learns the vocabulary of a new run, and holds one that exists to its vocabulary and text."""
+    data = self.config.data
+    if jax.process_index() == 0:
+      remove_remains(self._cache_dir)
+    settings = {
+      "vocab_size": data.vocab_size,
+      "model_type": data.tokenizer,
+      "normalization": data.normalization,
+      "split_digits": data.split_digits,
+    }
+    identity.claim(
+      self.workdir,
+      train=self.fingerprint(),
+      directory=str(files.expand(data.dir).absolute()) if files.is_local(data.dir) and data.dir else data.dir,
+      settings=settings,
+      learn=lambda: tokenizers.learn(Sentences(self.source, "train"), **settings),
+      trained=bool(checkpoints.steps(self.workdir)),
+    )
+
+  @property
+  def _cache_dir(self):
+    return self.config.data.cache_dir or self.workdir / "data"
 
   def corpus(self, split: str) -> Corpus:
     """The tokenised sentences of a split, kept on disk."""
     data = self.config.data
-    cache_dir = data.cache_dir or self.workdir / "data"
     corpus = build_corpus(
-      self.source, split, self.tokenizer, max_length=data.max_length, too_long=data.too_long, cache_dir=cache_dir
-    )
+      self.source, split, self.tokenizer,
+      max_length=data.max_length, too_long=data.too_long, cache_dir=self._cache_dir,
+    )  # fmt: skip
     if corpus.too_long and jax.process_index() == 0:
       done = {"truncate": "cut there", "skip": "left out"}[data.too_long]
       logger.warning(
@@ -159,29 +171,18 @@ class Translation(Task):
   def train_batches(self, start_step, parts, count):
     for _ in self.source.pairs("dev"):
       pass  # What is wrong with it is told now, and not hours later at the first evaluation.
-    # Text may move (config.data.dir), but a run goes on with the text that its vocabulary is of.
-    path, text = self.workdir / "text.json", self._text()
-    if path.exists() and json.loads(path.read_text()) != text:
-      raise UserError(
-        f"the training text (config.data.dir = {self.config.data.dir!r}) is not the one that the run in {self.workdir} "
-        "was begun with: bring that back, or choose another workdir"
-      )
-    batches = self.batches  # Text that cannot be used leaves nothing behind.
-    if not path.exists():
-      self._note_text()
+    self.claim()
+    batches = self.batches
     next(iter(self.eval_batches("dev")), None)  # whether its sentences fit into rows
     if jax.process_count() > 1:
-      digest = np.frombuffer(bytes.fromhex(text["train"]), np.uint8)
+      digest = np.frombuffer(bytes.fromhex(self.fingerprint()), np.uint8)
       if (multihost_utils.process_allgather(digest) != digest).any():
         raise UserError(f"the processes do not all find the same training text (config.data.dir = {self.config.data.dir!r})")
     return prefetch(batches, start_step, parts, count)
 
-  def _text(self):
-    return {"train": self.source.fingerprint("train")}
-
-  def _note_text(self):
-    if jax.process_index() == 0:
-      files.write_text(self.workdir / "text.json", json.dumps(self._text()) + "\n")
+  def fingerprint(self) -> str:
+    """The digest of the training text."""
+    return self.source.fingerprint("train")
 
   def train_shapes(self):
     """Of all training batches: several where they are bucketed."""
@@ -240,9 +241,6 @@ class Translation(Task):
 
   def runner(self, params, variables, *, checkpoint, step) -> Translator:
     return Translator(self, params, variables, checkpoint=checkpoint, step=step)
-
-  def fingerprint(self) -> str:
-    return self._text()["train"]
 
   @property
   def dev_score_names(self):

@@ -64,8 +64,8 @@ def prepare_workdir(workdir, config) -> None:
   """Gives a work directory to this config, or checks that it is this config's.
 
   Writes config.json and versions.json, unless there is nothing to train: checkpoints beyond config.train.steps.
-  Raises UserError for files where folders are to be, and one that shows the difference when config.json is of another config; what is in
-  `config.MAY_CHANGE` may differ. A directory where a run got no further than config.json is free.
+  Raises UserError for files where folders are to be, and one that shows the difference when config.json is of another
+  config; what is in `config.MAY_CHANGE` may differ. A directory without a checkpoint is free.
   """
   workdir = epath.Path(workdir)
   for name in ("checkpoints", "damaged", "data", "eval", "tensorboard"):
@@ -73,13 +73,12 @@ def prepare_workdir(workdir, config) -> None:
       raise UserError(f"{folder} is in the way of a folder of that name: move it elsewhere")
   path = workdir / "config.json"
   trained = checkpoints.steps(workdir)
-  if path.exists() and (trained or (workdir / "tokenizer.model").exists()):
+  if path.exists() and trained:
     old = read_config(workdir)
     if difference := config_lib.diff(old, config, ignore=config_lib.MAY_CHANGE):
       raise UserError(
         f"{workdir} belongs to a run with another config (there -> here):\n{difference}\n"
         "Choose another workdir, or the config that the run was started with"
-        + ("" if trained else "; or delete it: it has no checkpoint yet")
       )
   if trained and trained[-1] > config.train.steps and path.exists():
     return  # what the checkpoints were trained with stays on record

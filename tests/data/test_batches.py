@@ -174,7 +174,7 @@ def test_rows_follow_from_the_budget():
 def test_a_sentence_longer_than_a_row_is_told_with_what_to_set():
   text = corpus([3, 50, 3], [3, 3, 30])
   with pytest.raises(
-    UserError, match=r"source sentence has 50 tokens.*row_length=40.*at most 26.*at least 50"
+    UserError, match=r"source sentence has 50 tokens.*row_length=40.*at most 40.*at least 50"
   ):
     PackedBatches(text, batch_tokens=400, row_length=40, seed=0)
   with pytest.raises(UserError, match="source sentence has 50 tokens"):
@@ -195,7 +195,16 @@ def test_the_shorter_side_is_in_proportion():
   assert row_shape(np.array([94]), np.array([100]), 256) == (240, 256)
   assert row_shape(np.array([100]), np.array([94]), 256) == (256, 240)
   # 120 would leave 4 % of the target side empty, 124 leaves less than 1 %.
-  assert row_shape(np.array([976]), np.array([1000]), 128) == (124, 128)
+  assert row_shape(np.full(8, 122), np.full(8, 125), 128) == (124, 128)
+
+
+def test_the_shorter_side_has_room_for_its_longest_sentence():
+  source, target = np.array([61, *[10] * 99]), np.full(100, 13)
+  assert row_shape(source, target, 64) == row_shape(target, source, 64)[::-1] == (64, 64)
+  assert row_shape(np.array([55, *[10] * 99]), target, 64) == (56, 64) and row_shape(source[1:], target, 64) == (49, 64)
+  text = corpus(source, target)
+  for batches in (PackedBatches(text, batch_tokens=640, row_length=64, seed=0), eval_batches(text, rows=2, row_length=64)):
+    assert next(iter(batches))["source"].shape[1] == 64
 
 
 def test_rows_are_nearly_full_on_both_sides():

@@ -1,4 +1,7 @@
+import hashlib
+import json
 import multiprocessing
+import os
 import pathlib
 
 import numpy as np
@@ -109,6 +112,64 @@ def test_a_build_that_fails_leaves_nothing(tokenizer, tmp_path):
   with pytest.raises(UserError, match="line 301"):
     build_corpus(Broken(PAIRS), "train", tokenizer, max_length=50, cache_dir=tmp_path)
   assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("harm", ["flip", "cut", "empty", "unlink", "fifo"])
+@pytest.mark.parametrize("name", ["meta.json", "source_tokens.npy", "target_offsets.npy"])
+def test_a_damaged_cache_is_built_anew(tokenizer, tmp_path, name, harm, caplog):
+  settings = dict(max_length=50, cache_dir=tmp_path)
+  build_corpus(Pairs(PAIRS), "train", tokenizer, **settings)
+  (directory,) = tmp_path.iterdir()
+  whole = {path.name: path.read_bytes() for path in directory.iterdir()}
+  content = whole[name]
+  (directory / name).unlink()
+  if harm == "fifo":
+    os.mkfifo(directory / name)
+  elif harm != "unlink":
+    middle = len(content) // 2
+    flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+    (directory / name).write_bytes({"flip": flipped, "cut": content[:-5], "empty": b""}[harm])
+  assert len(build_corpus(Pairs(PAIRS), "train", tokenizer, **settings)) == 300
+  assert {path.name: path.read_bytes() for path in directory.iterdir()} == whole
+  assert "is not as it was written, and is made anew" in caplog.text and list(tmp_path.iterdir()) == [directory]
+
+
+def test_tokens_and_offsets_that_cannot_be_are_built_anew(tokenizer, tmp_path):
+  """As somebody could send them, the checksums right."""
+  settings = dict(max_length=50, cache_dir=tmp_path)
+  build_corpus(Pairs(PAIRS), "train", tokenizer, **settings)
+  (directory,) = tmp_path.iterdir()
+  for name, change in (("source_tokens", lambda a: a + 200), ("target_offsets", lambda a: a[::-1]), ("target_tokens", lambda a: a[1:])):
+    array = np.load(directory / f"{name}.npy")
+    np.save(directory / f"{name}.npy", change(array))
+    meta = json.loads((directory / "meta.json").read_text())
+    meta["sha256"][name] = hashlib.sha256((directory / f"{name}.npy").read_bytes()).hexdigest()
+    del meta["checksum"]
+    (directory / "meta.json").write_text(json.dumps(meta | {"checksum": corpus_module._checksum(meta)}))
+    build_corpus(Pairs(PAIRS), "train", tokenizer, **settings)
+    assert (np.load(directory / f"{name}.npy") == array).all(), name
+
+
+def test_remains_are_removed_unless_they_are_being_built(tokenizer, tmp_path):
+  dead, other = tmp_path / f".{'0' * 20}.dead.tmp", tmp_path / ".other"
+  for path in (dead, other):
+    path.mkdir()
+    (path / "meta.json").touch()
+
+  class Cleaned(Pairs):
+    def pairs(self, split):
+      corpus_module.remove_remains(tmp_path)
+      return super().pairs(split)
+
+  assert len(build_corpus(Cleaned(PAIRS), "train", tokenizer, max_length=50, cache_dir=tmp_path)) == 300
+  assert not dead.exists() and other.exists()
+  corpus_module.remove_remains(tmp_path / "nowhere")
+
+
+def test_a_tilde_in_cache_dir_is_the_home(tokenizer, tmp_path, monkeypatch):
+  monkeypatch.setenv("HOME", str(tmp_path))
+  build_corpus(Pairs(PAIRS), "train", tokenizer, max_length=50, cache_dir="~/cache")
+  assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
 def test_where_it_cannot_be_written_is_told(tokenizer, tmp_path):

@@ -120,12 +120,12 @@ def config(**fields):
 
 def test_make_source_picks_by_name(tmp_path):
   write(tmp_path, dev_en="a\n", dev_de="x\n")
-  assert list(make_source(config(dir=str(tmp_path))).pairs("dev")) == [("a", "x")]
-  assert make_source(config(source="phrasebook")).splits == ("train", "dev", "test")
+  assert list(make_source(config(), str(tmp_path)).pairs("dev")) == [("a", "x")]
+  assert make_source(config(source="phrasebook"), "").splits == ("train", "dev", "test")
   with pytest.raises(UserError, match='"csv" is unknown.*phrasebook'):
-    make_source(config(source="csv"))
+    make_source(config(source="csv"), "")
   with pytest.raises(UserError, match="two different languages"):
-    make_source(config(languages=("en", "en")))
+    make_source(config(languages=("en", "en")), "")
 
 
 def test_the_data_room_imports_lightly():

@@ -36,6 +36,7 @@ def test_long_sentences_are_counted_and_told_once(make, files, caplog, too_long,
     lines = (files / f"dev.{language}").read_text().splitlines()
     (files / f"dev.{language}").write_text("\n".join(lines[:10] + [8 * (line + " ") for line in lines[10:]]))
   task = make({"data.too_long": too_long, "data.max_length": 32})
+  task.claim()
   kept = len(task.corpus("dev"))
   assert kept == {"truncate": 20, "skip": 10}[too_long]
   assert max(task.corpus("dev").target_lengths) <= 32
@@ -43,17 +44,90 @@ def test_long_sentences_are_counted_and_told_once(make, files, caplog, too_long,
   assert [record.getMessage() for record in caplog.records] == [told]
 
 
-def test_a_vocabulary_is_learnt_once_and_kept(make, files):
-  first = make().tokenizer
+def test_a_vocabulary_is_learnt_by_training_and_by_nothing_else(make, files, tmp_path):
+  with pytest.raises(UserError, match=r"run has no text\.json, and so no vocabulary: training writes it"):
+    make().corpus("dev")
+  assert not (tmp_path / "run").exists()
+  first = make()
+  first.train_batches(0, (0,), 1)
   (files / "train.en").unlink()
-  again = make().tokenizer
-  assert again.vocab_size == 200 and again.fingerprint == first.fingerprint
+  assert make().tokenizer.vocab_size == 200 and make().tokenizer.fingerprint == first.tokenizer.fingerprint
+
+
+@pytest.mark.parametrize("name", ["tokenizer.model", "text.json"])
+def test_what_reads_a_run_without_its_vocabulary_writes_none(tiny_run, tmp_path, name):
+  run = shutil.copytree(tiny_run, tmp_path / "run")
+  (run / name).unlink()
+  with pytest.raises(UserError, match=r"(no tokenizer at|no text\.json)"):
+    zoo.load(run).translate(["seven"])
+  assert not (run / name).exists()
+
+
+@pytest.mark.parametrize("name", ["tokenizer.model", "text.json"])
+def test_what_reads_a_run_is_held_to_its_checksums(tiny_run, tmp_path, name):
+  run = shutil.copytree(tiny_run, tmp_path / "run")
+  content = bytearray((run / name).read_bytes())
+  for i in range(0, len(content), len(content) // 7):
+    (run / name).write_bytes(content[:i] + bytes([content[i] ^ 4]) + content[i + 1 :])
+    with pytest.raises(UserError, match=rf"{name} is not (as it was written|valid JSON)"):
+      zoo.load(run).translate(["seven"])
 
 
 def test_a_vocabulary_of_another_size_is_refused(make):
-  make().tokenizer  # noqa: B018
-  with pytest.raises(UserError, match=r"tokenizer.model has 200 pieces, but config.data.vocab_size = 190"):
+  make().train_batches(0, (0,), 1)
+  with pytest.raises(UserError, match=r"the tokenizer has 200 pieces, but config.data.vocab_size = 190"):
     make({"data.vocab_size": 190}).tokenizer  # noqa: B018
+
+
+def test_a_run_without_a_checkpoint_takes_other_settings(make):
+  make().train_batches(0, (0,), 1)
+  other = make({"data.vocab_size": 150, "data.max_length": 20})
+  other.train_batches(0, (0,), 1)
+  assert other.tokenizer.vocab_size == 150
+
+
+def test_what_a_killed_start_left_half_tokenized_is_cleared(make, tmp_path):
+  build = tmp_path / "run" / "data" / f".{'0' * 20}.ab_cd.tmp"
+  build.mkdir(parents=True)
+  (build / "meta.json").touch()
+  make().train_batches(0, (0,), 1)
+  assert not build.exists()
+
+
+def test_a_relative_data_dir_is_found_from_elsewhere(make, files, tmp_path, monkeypatch):
+  monkeypatch.chdir(files.parent)
+  make({"data.dir": "files"}).train_batches(0, (0,), 1)
+  (tmp_path / "elsewhere").mkdir()
+  monkeypatch.chdir(tmp_path / "elsewhere")
+  task = make({"data.dir": "files"})
+  assert len(task.corpus("test")) == 20 and task.config.data.dir == "files"
+  files.rename(tmp_path / "moved")
+  with pytest.raises(UserError, match="data.dir=.*files is not a directory. .*--data_dir"):
+    make({"data.dir": "files"}).corpus("test")
+
+
+def test_a_run_is_evaluated_on_text_that_has_moved(tiny_run, files, tmp_path):
+  run = shutil.copytree(tiny_run, tmp_path / "run")
+  shutil.rmtree(run / "data")
+  (files / "test.en").rename(files / "other.en")
+  (files / "test.de").rename(files / "other.de")
+  assert len(zoo.load(run, data_dir=files).task.corpus("other")) == 20
+  with pytest.raises(UserError, match=r"neither .*/files/test\.en nor .* there: dev, other, train"):
+    zoo.load(run, data_dir=files).evaluate("test")
+
+
+def test_the_readmes_command_trains_on_sentences_as_long_as_a_row(files, tmp_path):
+  """One sentence of 61 pieces, all others short: rows have room for it though the other side is the longer one."""
+  from configs import multi30k_tiny
+
+  with open(files / "train.en", "a") as en, open(files / "train.de", "a") as de:
+    print(*["seven"] * 62, file=en)
+    print("sieben", file=de)
+  config = multi30k_tiny.get_config()
+  config.data.update(dir=str(files), dev_split="dev", test_split="test", tokenized=False, vocab_size=200)
+  task = Translation(config, tmp_path / "run")
+  task.train_batches(0, (0,), 1)
+  assert max(task.corpus("train").source_lengths) > 60
 
 
 @pytest.mark.parametrize(
@@ -75,12 +149,13 @@ def test_what_is_wrong_with_dev_is_told_before_anything_is_learnt(make, files, t
 def test_text_may_move_but_not_change(make, files, tmp_path):
   moved = tmp_path / "moved"
   make().train_batches(0, (0,), 1)
+  (tmp_path / "run" / "checkpoints" / "5").mkdir(parents=True)
   shutil.copytree(files, moved)
   make({"data.dir": str(moved)}).train_batches(5, (0,), 1)
   assert tasks.make(small_config(files), tmp_path / "run").tokenizer.vocab_size  # what reads needs no text
   path = moved / "train.en"
   path.write_text(path.read_text().replace("seven", "eight", 1))
-  with pytest.raises(UserError, match=rf"the training text \(config.data.dir = '{moved}'\) is not the one"):
+  with pytest.raises(UserError, match=rf"the training text \(config.data.dir = '{moved}'\) is not the one .* bring that back"):
     make({"data.dir": str(moved)}).train_batches(0, (0,), 1)
 
 
@@ -95,7 +170,9 @@ def test_a_dev_sentence_that_fits_no_row_is_told_at_the_start(make, files):
 def test_rows_are_what_the_config_says(make):
   fields = {"data.batching": "bucketed", "data.row_multiple": 16, "data.batch_tokens": 4000}
   for config in (fields, fields | {"data.batching": "packed"}):
-    shapes = make(config).train_shapes()
+    task = make(config)
+    task.claim()
+    shapes = task.train_shapes()
     assert shapes and all(rows % 16 == 0 for shape in shapes for rows, _ in shape.values())
 
 
@@ -131,6 +208,7 @@ def test_sizes_that_do_not_go_together_are_told(make):
 def test_the_longest_input_of_a_model_that_is_bounded(make, bounded):
   sizes = {"model.max_length": 40, "data.row_length": 40, "data.max_length": 40, "decode.batch_tokens": 80}
   task = make({**sizes, **bounded})
+  task.claim()
   run = task.runner(jax.jit(task.init)(jax.random.key(0)).params, {}, checkpoint="none", step=0)
   assert run.task.model_config.bounded and not make().model_config.bounded
   (hypothesis,) = run.hypotheses(["seven " * 60], beam_size=1)[0]
