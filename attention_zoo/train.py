@@ -22,16 +22,20 @@ COORDINATOR = flags.DEFINE_string(
 )
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "With --coordinator: how many there are.", lower_bound=1)
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "With --coordinator: which of them this is, from 0.", lower_bound=0)
+TRACKER = flags.DEFINE_multi_string(
+  "tracker", [], "MODULE:FUNCTION called with (step, split, values) for every record, to send it elsewhere; may be repeated."
+)
 
 
 def main():
   from attention_zoo import tasks
-  from attention_zoo.training import distributed, loop, stopping
+  from attention_zoo.training import distributed, loop, stopping, trackers
 
   tasks.validate(CONFIG.value)
+  functions = [trackers.load(name) for name in TRACKER.value]
   with stopping.listen():
     distributed.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
-    loop.train(tasks.make(CONFIG.value, WORKDIR.value), CONFIG.value, WORKDIR.value)
+    loop.train(tasks.make(CONFIG.value, WORKDIR.value), CONFIG.value, WORKDIR.value, trackers=functions)
 
 
 if __name__ == "__main__":

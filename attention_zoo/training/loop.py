@@ -40,9 +40,10 @@ class Diverged(SystemExit):
     return self.message
 
 
-def train(task: Task, config, workdir, quiet=False) -> State:
+def train(task: Task, config, workdir, quiet=False, trackers=()) -> State:
   """Trains until config.train.steps, from the newest checkpoint in workdir if there is one.
 
+  trackers: functions of (step, split, values) that are handed every record on process 0 (`trackers.py`).
   Raises UserError for a workdir of another config, a mesh, rule or batch that does not fit, and storage that
   cannot be written; `stopping.Stopped` after a signal to any process; Diverged (exit code 3).
   """
@@ -64,7 +65,8 @@ def train(task: Task, config, workdir, quiet=False) -> State:
         if config.train.init_from:
           params, taken = init_from(state.params, config)
           state = state._replace(params=params, ema=jax.tree.map(jnp.copy, params) if state.ema else {})
-      metrics = Metrics(workdir, start, config.train.steps, enabled=jax.process_index() == 0, quiet=quiet)
+      first = jax.process_index() == 0
+      metrics = Metrics(workdir, start, config.train.steps, enabled=first, quiet=quiet, trackers=trackers)
       try:
         if 0 < start < config.train.steps:
           metrics.say(f"resuming from step {start}")

@@ -14,6 +14,7 @@ from attention_zoo import files
 from attention_zoo.errors import UserError
 from attention_zoo.training.display import Display
 from attention_zoo.training.tensorboard import EventFile
+from attention_zoo.training.trackers import Trackers
 
 
 class Meter:
@@ -55,11 +56,12 @@ class Metrics:
   Lines of steps after `step`, where the run resumes, are dropped, so that the curve has each step once. With
   enabled=False (every process but the first) nothing is written or shown.
 
+  trackers: functions of (step, split, values), see `trackers.py`.
   failure: a UserError once the screen is a log on a full disk. The run can still save what it has; WORKDIR/error.txt says
   what nobody may be able to read on the screen.
   """
 
-  def __init__(self, workdir, step: int, total_steps: int, enabled=True, quiet=False):
+  def __init__(self, workdir, step: int, total_steps: int, enabled=True, quiet=False, trackers=()):
     self._enabled = enabled
     self.failure = None
     if not enabled:
@@ -72,6 +74,7 @@ class Metrics:
     self._lines = files.Appender(workdir / "metrics.jsonl", before)
     self._events = EventFile(workdir / "tensorboard", step)
     self._display = Display(step, total_steps, quiet)
+    self._trackers = Trackers(trackers, self.say)
 
   def write(self, step: int, split: str, values: dict) -> None:
     """One record: {'step', 'split', ...values} in the file, `split/name` in TensorBoard, a line on screen."""
@@ -82,6 +85,7 @@ class Metrics:
     self._lines.append((json.dumps(record | finite) + "\n").encode())
     self._events.scalars(step, {f"{split}/{name}": value for name, value in values.items()})
     self._show(self._display.show, step, split, values)
+    self._trackers.send(step, split, values)
 
   def has(self, step: int, split: str) -> bool:
     """Whether there was such a record when the run resumed. All processes must ask: the first one knows."""

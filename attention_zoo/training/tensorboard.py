@@ -1,6 +1,7 @@
 """TensorBoard event files without TensorFlow: TFRecord files of Event protocol buffers, few fields of which are needed."""
 
 import math
+import re
 import struct
 import time
 
@@ -51,7 +52,7 @@ def _float32(value: float) -> bytes:
 
 
 class EventFile:
-  """A TensorBoard event file of scalars, written without TensorFlow.
+  """A TensorBoard event file of scalars, texts and pictures, written without TensorFlow.
 
   step: where the run resumes; TensorBoard then drops what older files say about later steps.
   """
@@ -61,8 +62,8 @@ class EventFile:
     with files.writing(directory):
       directory.mkdir(parents=True, exist_ok=True)
     # TensorBoard reads files in the order of their names: the next number, even if the clock was set back.
-    numbers = [int(path.name.split(".")[3]) for path in directory.glob("events.out.tfevents.*.*")]
-    number = max([int(time.time()), *(n + 1 for n in numbers)])
+    found = [re.fullmatch(r"events\.out\.tfevents\.(\d+)\..+", path.name) for path in directory.iterdir()]
+    number = max([int(time.time()), *(int(match[1]) + 1 for match in found if match)])
     self._file = files.Appender(directory / f"events.out.tfevents.{number:010d}.attention_zoo")
     self._event(0, _message(3, b"brain.Event:2"))
     self._event(step + 1, _message(7, b"\x08\x01"))  # SessionLog.START
@@ -73,11 +74,27 @@ class EventFile:
     self._file.append(length + _masked_crc32c(length) + data + _masked_crc32c(data))
 
   def scalars(self, step: int, values: dict) -> None:
-    summary = b"".join(
-      _message(1, _message(1, name.encode()) + b"\x15" + _float32(value))
-      for name, value in values.items()
-    )
-    self._event(step, _message(5, summary))
+    self._summary(step, {name: b"\x15" + _float32(value) for name, value in values.items()})
+
+  def text(self, step: int, tag: str, text: str) -> None:
+    """Markdown, shown under TEXT."""
+    plugin = _message(9, _message(1, _message(1, b"text")))  # SummaryMetadata
+    tensor = b"\x08\x07" + _message(2, _message(2, b"\x08\x01")) + _message(8, text.encode())  # DT_STRING, shape [1]
+    self._summary(step, {tag: plugin + _message(8, tensor)})
+
+  def image(self, step: int, tag: str, png_bytes: bytes) -> None:
+    """A PNG file, shown under IMAGES. Raises ValueError for other content."""
+    if png_bytes[:8] != b"\x89PNG\r\n\x1a\n" or png_bytes[12:16] != b"IHDR" or len(png_bytes) < 26:
+      raise ValueError("not a PNG file")
+    width, height, _, kind = struct.unpack(">IIBB", png_bytes[16:26])
+    channels = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}[kind]
+    sizes = b"".join(bytes((number << 3,)) + _varint(x) for number, x in ((1, height), (2, width), (3, channels)))
+    self._summary(step, {tag: _message(4, sizes + _message(4, png_bytes))})
+
+  def _summary(self, step: int, contents: dict[str, bytes]) -> None:
+    """One Event with a Summary of a Value for each tag; contents: the fields of a Value behind its tag."""
+    values = (_message(1, _message(1, tag.encode()) + content) for tag, content in contents.items())
+    self._event(step, _message(5, b"".join(values)))
 
   def close(self) -> None:
     self._file.close()

@@ -1,6 +1,10 @@
+import io
 import math
 import struct
 
+import numpy as np
+import pytest
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from attention_zoo.training import metrics as metrics_lib
@@ -38,3 +42,38 @@ def test_a_clock_set_back_keeps_the_order(tmp_path, monkeypatch):
   tensorboard.EventFile(tmp_path, 5).close()
   names = sorted(path.name for path in tmp_path.iterdir())
   assert [name.split(".")[3] for name in names] == ["0000002000", "0000002001"]
+
+
+def test_tensorboard_reads_texts_and_pictures(tmp_path):
+  with_alpha, gray = io.BytesIO(), io.BytesIO()
+  pixels = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4)
+  Image.fromarray(pixels).save(with_alpha, "png")
+  Image.fromarray(pixels[..., 0]).save(gray, "png")
+  events = tensorboard.EventFile(tmp_path, 0)
+  events.text(3, "samples", "**Ein** Hund\n\n한국어")
+  events.text(5, "samples", "x" * 1000)
+  events.image(3, "attention/layer_0", with_alpha.getvalue())
+  events.image(4, "gray", gray.getvalue())
+  events.scalars(6, {"loss": 2.0})
+  events.close()
+  read = EventAccumulator(str(tmp_path))
+  read.Reload()
+  first, second = read.Tensors("samples")
+  assert (first.step, first.tensor_proto.string_val[0].decode()) == (3, "**Ein** Hund\n\n한국어")
+  assert (second.step, second.tensor_proto.string_val[0]) == (5, b"x" * 1000)
+  assert read.SummaryMetadata("samples").plugin_data.plugin_name == "text"
+  (image,) = read.Images("attention/layer_0")
+  assert (image.step, image.width, image.height) == (3, 3, 2)
+  np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(image.encoded_image_string))), pixels)
+  assert read.Images("gray")[0].step == 4 and read.Scalars("loss")[0].value == 2.0
+  with pytest.raises(ValueError, match="not a PNG"):
+    events.image(5, "gray", b"GIF89a")
+
+
+def test_names_of_folders_and_files_are_taken_as_they_are(tmp_path):
+  folder = tmp_path / "layers=[2,2]*"
+  folder.mkdir()
+  (folder / "events.out.tfevents.9999999999.mine").write_text("")
+  (folder / "events.out.tfevents.old.mine").write_text("")
+  tensorboard.EventFile(folder, 0).close()
+  assert (folder / "events.out.tfevents.10000000000.attention_zoo").exists()
