@@ -4,16 +4,17 @@ from etils import epath
 
 from attention_zoo import tasks
 from attention_zoo.errors import UserError
-from attention_zoo.training import checkpoints, distributed, untrusted
-from attention_zoo.training.workdir import read_config
+from attention_zoo.training import distributed, loading, untrusted
+from attention_zoo.training.workdir import read_config, read_text
 
 
 def load(path, checkpoint=None, data_dir=None):
   """Opens a run's parameters for use on the devices at hand.
 
-  path: the work directory, local or gs://. checkpoint: "average", "latest" or a step; by default the average
-  if there is one, else the latest. data_dir: where the text lies now, in place of config.data.dir. Returns the task's
-  runner, for translation `tasks.translator.Translator`.
+  path: the work directory, local or gs://. checkpoint: "average", "latest" or a step; by default the average where
+  it is newer and not worse than the latest (`training.loading.load`). data_dir: where the text lies now, in place of
+  config.data.dir. Returns the task's runner, for translation `tasks.translator.Translator`; its `checkpoint`, `step` and
+  `parents` say what was taken.
   Raises UserError when there is no such run or checkpoint, and for a folder that is not as training leaves it: it may
   come from anybody (`training/untrusted.py`).
   """
@@ -33,8 +34,8 @@ def load(path, checkpoint=None, data_dir=None):
     config.data.dir = str(data_dir)
   task = tasks.make(config, path)
   shapes = untrusted.abstract_params(task, path)
-  if checkpoint is None:
-    checkpoint = "average" if (path / "average").exists() else "latest"
-  directory = checkpoints.params_directory(path, checkpoint)
-  params = untrusted.read_params(directory, shapes)
-  return task.runner(params, {}, checkpoint=str(checkpoint), step=directory.parent.name)
+  run_of = {"config": config.to_dict()} | read_text(path)
+  found = loading.load(path, checkpoint, run_of, read=lambda directory: untrusted.read_params(directory, shapes))
+  run = task.runner(found.params, {}, checkpoint=found.checkpoint, step=str(found.steps[-1]))
+  run.parents = found.steps
+  return run

@@ -3,10 +3,14 @@
   python -m attention_zoo.average --workdir=runs/quickstart --last=5
   python -m attention_zoo.average --workdir=runs/quickstart --steps=800,900,1000
 
-Writes WORKDIR/average and prints the dev loss of the newest checkpoint and of the average.
+Writes WORKDIR/average and prints the dev loss of the newest of them and of the average. Where the average is the worse,
+or training goes on, `evaluate`, `translate` and `load` take the newest checkpoint unless they are told otherwise.
 """
 
+import sys
+
 from absl import flags
+from etils import epath
 
 from attention_zoo import cli
 
@@ -17,15 +21,32 @@ STEPS = flags.DEFINE_list("steps", None, "Average the checkpoints of these steps
 
 
 def main():
-  from attention_zoo import api
+  from attention_zoo import tasks
+  from attention_zoo.errors import UserError
+  from attention_zoo.training import loading
   from attention_zoo.training.average import average
+  from attention_zoo.training.workdir import read_config, read_text
 
+  def dev_loss(params):
+    try:
+      return task.runner(params, {}, checkpoint="", step=0).dev_loss()
+    except UserError as error:
+      print(f"the dev loss cannot be computed: {error}", file=sys.stderr)
+
+  config = read_config(WORKDIR.value)
+  if DATA_DIR.value is not None:
+    config.data.dir = DATA_DIR.value
+  task = tasks.make(config, WORKDIR.value)
+  run = {"config": config.to_dict()} | read_text(WORKDIR.value)
   steps = [cli.whole(step, "steps") for step in STEPS.value] if STEPS.value else None
-  parents = average(WORKDIR.value, steps=steps, last=LAST.value)
-  print(f"averaged steps {', '.join(map(str, parents))} into {WORKDIR.value}/average")
-  for name in ("latest", "average"):
-    run = api.load(WORKDIR.value, name, DATA_DIR.value)
-    print(f"dev loss of {name:8s} {run.dev_loss():.4f} nats/{run.task.unit.removesuffix('s')}")
+  steps = average(WORKDIR.value, steps=steps, last=LAST.value, run=run, dev_loss=dev_loss)
+  directory = f"{WORKDIR.value}/average"
+  print(f"averaged steps {', '.join(map(str, steps))} into {directory}")
+  if loss := loading.read_record(epath.Path(directory)).get("dev_loss"):
+    for name, value in ((f"step {steps[-1]}", loss["newest"]), ("the average", loss["average"])):
+      print(f"dev loss of {name:12s} {value:.4f} nats/{task.unit.removesuffix('s')}")
+    if not loss["average"] <= loss["newest"]:
+      print("averaging made it worse: what is not told otherwise takes the newest checkpoint")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from absl import flags
 from attention_zoo import cli
 
 WORKDIR = cli.define_workdir()
-CHECKPOINT = flags.DEFINE_string("checkpoint", None, "average, latest or a step; default: average if there is one.")
+CHECKPOINT = flags.DEFINE_string("checkpoint", None, "average, latest or a step; default: average unless the latest is newer or better.")
 SPLIT = flags.DEFINE_string("split", "test", "train, dev, test, or the name of a split of the data.")
 DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the text lies now, or other test sets; default: the config's data.dir.")
 BEAM_SIZE = flags.DEFINE_integer("beam_size", None, "The config's by default; 1 is greedy.", lower_bound=1)
@@ -36,10 +36,10 @@ def main():
   if DATA_DIR.value:
     other += "-" + DATA_DIR.value.strip("/").replace("/", "_")
   path = f"{WORKDIR.value}/eval/{SPLIT.value}-{run.checkpoint}{other}.json"
-  record = {"checkpoint": run.checkpoint, "step": run.step, "split": SPLIT.value} | decode | result
+  record = {"checkpoint": run.checkpoint, "step": run.step, "parents": run.parents, "split": SPLIT.value} | decode | result
   files.write_text(path, json.dumps(record, indent=1, ensure_ascii=False))
   progress.table(
-    f"{SPLIT.value}, checkpoint {run.checkpoint}",
+    f"{SPLIT.value}, checkpoint {run.checkpoint} ({', '.join(map(str, run.parents))})",
     [(name, f"{value:.4f}", "") for name, value in result["perplexity"].items()]
     + [(row["name"], f"{row['score']:.2f}", row["signature"]) for row in result["bleu"]],
   )

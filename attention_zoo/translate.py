@@ -14,7 +14,7 @@ from absl import flags
 from attention_zoo import cli
 
 WORKDIR = cli.define_workdir()
-CHECKPOINT = flags.DEFINE_string("checkpoint", None, "average, latest or a step; default: average if there is one.")
+CHECKPOINT = flags.DEFINE_string("checkpoint", None, "average, latest or a step; default: average unless the latest is newer or better.")
 INPUT = flags.DEFINE_string("input", None, "File to translate; standard input by default.")
 OUTPUT = flags.DEFINE_string("output", None, "Where to write; standard output by default.")
 BEAM_SIZE = flags.DEFINE_integer("beam_size", None, "The config's by default; 1 is greedy.", lower_bound=1)

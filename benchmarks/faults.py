@@ -210,13 +210,13 @@ class Drill:
     return self.digest() if code == 0 else f"exit code {code}"
 
   def digest(self) -> str:
-    from attention_zoo.training import checkpoints
+    from attention_zoo.training import loading
 
     if self.checkpoints()[-1] != STEPS:
       return f"ended at step {self.checkpoints()[-1]}"
     import jax
 
-    leaves = jax.tree.leaves(checkpoints.load_params(self.workdir, "latest"))
+    leaves = jax.tree.leaves(loading.load_params(self.workdir, "latest"))
     return hashlib.sha256(b"".join(np.asarray(leaf).tobytes() for leaf in leaves)).hexdigest()
 
 

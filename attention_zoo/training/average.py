@@ -1,82 +1,114 @@
 """Checkpoint averaging (Vaswani et al. 2017, section 6.1: the last 5 of base, the last 20 of big)."""
 
+import contextlib
+import fcntl
 import json
+import os
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 from etils import epath
 
+from attention_zoo import files
 from attention_zoo.errors import UserError
-from attention_zoo.training import checkpoints
+from attention_zoo.training import checkpoints, checksums, loading, storage
 from attention_zoo.training import config as config_lib
 
 GROUP_BYTES = 1 << 28
+ATTEMPTS = 20
 
 
-def average(workdir, steps=None, last=5) -> list[int]:
+def average(workdir, steps=None, last=5, run=None, dev_loss=None) -> list[int]:
   """Writes the arithmetic mean of several checkpoints' parameters to WORKDIR/average; returns their steps.
 
-  steps: which ones; None takes the `last` newest. Sums are float32; the mean has the parameters' own type. In
-  memory are the mean and one group of leaves of one checkpoint, never two whole checkpoints.
-  WORKDIR/average/average.json records the parents. Raises UserError for steps that are not there or damaged,
-  and for parents of different configs.
+  steps: which ones; None takes the `last` newest, and others where training deletes one of them meanwhile. run: the
+  "config" and "text" that they have to be of. dev_loss: params -> loss per token, or None where there is none; it is
+  asked of the newest checkpoint and of the mean. Sums are float32; the mean has the parameters' own type. In memory are
+  the mean and one group of leaves of one checkpoint, or one checkpoint for its dev loss.
+  WORKDIR/average/average.json records all this (`loading.read_record`). Raises UserError for steps that are not there,
+  damaged or not finite, and for parents of different configs, texts or shapes.
   """
+  if steps is None and last < 1:
+    raise UserError(f"the number of checkpoints to average must be at least 1, not {last}")
+  for left in reversed(range(ATTEMPTS)):
+    try:
+      chosen = sorted(set(_newest(workdir, last) if steps is None else steps))
+      params, record = _mean(workdir, chosen, run or {})
+      if dev_loss and (newest := dev_loss(loading.load_params(workdir, chosen[-1]))) is not None:
+        record["dev_loss"] = {"newest": float(newest), "average": float(dev_loss(params))}
+      break
+    except storage.Gone:
+      if steps is not None or not left:
+        raise
+  _write(epath.Path(workdir) / "average", params, {"average.json": json.dumps(record, indent=2) + "\n"})
+  return chosen
+
+
+def _newest(workdir, last):
   found = checkpoints.steps(workdir)
-  if steps is None:
-    if last < 1:
-      raise UserError(f"the number of checkpoints to average must be at least 1, not {last}")
-    steps = found[-last:]
-    if len(steps) < last:
-      raise UserError(f"{workdir} has {len(steps)} checkpoints {found}, fewer than the {last} to average")
-  steps = sorted(set(steps))
+  if len(found) < last:
+    raise UserError(f"{workdir} has {len(found)} checkpoints {found}, fewer than the {last} to average")
+  return found[-last:]
+
+
+def _mean(workdir, steps, run):
+  """(the mean, what there is to say of its parents)."""
   if not steps:
     raise UserError("name at least one step to average")
-  directories = [checkpoints.params_directory(workdir, step) for step in steps]
-  config = _same_config(workdir, steps)
+  found = checkpoints.steps(workdir)
+  for step in steps:
+    if step not in found:
+      raise storage.Gone(f"{workdir} has no checkpoint of step {step}; it has {found}")
+  directories = [epath.Path(workdir) / "checkpoints" / str(step) for step in steps]
+  for directory in directories:
+    with storage.reading(directory):
+      if problem := checksums.damage(directory, "params"):
+        raise UserError(f"the checkpoint {directory} is damaged: {problem}")
+  record = {"steps": steps} | _same_run(workdir, steps, directories, run)
 
-  abstract = checkpoints.abstract_params(directories[0])
+  with storage.reading(directories[0]):
+    abstract = checkpoints.abstract_params(directories[0] / "params")
   for step, directory in zip(steps, directories, strict=True):
-    _same_shapes(abstract, checkpoints.abstract_params(directory), steps[0], step)
+    with storage.reading(directory):
+      _same_shapes(abstract, checkpoints.abstract_params(directory / "params"), steps[0], step)
   leaves, tree = jax.tree.flatten(abstract)
+  names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in jax.tree.leaves_with_path(abstract)]
   means = []
   for group in _groups(leaves):
-    part = tree.unflatten(leaf if index in group else ... for index, leaf in enumerate(leaves))
+    part = _drop(tree.unflatten(leaf if index in group else ... for index, leaf in enumerate(leaves)))
     total = None
     for directory in directories:
-      values = [
-        x.astype(np.float32) for x in jax.tree.leaves(checkpoints.read_params(directory, _drop(part)))
-      ]
+      with storage.reading(directory):
+        read = jax.tree.leaves(checkpoints.read_params(directory / "params", part))
+      values = [x.astype(np.float32) for x in read]
+      for index, x in zip(group, values, strict=True):
+        if not np.isfinite(x).all():
+          raise UserError(f"the checkpoint {directory} cannot be averaged: {names[index]} is not finite")
       total = values if total is None else [a + b for a, b in zip(total, values, strict=True)]
     means += [
       (x / np.float32(len(steps))).astype(leaves[index].dtype) for index, x in zip(group, total, strict=True)
     ]
-  record = {"steps": steps, "config": config}
-  checkpoints.write_params(
-    epath.Path(workdir) / "average",
-    tree.unflatten(means),
-    {"average.json": json.dumps(record, indent=2) + "\n"},
-  )
-  return steps
+  return tree.unflatten(means), record
 
 
-def read_parents(workdir) -> list[int]:
-  """The steps that WORKDIR/average was made of."""
-  path = epath.Path(workdir) / "average" / "average.json"
-  if not path.exists():
-    raise UserError(f"{workdir} has no averaged checkpoint")
-  return json.loads(path.read_text())["steps"]
-
-
-def _same_config(workdir, steps):
-  """The config stored with the checkpoints; UserError with the difference where there are several."""
-  configs = [(checkpoints.read_metadata(workdir, step) or {}).get("config", {}) for step in steps]
-  for step, config in zip(steps, configs, strict=True):
-    if difference := config_lib.diff(configs[0], config, ignore=config_lib.MAY_CHANGE):
+def _same_run(workdir, steps, directories, run):
+  """The config and text stored with the checkpoints; UserError with the difference where there are several."""
+  found = [checkpoints.read_metadata(workdir, step) for step in steps]
+  for step, directory, metadata in zip(steps, directories, found, strict=True):
+    checkpoints.check_identity(directory, metadata, run)
+    if difference := config_lib.diff(
+      found[0].get("config", {}), metadata.get("config", {}), ignore=config_lib.MAY_CHANGE
+    ):
       raise UserError(
         f"the checkpoints of steps {steps[0]} and {step} are of different configs and cannot be averaged "
         f"(step {steps[0]} -> step {step}):\n{difference}"
       )
-  return configs[-1]
+    if found[0].get("text") != metadata.get("text"):
+      raise UserError(
+        f"the checkpoints of steps {steps[0]} and {step} were trained on different texts and cannot be averaged"
+      )
+  return {"config": {}} | {name: value for name, value in found[-1].items() if name in ("config", "text")}
 
 
 def _same_shapes(first, other, first_step, step):
@@ -110,3 +142,50 @@ def _drop(tree):
   """The nested dict without its `...` leaves and the branches that only held such."""
   kept = {name: _drop(child) if isinstance(child, dict) else child for name, child in tree.items()}
   return {name: child for name, child in kept.items() if child is not ... and child != {}}
+
+
+@contextlib.contextmanager
+def _alone(directory):
+  """One at a time, where the file system can lock directories; elsewhere the later one fails in one line."""
+  if not files.is_local(directory):
+    yield
+    return
+  handle = os.open(directory, os.O_RDONLY)
+  try:
+    with contextlib.suppress(OSError):
+      fcntl.flock(handle, fcntl.LOCK_EX)
+    yield
+  finally:
+    os.close(handle)
+
+
+def _write(directory, params, texts: dict[str, str]) -> None:
+  """Replaces `directory` with one of `params` and text files, with checksums; on a local disk whole or not at all."""
+  directory = storage.absolute(directory)
+  temporary, old = (directory.parent / (directory.name + ending) for ending in (".tmp", ".old"))
+  try:
+    with _alone(directory.parent):
+      try:
+        # A killed process leaves one, and so may a failed save: Orbax's threads go on writing while it is tidied away.
+        if temporary.exists():
+          temporary.rmtree()
+        if old.exists():  # killed in the middle of the renaming below
+          old.rmtree() if directory.exists() else old.rename(directory)
+        if problem := storage.no_room(directory.parent, sum(leaf.nbytes for leaf in jax.tree.leaves(params))):
+          raise ValueError(problem)
+        temporary.mkdir(parents=True)
+        with ocp.PyTreeCheckpointer() as checkpointer:
+          checkpointer.save(temporary / "params", args=ocp.args.PyTreeSave(params))
+        for name, text in texts.items():
+          (temporary / name).write_text(text)
+        checksums.write(temporary)
+        if directory.exists():
+          directory.rename(old)
+        temporary.rename(directory)
+        if old.exists():
+          old.rmtree()
+      finally:
+        with contextlib.suppress(OSError):
+          temporary.rmtree(missing_ok=True)
+  except (OSError, ValueError, RuntimeError) as error:
+    raise UserError(f"cannot write {directory}: {storage.reason(error)}") from error

@@ -8,7 +8,7 @@ import numpy as np
 
 from attention_zoo import files
 from attention_zoo.errors import UserError
-from attention_zoo.training import checkpoints, sharding
+from attention_zoo.training import loading, sharding
 
 
 class Taken(NamedTuple):
@@ -33,7 +33,7 @@ def init_from(params, config) -> tuple[dict, Taken]:
   UserError for shapes that differ (all of them are listed), and where nothing at all is taken.
   """
   path = files.expand(config.train.init_from)
-  stored = checkpoints.load_params(path, _newest(path))
+  stored = loading.load_params(path, None)
   there = {sharding.path_name(p): value for p, value in jax.tree_util.tree_leaves_with_path(stored)}
   leaves, tree = jax.tree_util.tree_flatten_with_path(params)
   taken, new, wrong, values = [], [], [], []
@@ -66,7 +66,3 @@ def init_from(params, config) -> tuple[dict, Taken]:
     )
   left = sorted(set(there) - {source for _, source in taken})
   return tree.unflatten(values), Taken(taken, new, left)
-
-
-def _newest(path):
-  return "average" if (path / "average").exists() else "latest"

@@ -53,7 +53,8 @@ def train(task: Task, config, workdir, quiet=False, trackers=()) -> State:
       sharding.check_rows(name, shape.shape, mesh, config.train.accumulate)
     optimizer = make_optimizer(config.optimizer)
     abstract = abstract_state(task, optimizer, config, mesh)
-    checkpoints = Checkpoints(workdir, config.train.keep, metadata={"config": config.to_dict()})
+    identity = {"config": config.to_dict(), "text": task.fingerprint()}
+    checkpoints = Checkpoints(workdir, config.train.keep, metadata=identity)
     try:
       restored = checkpoints.restore(abstract)
       if restored:

@@ -6,6 +6,7 @@ read. What is wrong is a UserError of one line.
 """
 
 import ast
+import contextlib
 import fnmatch
 import hashlib
 import math
@@ -18,7 +19,7 @@ from etils import epath
 
 from attention_zoo import files
 from attention_zoo.errors import UserError
-from attention_zoo.training import checkpoints
+from attention_zoo.training import checkpoints, checksums
 
 MOST_FILES, DEEPEST = 200_000, 16
 MOST_BYTES = {"*.json": 1 << 26, "tokenizer.model": 1 << 26, "_*": 1 << 28}  # of files by name, but for arrays
@@ -53,9 +54,12 @@ def check_folder(path) -> None:
       with os.scandir(folder) as entries:
         for entry in entries:
           count += 1
-          _check_entry(entry, root)
+          with contextlib.suppress(FileNotFoundError):  # training deletes old checkpoints meanwhile
+            _check_entry(entry, root)
           if entry.is_dir(follow_symlinks=False):
             folders.append((entry.path, depth + 1))
+    except FileNotFoundError:
+      continue
     except OSError as error:
       raise UserError(f"cannot read {folder}: {error.strerror or error}") from error
     if count > MOST_FILES or depth > DEEPEST:
@@ -133,7 +137,10 @@ def abstract_params(task, workdir):
   """
   workdir = epath.Path(workdir)
   directories = [workdir / "average", *(workdir / "checkpoints" / str(step) for step in checkpoints.steps(workdir))]
-  arrays = [len(_names(directory / "params")) for directory in directories if (directory / "params").exists()]
+  arrays = []
+  for directory in directories:
+    with contextlib.suppress(UserError):  # of one that is not there, or damaged: it is refused if it is chosen
+      arrays.append(len(_names(directory / "params")))
   for name, value in task.config.model.items():
     if fnmatch.fnmatch(name, "num_*layers") and arrays and value > max(arrays):
       raise UserError(f"config.model.{name} = {value}, but no checkpoint in {workdir} has more than {max(arrays)} arrays")
@@ -158,7 +165,11 @@ def _size(directory) -> int:
   """Bytes of all files of a local directory."""
   if not files.is_local(directory):
     return 0
-  return sum(path.stat().st_size for path in pathlib.Path(directory).rglob("*") if path.is_file())
+  size = 0
+  for name in checksums.list_files(directory):
+    with contextlib.suppress(FileNotFoundError):
+      size += (directory / name).stat().length
+  return size
 
 
 def read_params(directory, expected):

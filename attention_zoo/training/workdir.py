@@ -73,7 +73,7 @@ def prepare_workdir(workdir, config) -> None:
       raise UserError(f"{folder} is in the way of a folder of that name: move it elsewhere")
   path = workdir / "config.json"
   trained = checkpoints.steps(workdir)
-  if path.exists() and trained:
+  if path.exists() and (trained or checkpoints.set_aside(workdir)):
     old = read_config(workdir)
     if difference := config_lib.diff(old, config, ignore=config_lib.MAY_CHANGE):
       raise UserError(
@@ -94,6 +94,13 @@ def read_config(workdir):
   if not path.exists():
     raise UserError(f"{workdir} is not the work directory of a run: it has no config.json")
   return config_lib.from_json(files.read_bytes(path, most=1 << 20), str(path))
+
+
+def read_text(workdir) -> dict[str, str]:
+  """{"text": the digest of the training text} that the run was begun with; {} where it is not noted."""
+  path = epath.Path(workdir) / "text.json"
+  found = files.read_json(path) if path.exists() else {}
+  return {"text": found["train"]} if isinstance(found, dict) and isinstance(found.get("train"), str) else {}
 
 
 def versions() -> dict[str, str]:

@@ -16,7 +16,7 @@ from attention_zoo.errors import UserError
 from attention_zoo.evaluation.bleu import bleu_report
 from attention_zoo.evaluation.perplexity import perplexity
 from attention_zoo.plots import ablation as plot
-from attention_zoo.training import checkpoints
+from attention_zoo.training import loading
 from launch import (
   ablation,
   ablation_devices,
@@ -281,7 +281,7 @@ def test_a_row_killed_in_the_middle_ends_bit_for_bit_the_same(tmp_path, monkeypa
   command = ablation_run.commands("d_dropout_02", 0, grid, whole, grid.cache)[0]
   subprocess.run(command, check=True, timeout=300)
   same = jax.tree.map(
-    np.array_equal, checkpoints.load_params(whole, "latest"), checkpoints.load_params(directory, "latest")
+    np.array_equal, loading.load_params(whole, "latest"), loading.load_params(directory, "latest")
   )
   assert all(jax.tree.leaves(same))
   losses = [

@@ -9,7 +9,7 @@ import pytest
 from small_run import small_config
 
 from attention_zoo import tasks
-from attention_zoo.training import checkpoints, loop, sharding
+from attention_zoo.training import checkpoints, loading, loop, sharding
 
 
 def train(workdir, number_files, steps, devices=8, **mesh):
@@ -46,5 +46,5 @@ def test_8_to_4_to_1_to_8_devices(number_files, tmp_path):
   got |= train(tmp_path / "moved", number_files, 24, rules="fsdp+tensor_parallel", fsdp=2, tensor=2)
   assert sorted(got) == list(range(24)) and got == want
   # Only the order of sums differs, which Adam's division by small second moments magnifies.
-  params = [checkpoints.load_params(tmp_path / name, 24) for name in ("moved", "still")]
+  params = [loading.load_params(tmp_path / name, 24) for name in ("moved", "still")]
   jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=0, atol=2e-6), *params)

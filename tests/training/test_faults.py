@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import small_run
 
-from attention_zoo.training import checkpoints, metrics
+from attention_zoo.training import checkpoints, loading, metrics
 from attention_zoo.training.lock import Lock
 from attention_zoo.training.stopping import Told
 
@@ -138,7 +138,7 @@ def test_two_processes_equal_one(tmp_path, undisturbed, flags):
   assert (first[1] == second[1]) == (len(flags) < 2)  # both hold the same parameters, or each its part
   assert "step 10/10" in first[2] and "step 10/10" not in second[2]
   # Gloo adds in another order than threads do.
-  got, want = (checkpoints.load_params(workdir, 10) for workdir in (tmp_path / "two", undisturbed[0]))
+  got, want = (loading.load_params(workdir, 10) for workdir in (tmp_path / "two", undisturbed[0]))
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=2e-5), got, want)
 
 
@@ -149,7 +149,7 @@ def test_two_processes_stop_together_and_resume_as_one(tmp_path, undisturbed):
   assert checkpoints.steps(tmp_path) == [6, 9]
   code, _, error = run(tmp_path, "--devices=2")
   assert code == 0 and "resuming from step 9" in error, error
-  got, want = (checkpoints.load_params(workdir, 10) for workdir in (tmp_path, undisturbed[0]))
+  got, want = (loading.load_params(workdir, 10) for workdir in (tmp_path, undisturbed[0]))
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=2e-5), got, want)
 
 

@@ -6,7 +6,7 @@ import pytest
 import toy_task
 
 from attention_zoo.errors import UserError
-from attention_zoo.training import checkpoints
+from attention_zoo.training import loading
 from attention_zoo.training.init_from import init_from
 from attention_zoo.training.loop import train
 
@@ -24,7 +24,7 @@ def test_training_goes_on_from_there(parent, tmp_path, capsys):
     **{"train.init_from": str(parent), "train.steps": 1, "optimizer.learning_rate": 0.0, "train.seed": 1}
   )
   state = train(toy_task.ToyTask(config), config, tmp_path)
-  assert toy_task.digest(state.params) == toy_task.digest(checkpoints.load_params(parent, "latest"))
+  assert toy_task.digest(state.params) == toy_task.digest(loading.load_params(parent, "latest"))
   shown = capsys.readouterr().err
   assert "12 taken, 0 new, 0 left" in shown and "taken  embedding/table_VD" in shown
 
@@ -37,7 +37,7 @@ def test_names_are_mapped_and_the_rest_is_listed(parent):
   drawn = {"encoder": {"table_VD": np.ones((toy_task.V, toy_task.D), np.float32)}, "head": {"bias_V": np.zeros(3)}}
   drawn = jax.device_put(drawn)
   params, taken = init_from(drawn, config_of(parent, ("^encoder/", "embedding/")))
-  stored = checkpoints.load_params(parent, "latest")
+  stored = loading.load_params(parent, "latest")
   np.testing.assert_array_equal(params["encoder"]["table_VD"], stored["embedding"]["table_VD"])
   assert taken.taken == [("encoder/table_VD", "embedding/table_VD")] and taken.new == ["head/bias_V"]
   assert len(taken.left) == 11 and "embedding/table_VD" not in taken.left

@@ -14,7 +14,7 @@ import toy_task
 from jax.sharding import NamedSharding, PartitionSpec
 
 from attention_zoo.errors import UserError
-from attention_zoo.training import checkpoints, lock, metrics, sharding
+from attention_zoo.training import checkpoints, loading, lock, metrics, sharding
 from attention_zoo.training.loop import Diverged, train
 from attention_zoo.training.optimizer import make_optimizer
 from attention_zoo.training.step import abstract_state, init_state, make_evaluate, make_train_step
@@ -49,7 +49,7 @@ def undisturbed(tmp_path_factory):
   """Parameters after 3, 4, ... 9 steps on 8 devices, dropout on."""
   workdir = tmp_path_factory.mktemp("undisturbed")
   run(workdir, **{"train.steps": 9, "train.checkpoint_every": 1, "train.keep": 9})
-  return {step: checkpoints.load_params(workdir, step) for step in checkpoints.steps(workdir)}
+  return {step: loading.load_params(workdir, step) for step in checkpoints.steps(workdir)}
 
 
 def same_bits(a, b):
@@ -80,7 +80,7 @@ def test_a_signal_saves_and_ends_with_its_exit_code(tmp_path, undisturbed, numbe
   assert stopped.value.code == code
   (step,) = checkpoints.steps(tmp_path)
   assert step in (6, 7)
-  assert same_bits(checkpoints.load_params(tmp_path, "latest"), undisturbed[step])
+  assert same_bits(loading.load_params(tmp_path, "latest"), undisturbed[step])
   assert signal.getsignal(number) == before
   assert same_bits(run(tmp_path, **{"train.steps": 9}).params, undisturbed[9])
 

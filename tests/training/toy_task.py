@@ -132,6 +132,9 @@ class ToyTask(Task):
       weights *= np.nan
     return {"inputs": inputs, "targets": inputs[:, ::-1].copy(), "weights": weights}
 
+  def fingerprint(self):
+    return f"toy {self.config.data.seed}"
+
   def train_shapes(self):
     return [{name: x.shape for name, x in self.batch_shapes().items()}]
 
