@@ -369,6 +369,16 @@ def test_what_a_killed_process_left_is_cleared(tmp_path):
   assert not list(tmp_path.glob("**/.*.tmp"))
 
 
+def test_a_config_json_that_was_edited(tmp_path):
+  """The checkpoint knows with which seed it was trained."""
+  run(tmp_path, **{"train.steps": 2})
+  path = tmp_path / "config.json"
+  path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))
+  with pytest.raises(UserError, match="checkpoints/2 is of a run with another config .*train.seed: 0 -> 1"):
+    run(tmp_path, **{"train.steps": 3, "train.seed": 1, "data.seed": 1})
+  assert checkpoints.steps(tmp_path) == [2]
+
+
 def test_the_loop_is_short():
   text = (toy_task.ROOT / "attention_zoo" / "training" / "loop.py").read_text()
   assert len(text.splitlines()) <= 300
