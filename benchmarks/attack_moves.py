@@ -246,9 +246,12 @@ def checksums(rng, run, outside):
 
 def parameters(rng, run, outside):
   """An average with an array more or less, or of another shape or type, whole and with its checksums."""
+  import orbax.checkpoint as ocp
+
   from attention_zoo.training import checkpoints
 
-  params = checkpoints.read_params(run / "average" / "params")
+  directory = run / "average" / "params"
+  params = checkpoints.read_params(directory)
   branch = pick(rng, [branch for branch in _branches(params)])
   name = pick(rng, sorted(branch))
   old = branch[name]
@@ -261,7 +264,10 @@ def parameters(rng, run, outside):
     "int8": {name: old.astype(np.int8)}, "nan": {name: old * np.nan}, "renamed": {f"../{name}": old}, "flat": {name: old.ravel()},
   }  # fmt: skip
   branch.update(new[what])
-  checkpoints.write_params(run / "average", params, {"average.json": (run / "average/average.json").read_text()})
+  shutil.rmtree(directory)
+  with ocp.PyTreeCheckpointer() as checkpointer:
+    checkpointer.save(directory, args=ocp.args.PyTreeSave(params))
+  seal(run, directory, b"")
   return f"{what} {name}"
 
 
