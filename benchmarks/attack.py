@@ -63,7 +63,8 @@ class Victim:
   """The process that opens folders; a new one when it has died or hung."""
 
   def __init__(self, base, clean):
-    self.base, self.clean, self.process, self.known = base, clean, None, {}
+    self.base, self.clean, self.process = base, clean, None
+    self.known, self.usual = {}, {}  # (checkpoint, dev) -> digest of the answers; what is asked for -> what is taken
 
   def start(self):
     command = [sys.executable, "-m", "benchmarks.attack_victim"]
@@ -72,13 +73,12 @@ class Victim:
     self.log = open(self.base / "log", "ab")
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.log}
     self.process = subprocess.Popen(command, cwd=self.base / "home", env=environment(self.base), **pipes)
-    for checkpoint in (None, "latest", "30", "20"):  # what the undisturbed run answers
-      reply = self.ask(self.clean, checkpoint, True)
-      if reply["outcome"] != "answered":
-        raise SystemExit(f"the undisturbed run: {reply['outcome']} {reply.get('text')}")
-      self.known[reply["from"], True] = reply["digest"]
-      self.known[reply["from"], False] = self.ask(self.clean, checkpoint, False)["digest"]
-      self.usual = getattr(self, "usual", {}) | {checkpoint: reply["from"]}
+    for checkpoint in ("average", "latest", "30", "20", None):  # what the undisturbed run answers
+      for dev in (True, False):
+        reply = self.ask(self.clean, checkpoint, dev)
+        if reply["outcome"] != "answered":
+          raise SystemExit(f"the undisturbed run: {reply['outcome']} {reply.get('text')}")
+        self.known[reply["from"], dev], self.usual[checkpoint] = reply["digest"], reply["from"]
 
   def ask(self, folder, checkpoint, dev) -> dict:
     if self.process is None:
@@ -134,7 +134,7 @@ def trial(victim, base, clean, seed, kind, number) -> dict:
   else:
     what = getattr(attack_moves, kind)(rng, folder, base / "outside")
   checkpoint = [None, "latest", "30"][int(rng.integers(3))] if kind not in ("average/", "headers", "parameters") else None
-  dev = kind in ("data/", "places")
+  dev = kind in ("data/", "places", "tokens")
   before = snapshot(base)
   reply = victim.ask(folder, checkpoint, dev)
   found = {"kind": kind, "number": number, "what": what, "outcome": reply["outcome"], "faults": []}
@@ -293,7 +293,7 @@ def main(argv=None):
   options.add_argument("--out", type=pathlib.Path, default=pathlib.Path(__file__).with_suffix(".md"))
   arguments = options.parse_args(argv)
   os.environ["JAX_PLATFORMS"] = "cpu"
-  counts = (16, 14, 0) if arguments.quick else (arguments.corruptions, arguments.hostile, arguments.double_starts)
+  counts = (16, 15, 0) if arguments.quick else (arguments.corruptions, arguments.hostile, arguments.double_starts)
   console = rich.console.Console(width=160, highlight=False, markup=False)
   start = time.monotonic()
   with tempfile.TemporaryDirectory(prefix="attack_", ignore_cleanup_errors=True) as directory:

@@ -105,9 +105,13 @@ def seal(run, path, before) -> None:
       checkpoints._write_checksums(directory)
       return
   old, new = (hashlib.sha256(content).hexdigest() for content in (before, path.read_bytes()))
-  for notes in run.glob("*.json"):
-    if notes != path and notes.is_file() and not notes.is_symlink():
+  for notes in (*run.glob("*.json"), path.with_name("meta.json")):
+    if notes != path and notes.is_file():
       notes.write_bytes(notes.read_bytes().replace(old.encode(), new.encode()))
+      said = json.loads(notes.read_text())
+      if said.pop("checksum", None):
+        checksum = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+        notes.write_text(json.dumps(said | {"checksum": checksum}))
 
 
 def rewrite(run, path, content) -> None:
@@ -303,6 +307,23 @@ def headers(rng, run, outside):
   return f"{key} {field} = {str(header.get(field))[:40]}"
 
 
+def tokens(rng, run, outside):
+  """Tokenised text that is not of this vocabulary, or no array; its checksums fit."""
+  path = pick(rng, sorted(run.glob("data/*/*.npy")))
+  old = path.read_bytes()
+  wrong = (
+    np.int32([10**9] * 50), np.int32([-1] * 50), np.int64([0, 2**62]), np.int64([5, 3, 1]), np.float32([0.5] * 9), np.int32(7), [],
+    np.array([{}], object), flip(rng, bytearray(old)), garbage(rng, old), old.replace(b"(", b"(1000000000000,", 1), b"",
+  )  # fmt: skip
+  which = int(rng.integers(len(wrong)))
+  if isinstance(wrong[which], (bytes, bytearray)):
+    rewrite(run, path, bytes(wrong[which]))
+  else:
+    np.save(path, wrong[which], allow_pickle=True)
+    seal(run, path, old)
+  return f"{path.name}: {which}"
+
+
 def sizes(rng, run, outside):
   """A terabyte that takes no room, or folders without end."""
   path = any_file(rng, run)
@@ -344,5 +365,5 @@ def fuzz(rng, run, outside):
 
 
 HOSTILE = (
-  nodes, links, fields, fields, texts, places, json_bombs, checksums, parameters, headers, sizes, steps, fuzz, fuzz,
+  nodes, links, fields, fields, texts, places, json_bombs, checksums, parameters, headers, tokens, sizes, steps, fuzz, fuzz,
 )  # fmt: skip

@@ -43,7 +43,8 @@ def attempt(zoo, request, clean, said) -> dict:
   except Exception:
     return {"outcome": "traceback", "text": traceback.format_exc()[-2000:]}
   digest = hashlib.sha256(json.dumps(answers).encode()).hexdigest()
-  return {"outcome": "answered", "from": f"{run.checkpoint} {run.step}", "digest": digest, "text": "; ".join(said)}
+  kind = "average" if run.checkpoint == "average" else "step"
+  return {"outcome": "answered", "from": f"{kind} {run.step}", "digest": digest, "text": "; ".join(said)}
 
 
 class Said(logging.Handler):

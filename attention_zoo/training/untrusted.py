@@ -22,7 +22,8 @@ from attention_zoo.errors import UserError
 from attention_zoo.training import checkpoints, checksums
 
 MOST_FILES, DEEPEST = 200_000, 16
-MOST_BYTES = {"*.json": 1 << 26, "tokenizer.model": 1 << 26, "_*": 1 << 28}  # of files by name, but for arrays
+# Of files by name, but for parameters: a file of holes takes no room, and for ever to read.
+MOST_BYTES = {"*.json": 1 << 26, "tokenizer.model": 1 << 26, "_*": 1 << 28, "*.npy": 1 << 36}
 # Far above what anyone has published, and low enough that nothing is allocated or unrolled for ever.
 MOST = {
   "decode.beam_size": 128,

@@ -11,15 +11,15 @@ def test_a_few_of_each_kind_find_nothing(tiny_run, tmp_path):
   out = tmp_path / "attack.md"
   code = attack.main(["--quick", f"--run={tiny_run}", f"--out={out}"])
   text = out.read_text()
-  assert code == 0 and "0 of 30 trials found a fault" in text, text
+  assert code == 0 and "0 of 31 trials found a fault" in text, text
   assert all(f"| {kind}" in text for kind in (*attack_moves.KINDS, "nodes", "headers"))
 
 
 class Fake:
   """A victim that answers as it is told."""
 
-  usual = {None: "average 40", "latest": "latest 40", "30": "30 30"}
-  known = {(name, dev): "right" for name in ("average 40", "latest 40", "latest 30", "30 30") for dev in (False, True)}
+  usual = {None: "average 40", "latest": "step 40", "30": "step 30"}
+  known = {(name, dev): "right" for name in ("average 40", "step 40", "step 30", "step 20") for dev in (False, True)}
 
   def __init__(self, write="", **reply):
     self.write, self.reply = write, {"outcome": "answered", "digest": "right", "text": "", "memory": 0} | reply
@@ -41,8 +41,8 @@ class Fake:
     (Fake(outcome="died"), ["memory"]),
     (Fake(memory=1 << 31), ["memory"]),
     (Fake(digest="wrong"), ["silent difference"]),
-    (Fake(**{"from": "latest 30"}), ["silent difference"]),  # another checkpoint, without a word
-    (Fake(text="the one before", **{"from": "latest 30"}), []),
+    (Fake(**{"from": "step 20"}), ["silent difference"]),  # another checkpoint, without a word
+    (Fake(text="the one before", **{"from": "step 20"}), []),
     (Fake(write="../../outside/x"), ["written outside"]),
     (Fake(write="tokenizer.model"), ["written outside"]),
     (Fake(write="data/x"), []),
