@@ -171,9 +171,9 @@ def parameters(workdir) -> str:
   """Digest of the bits of the newest parameters, and the step."""
   import jax
 
-  from attention_zoo.training import checkpoints
+  from attention_zoo.training import checkpoints, loading
 
-  leaves = jax.tree.leaves(checkpoints.load_params(workdir, "latest"))
+  leaves = jax.tree.leaves(loading.load_params(workdir, "latest"))
   digest = hashlib.sha256(b"".join(np.asarray(leaf).tobytes() for leaf in leaves)).hexdigest()
   return f"{checkpoints.steps(workdir)[-1]} {digest}"
 

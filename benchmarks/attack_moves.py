@@ -97,12 +97,12 @@ def corrupt(rng, run, kind) -> str:
 
 def seal(run, path, before) -> None:
   """Makes the run's notes about a file fit its new content. before: the old content."""
-  from attention_zoo.training import checkpoints
+  from attention_zoo.training import checksums
 
   for name in ("average", "checkpoints"):
     if path.is_relative_to(run / name):
       directory = run / "/".join(path.relative_to(run).parts[: 1 if name == "average" else 2])
-      checkpoints._write_checksums(directory)
+      checksums.write(directory)
       return
   old, new = (hashlib.sha256(content).hexdigest() for content in (before, path.read_bytes()))
   for notes in (*run.glob("*.json"), path.with_name("meta.json")):

@@ -8,7 +8,7 @@ import numpy as np
 
 from attention_zoo import files
 from attention_zoo.errors import UserError
-from attention_zoo.training import loading, sharding
+from attention_zoo.training import loading, sharding, untrusted
 
 
 class Taken(NamedTuple):
@@ -33,7 +33,8 @@ def init_from(params, config) -> tuple[dict, Taken]:
   UserError for shapes that differ (all of them are listed), and where nothing at all is taken.
   """
   path = files.expand(config.train.init_from)
-  stored = loading.load_params(path, None)
+  untrusted.check_folder(path)
+  stored = loading.load(path, read=untrusted.read_params).params
   there = {sharding.path_name(p): value for p, value in jax.tree_util.tree_leaves_with_path(stored)}
   leaves, tree = jax.tree_util.tree_flatten_with_path(params)
   taken, new, wrong, values = [], [], [], []

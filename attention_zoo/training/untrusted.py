@@ -142,8 +142,10 @@ def abstract_params(task, workdir):
   for directory in directories:
     with contextlib.suppress(UserError):  # of one that is not there, or damaged: it is refused if it is chosen
       arrays.append(len(_names(directory / "params")))
+  if not arrays:
+    return {}  # nothing can be loaded, and what is chosen says why
   for name, value in task.config.model.items():
-    if fnmatch.fnmatch(name, "num_*layers") and arrays and value > max(arrays):
+    if fnmatch.fnmatch(name, "num_*layers") and value > max(arrays):
       raise UserError(f"config.model.{name} = {value}, but no checkpoint in {workdir} has more than {max(arrays)} arrays")
   try:
     shapes = jax.eval_shape(task.init, jax.random.key(0)).params
@@ -173,23 +175,28 @@ def _size(directory) -> int:
   return size
 
 
-def read_params(directory, expected):
-  """`checkpoints.read_params`, if the arrays are those that are expected.
+def read_params(directory, expected=None):
+  """`checkpoints.read_params`, if the arrays are those that are expected, and hold what they promise.
 
-  directory: .../params. expected: the model's own tree of shapes. Raises UserError that names the array which is
-  missing, not the model's, of another shape or of another type, and for what cannot be read.
+  directory: .../params. expected: the model's own tree of shapes; None: any will do. Raises UserError that names the
+  array which is missing, not the model's, of another shape or of another type, and for what cannot be read.
   """
   directory = epath.Path(directory)
-  expected_leaves, found = _leaves(expected), _names(directory)
-  _compare(directory, expected_leaves, found)
-  packed, unpacked = _size(directory), _bytes(expected)
-  if files.is_local(directory) and unpacked > max(SMALL, UNPACKED * packed):
-    raise UserError(
-      f"{directory} has {packed:,} bytes, too few for the parameters of the model in config.json, which are {unpacked:,}"
-    )
+  names, wanted = _names(directory), None if expected is None else _leaves(expected)
+  if wanted is not None:
+    _compare(directory, wanted, names)
   try:
-    for name, leaf in expected_leaves.items():
-      _check_array(directory, name, leaf)
+    headers = {name: _header(directory, name) for name in sorted(names)}
+    for name, (shape, dtype, pieces) in headers.items():
+      if wanted is not None and shape != wanted[name].shape:
+        raise UserError(f"{directory}: the array {name} has shape {shape}, but the model wants {wanted[name].shape}")
+      if wanted is not None and dtype != wanted[name].dtype:
+        raise UserError(f"{directory}: the array {name} is {dtype}, but the model wants {wanted[name].dtype}")
+      if any(piece > max(size, 1) for piece, size in zip(pieces, shape, strict=True)):
+        raise UserError(f"{directory}: the array {name} has shape {shape}, but is stored in pieces of {pieces}")
+    packed, unpacked = _size(directory), sum(math.prod(shape) * dtype.itemsize for shape, dtype, _ in headers.values())
+    if files.is_local(directory) and unpacked > max(SMALL, UNPACKED * packed):
+      raise UserError(f"{directory} has {packed:,} bytes, too few for its arrays, which would take {unpacked:,}")
     return checkpoints.read_params(directory)
   except UserError:
     raise
@@ -219,23 +226,16 @@ def _compare(directory, expected, found):
     raise UserError(f"{directory} has the array {more[0][:200]}, which the model in config.json has not ({len(more)} are too many)")
 
 
-def _check_array(directory, name, expected):
-  """Looks at the header of one array, as Orbax writes it: what is wrong here is found in many threads there."""
+def _header(directory, name):
+  """(shape, type, shape of what is unpacked at once) of an array as Orbax writes it."""
   import tensorstore
 
   local = files.is_local(directory)
   base = {"driver": "file", "path": os.path.abspath(directory) + "/"} if local else f"{directory}/"
   store = {"driver": "ocdbt", "base": base, "path": name.replace("/", ".")}
+  # One by one: where Orbax opens them, many threads find what is wrong, and some complain when nobody listens any more.
   found = tensorstore.open({"driver": "zarr", "kvstore": store}, open=True, read=True).result()
-  if found.shape != expected.shape:
-    raise UserError(
-      f"{directory}: the array {name} has shape {found.shape}, but the model in config.json wants {expected.shape}"
-    )
-  if found.dtype.numpy_dtype != expected.dtype:
-    raise UserError(f"{directory}: the array {name} is {found.dtype.name}, but the model in config.json wants {expected.dtype}")
-  pieces = found.chunk_layout.read_chunk.shape  # what is unpacked at once, whatever the shape
-  if any(piece > max(size, 1) for piece, size in zip(pieces, expected.shape, strict=True)):
-    raise UserError(f"{directory}: the array {name} has shape {found.shape}, but is stored in pieces of {pieces}")
+  return found.shape, found.dtype.numpy_dtype, found.chunk_layout.read_chunk.shape
 
 
 def _line(error) -> str:

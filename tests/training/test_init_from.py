@@ -1,5 +1,8 @@
 """A run that begins with another's parameters: what is taken, what is new, what is left, and what does not fit."""
 
+import os
+import shutil
+
 import jax
 import numpy as np
 import pytest
@@ -54,3 +57,11 @@ def test_what_does_not_fit_is_all_listed(parent):
     init_from(drawn, config_of(parent, "x"))
   with pytest.raises(UserError, match="no checkpoints"):
     init_from(drawn, config_of(parent / "nowhere"))
+
+
+def test_the_folder_may_come_from_anybody(parent, tmp_path):
+  copy = tmp_path / "copy"
+  shutil.copytree(parent, copy)
+  os.mkfifo(copy / "checkpoints" / "pipe")
+  with pytest.raises(UserError, match="checkpoints/pipe is neither a file nor a folder"):
+    init_from({}, config_of(copy))
