@@ -13,6 +13,7 @@ import re
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import tensorstore
 from absl import logging as absl_logging
 from etils import epath
 from jax.experimental import multihost_utils
@@ -275,18 +276,58 @@ def check_identity(directory, found: dict, run: dict) -> None:
 
 
 def abstract_params(directory) -> dict:
-  """The nested dict of a params directory with an object for each array that has `.shape` and `.dtype`."""
-  with ocp.PyTreeCheckpointer() as checkpointer:
-    return checkpointer.metadata(storage.absolute(directory)).item_metadata.tree
+  """The nested dict of a params directory with a jax.ShapeDtypeStruct for each array."""
+  path = epath.Path(directory) / "_METADATA"
+  try:
+    entries = files.read_json(path, checksums.MOST_JSON)["tree_metadata"].values()
+    keys = [tuple(str(key["key"]) for key in entry["key_metadata"]) for entry in entries]
+    found = [jax.ShapeDtypeStruct(x.shape, x.dtype.numpy_dtype) for x in _open(directory, keys)]
+    return _nested(keys, found)
+  except (KeyError, TypeError, AttributeError, IndexError) as error:
+    raise UserError(f"{path} is not a list of arrays") from error
 
 
 def read_params(directory, part=None) -> dict:
   """Nested dict of numpy arrays from a params directory. part: what to read of `abstract_params`, or all."""
   part = abstract_params(directory) if part is None else part
-  as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), part)
-  with ocp.PyTreeCheckpointer() as checkpointer:
-    return checkpointer.restore(
-      storage.absolute(directory), args=ocp.args.PyTreeRestore(part, restore_args=as_numpy, partial_restore=True)
-    )
+  keys = [tuple(key.key for key in path) for path, _ in jax.tree.leaves_with_path(part)]
+  return _nested(keys, _all([array.read() for array in _open(directory, keys)]))
 
 
+def _nested(keys, values) -> dict:
+  tree = {}
+  for key, value in zip(keys, values, strict=True):
+    branch = tree
+    for name in key[:-1]:
+      branch = branch.setdefault(name, {})
+    branch[key[-1]] = value
+  return tree
+
+
+def _open(directory, keys) -> list:
+  """Arrays that Orbax wrote. It reads them too, but where one fails it leaves the others behind, to print tracebacks."""
+  local = files.is_local(directory)
+  base = {"driver": "file", "path": f"{os.path.abspath(directory)}/"} if local else f"{directory}/"
+  context = tensorstore.Context()
+  return _all(
+    [
+      tensorstore.open(
+        {
+          "driver": "zarr",
+          "kvstore": {"driver": "ocdbt", "base": base, "path": ".".join(key)},
+          "fill_missing_data_reads": False,  # a piece that is not there is an error, and not zeros
+        },
+        open=True,
+        read=True,
+        context=context,
+      )
+      for key in keys
+    ]
+  )
+
+
+def _all(futures) -> list:
+  """Their results, when all are done, also where one of them failed."""
+  for future in futures:
+    future.exception()
+  return [future.result() for future in futures]

@@ -70,10 +70,16 @@ def reading(directory):
         f"{directory} is gone, or was replaced while it was read: training keeps its newest checkpoints only "
         "(config.train.keep)"
       ) from error
+    if isinstance(error, UserError):
+      raise
     if isinstance(error, OSError):
       raise checksums.unreadable(directory, error) from error
     if error_number(error):
       raise UserError(f"cannot read {directory}: {reason(error)}") from error
+    if problem := checksums.damage(directory):  # since it was last looked at
+      raise UserError(f"{directory} is damaged: {problem}") from error
+    if isinstance(error, ValueError):  # as TensorStore says everything
+      raise UserError(f"{directory} cannot be read: {reason(error)}") from error
     raise
 
 

@@ -1,6 +1,7 @@
 import json
 import logging
 import shutil
+import time
 
 import jax
 import numpy as np
@@ -116,3 +117,26 @@ def test_the_latest_is_another_one_when_training_deletes_it(copy):
 def test_what_is_no_step(run, name):
   with pytest.raises(UserError, match="'average', 'latest' or a step, not '"):
     loading.load(run, name)
+
+
+def test_files_that_go_while_they_are_read_are_told_in_one_line(copy, capfd):
+  """Orbax leaves its other reads behind, which print tracebacks when they end."""
+
+  def read(directory):
+    for path in (directory / "d").iterdir():
+      path.unlink()
+    return checkpoints_lib.read_params(directory)
+
+  with pytest.raises(UserError, match="checkpoints/30 is damaged: params/d/[0-9a-f]+ is missing"):
+    loading.load(copy, 30, read=read)
+  time.sleep(0.2)
+  assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("entries", [{}, {"a": 3}, {"a": {"key_metadata": []}}, {"a": {"key_metadata": [{"key": "b"}]}}, 5])
+def test_a_list_of_arrays_that_is_none(copy, entries):
+  directory = copy / "checkpoints" / "30"
+  (directory / "params" / "_METADATA").write_text(json.dumps({"tree_metadata": entries} if entries else entries))
+  checksums.write(directory)
+  with pytest.raises(UserError, match="_METADATA is not a list of arrays|checkpoints/30 cannot be read: NOT_FOUND"):
+    loading.load(copy, 30)
