@@ -14,8 +14,9 @@ The same in steps (NAME is yours to choose: the queued resource and its slices a
   python -m launch.cloud_tpu status NAME --zone=ZONE
   python -m launch.cloud_tpu delete NAME --zone=ZONE
 
-What follows `--` goes to `python -m attention_zoo.train` on every worker as it stands. Training runs detached
-from your connection; Ctrl-C only stops following it. Nothing is deleted unless you say so (delete,
+What follows `--` goes to `python -m attention_zoo.train` on every worker as it stands. Before anything is asked for, and by
+--dry_run, it is checked: flags, config file, fields, and whether mesh and batch fit the TPU (where JAX is installed; `create` checks
+it too if you append it). Training runs detached from your connection; Ctrl-C only stops following it. Nothing is deleted unless you say so (delete,
 --delete_after), but for the remains of a TPU that was taken away under --until_done. Every command that was
 understood ends by naming what still exists in the zone and costs money. --dry_run prints the commands, each ready to
 be pasted, and runs none.
@@ -25,37 +26,21 @@ the TPU; 75 preempted (run again to resume); 129 SIGHUP; 130 Ctrl-C; 143 SIGTERM
 launch/README.md leads from quota to the first loss.
 """
 
-import argparse
 import functools
-import pathlib
-import re
 import shlex
-import shutil
 import signal
 import sys
 import threading
 import tomllib
 
-from attention_zoo import files
 from attention_zoo.errors import UserError
 from launch import restart, tpu_run
+from launch.cloud_tpu_flags import ROOT, check, make_parser
 from launch.gcloud import Gcloud, GcloudError, run, stop_all
 from launch.restart import BAD_INPUT, DONE, PREEMPTED
 from launch.tpu import Deleted, Lost, Tpu
 
-ROOT = pathlib.Path(__file__).parents[1]
 DELETED = 4  # exit code; not one of training's
-
-# Beginning of the accelerator type -> runtime version (Cloud TPU's documentation, "TPU software versions").
-RUNTIMES = {
-  "v6e": "v2-alpha-tpuv6e",
-  "v5p": "v2-alpha-tpuv5",
-  "v5litepod": "v2-alpha-tpuv5-lite",
-  "v4": "tpu-ubuntu2204-base",
-  "v3": "tpu-ubuntu2204-base",
-  "v2": "tpu-ubuntu2204-base",
-}
-
 
 def make_wheel(args, gcloud):
   """Returns the path of the wheel: the one given, or one built here from the sources."""
@@ -150,158 +135,6 @@ def report(tpu):
   tpu.gcloud.say("\n".join([head, *lines]))
 
 
-def make_parser():
-  parser = argparse.ArgumentParser(
-    prog="python -m launch.cloud_tpu",
-    description=__doc__,
-    allow_abbrev=False,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
-  commands = parser.add_subparsers(
-    dest="command", required=True, metavar="create|setup|run|logs|status|delete"
-  )
-  common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-  common.add_argument(
-    "name", metavar="NAME", help="name of the queued resource: small letters, digits, dashes"
-  )
-  common.add_argument("--zone", required=True, help="for example us-west4-a; where your quota is")
-  common.add_argument("--project", help="Google Cloud project; gcloud's own setting if not given")
-  common.add_argument(
-    "--node_count",
-    type=int,
-    default=1,
-    metavar="N",
-    help="slices (multi-slice training: one mesh axis `replica` over them; %(default)s)",
-  )
-  common.add_argument(
-    "--poll", type=float, default=30, metavar="SECONDS", help="between two looks (%(default)s)"
-  )
-  common.add_argument("--dry_run", action="store_true", help="print each command, run none")
-  creating = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-  creating.add_argument("--accelerator_type", metavar="TYPE", help="v5litepod-16, v5p-8, v6e-8, v4-32, ...")
-  creating.add_argument(
-    "--runtime_version", metavar="VERSION", help="TPU software version; by default the one for TYPE"
-  )
-  creating.add_argument("--spot", action="store_true", help="cheaper, may be preempted at any time")
-  creating.add_argument(
-    "--valid_until", metavar="DURATION", help="give up queueing after this long, for example 6h"
-  )
-  creating.add_argument(
-    "--create_flag",
-    action="append",
-    default=[],
-    metavar="--FLAG=VALUE",
-    help="further flag of `gcloud compute tpus queued-resources create`, may be repeated: "
-    "--create_flag=--network=mine --create_flag=--reserved",
-  )
-  installing = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-  installing.add_argument(
-    "--wheel", type=files.expand, metavar="FILE", help="install this wheel; built from the sources if not given"
-  )
-  installing.add_argument(
-    "--configs", type=files.expand, default=str(ROOT / "configs"), metavar="DIR", help="a folder called configs, to be copied (%(default)s)"
-  )
-  installing.add_argument(
-    "--data", metavar="gs://DIR", help="copied to data/ on each worker; train with --config.data.dir=data"
-  )
-  # What each command does, in its help.
-  verbs = {
-    "create": ([common, creating], "ask for the TPU and wait until it is ready"),
-    "setup": ([common, installing], "copy wheel and configs to all workers and install there"),
-    "run": ([common, creating, installing], "start training on all workers and follow its logs"),
-    "logs": ([common], "follow the logs of all workers, with their names, until training ends"),
-    "status": ([common], "what exists, what runs on every worker, the newest checkpoint"),
-    "delete": ([common], "delete the queued resource and its slices, and check that they are gone"),
-  }
-  made = {
-    name: commands.add_parser(name, parents=parents, help=text, description=text, allow_abbrev=False)
-    for name, (parents, text) in verbs.items()
-  }
-  made["create"].add_argument(
-    "--no_wait", action="store_true", help="do not wait: ask, and leave it in the queue"
-  )
-  made["status"].add_argument("--workdir", metavar="gs://DIR", help="also name the newest checkpoint in it")
-  made["run"].add_argument(
-    "--until_done",
-    action="store_true",
-    help="create and set up what is missing, and again after preemption, until training is done",
-  )
-  made["run"].add_argument(
-    "--max_failures",
-    type=int,
-    default=3,
-    metavar="N",
-    help="give up after N failures in a row without a newer checkpoint (%(default)s)",
-  )
-  made["run"].add_argument("--detach", action="store_true", help="return as soon as training is started")
-  made["run"].add_argument(
-    "--delete_after",
-    action="store_true",
-    help="delete the TPU when training has ended, well or badly (not on Ctrl-C)",
-  )
-  return parser
-
-
-def check(args, train_args, workdir):
-  """Raises UserError for what can be seen to be wrong before anything is asked of gcloud."""
-  if not re.fullmatch(r"[a-z]([a-z0-9-]{0,60}[a-z0-9])?", args.name):
-    raise UserError(
-      f"NAME {args.name!r}: small letters, digits and dashes, beginning with a letter, at most 62"
-    )
-  for flag in ("zone", "project"):
-    value = getattr(args, flag)
-    if value is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.:-]*", value):
-      raise UserError(f"--{flag}={value!r} does not look like a {flag}")
-  if args.node_count < 1 or args.poll < 0:
-    raise UserError("--node_count must be at least 1 and --poll not negative")
-  if args.command == "create" or (args.command == "run" and args.until_done):
-    if not args.accelerator_type:
-      raise UserError(
-        "--accelerator_type=TYPE is needed, for example v5litepod-16 (see launch/README.md for sizes)"
-      )
-    family = re.fullmatch(r"(v\d+[a-z]*)-\d+", args.accelerator_type)
-    if not family:
-      raise UserError(
-        f"--accelerator_type={args.accelerator_type!r} does not look like v5litepod-16, v5p-8 or v6e-8"
-      )
-    args.runtime_version = args.runtime_version or RUNTIMES.get(family[1])
-    if not args.runtime_version:
-      raise UserError(
-        f"no runtime version known for {family[1]}: give --runtime_version (gcloud compute tpus tpu-vm "
-        f"versions list --zone={args.zone})"
-      )
-    for extra in args.create_flag:
-      if not extra.startswith("--"):
-        raise UserError(f"--create_flag={extra!r} must look like --create_flag=--network=mine")
-  if args.command == "run":
-    restart.need_training(train_args)
-    if args.max_failures < 1:
-      raise UserError("--max_failures must be at least 1")
-    if args.detach and (args.until_done or args.delete_after):
-      raise UserError("--detach leaves training alone: it excludes --until_done and --delete_after")
-  workdir = workdir or getattr(args, "workdir", None)  # status has it as a flag
-  if workdir and not re.match(r"gs://[^/]+/.", workdir):
-    raise UserError(
-      f"--workdir={workdir} must be in a bucket, gs://BUCKET/DIR: the workers' disks are deleted with the "
-      "TPU, and progress is read from here (gcloud storage buckets create gs://BUCKET --location=REGION)"
-    )
-  if args.command in ("setup", "run"):
-    if args.wheel and not args.wheel.is_file():
-      raise UserError(f"--wheel={args.wheel} is not a file")
-    if not args.wheel and not (ROOT / "pyproject.toml").is_file():
-      raise UserError(f"{ROOT} has no pyproject.toml to build a wheel from: give one with --wheel=FILE.whl")
-    if not args.configs.is_dir() or args.configs.resolve().name != "configs":
-      raise UserError(f"--configs={args.configs} must be a directory called configs: it is copied under its name")
-    if args.data and not args.data.startswith("gs://"):
-      raise UserError(
-        f"--data={args.data} must be gs://...; copy it there first: gcloud storage cp -r DIR gs://BUCKET/"
-      )
-  if not args.dry_run and shutil.which("gcloud") is None:
-    raise UserError(
-      "gcloud is not on the PATH: install the Google Cloud CLI (https://cloud.google.com/sdk), or --dry_run"
-    )
-
-
 def act(args, tpu, train_args, workdir):
   """Carries out one command; returns its exit code."""
   until_done = args.command == "run" and args.until_done
@@ -354,8 +187,8 @@ def act(args, tpu, train_args, workdir):
 def main(argv=None):
   try:
     own, train_args, workdir = restart.split_command(sys.argv[1:] if argv is None else argv)
-    args = make_parser().parse_args(own)
-    check(args, train_args, workdir)
+    args = make_parser(__doc__).parse_args(own)
+    unseen = check(args, train_args, workdir)
   except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     return BAD_INPUT
@@ -364,10 +197,13 @@ def main(argv=None):
   for number in ending[1:]:
     if before[number] != signal.SIG_IGN:  # nohup stays nohup
       signal.signal(number, lambda number, _: sys.exit(128 + number))
+  gcloud = Gcloud(args.zone, args.project, dry_run=args.dry_run)
+  if unseen:
+    gcloud.say(unseen)
   tpu = Tpu(
-    Gcloud(args.zone, args.project, dry_run=args.dry_run),
+    gcloud,
     args.name,
-    node_count=args.node_count,
+    num_slices=args.num_slices,
     poll=args.poll,
   )
   try:

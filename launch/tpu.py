@@ -90,9 +90,9 @@ class Worker:
 class Tpu:
   """A queued resource called `name`, with one slice called `name` or several called name-0, name-1, ..."""
 
-  def __init__(self, gcloud, name, *, node_count=1, poll=30):
+  def __init__(self, gcloud, name, *, num_slices=1, poll=30):
     self.gcloud, self.name, self.poll = gcloud, name, poll
-    self.nodes = [name] if node_count == 1 else [f"{name}-{i}" for i in range(node_count)]
+    self.nodes = [name] if num_slices == 1 else [f"{name}-{i}" for i in range(num_slices)]
     self.seen = False  # it was there to be used, and we have not deleted it since
     self.unconfirmed = False  # a creation was asked for and no listing has shown it yet
     self.pretended = "ready"  # what a dry run takes for granted

@@ -32,11 +32,11 @@ def free_port():
     return listener.getsockname()[1]
 
 
-def launch(module, *args, cwd, env=None, timeout=300):
-  """Runs `python -m launch.MODULE` in `cwd` and returns the finished process."""
+def launch(module, *args, cwd, env=None, timeout=300, python=()):
+  """Runs `python -m launch.MODULE` in `cwd` and returns the finished process. python: flags of Python's own."""
   env = dict(os.environ if env is None else env, PYTHONPATH=str(ROOT))
   return subprocess.run(
-    [sys.executable, "-m", f"launch.{module}", *map(str, args)],
+    [sys.executable, *python, "-m", f"launch.{module}", *map(str, args)],
     cwd=cwd,
     env=env,
     capture_output=True,
@@ -47,7 +47,8 @@ def launch(module, *args, cwd, env=None, timeout=300):
 
 
 def tpu(command, *flags, cwd="/", timeout=300, name="zoo"):
-  return launch("cloud_tpu", command, name, ZONE, *FAST, *flags, cwd=cwd, timeout=timeout)
+  """-S, without site-packages: as on a machine without JAX, which takes the stand-in trainer's flags as they are."""
+  return launch("cloud_tpu", command, name, ZONE, *FAST, *flags, cwd=cwd, timeout=timeout, python=["-S"])
 
 
 class Cloud:

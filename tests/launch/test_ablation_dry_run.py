@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from launch import ablation, cloud_tpu
+from launch import ablation, cloud_tpu_flags
 
 
 def test_dry_run_prints_commands_that_others_understand(tmp_path, monkeypatch, capsys):
@@ -31,7 +31,7 @@ def test_dry_run_prints_commands_that_others_understand(tmp_path, monkeypatch, c
       for word in line
     ]
     cut = line.index("--")
-    cloud_tpu.make_parser().parse_args(line[:cut])
+    cloud_tpu_flags.make_parser("").parse_args(line[:cut])
     assert "--workdir=gs://b/rows" in " ".join(line[cut:]) and "--config.data.dir=data" in line
     assert line[cut + 1].removeprefix("--config=").startswith("configs/ablation/")
   evaluations = [i for i, line in enumerate(lines) if "attention_zoo.evaluate" in line]

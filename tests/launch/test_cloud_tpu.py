@@ -12,7 +12,7 @@ from launch_helpers import CREATE, FAST, ROOT, TRAIN, ZONE, tpu, wait_for
 
 def begin(cloud, *flags):
   """Starts a launcher that the test will interrupt."""
-  command = [sys.executable, "-m", "launch.cloud_tpu", *flags]
+  command = [sys.executable, "-S", "-m", "launch.cloud_tpu", *flags]
   env = dict(os.environ, PYTHONPATH=str(ROOT))
   pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
   process = subprocess.Popen(command, cwd="/", env=env, text=True, **pipes)
@@ -100,7 +100,7 @@ def test_until_done_recovers_from_preemption(cloud, wheel):
     "run",
     *CREATE,
     "--spot",
-    "--node_count=2",
+    "--num_slices=2",
     "--until_done",
     wheel,
     "--delete_after",
@@ -280,7 +280,7 @@ def test_nohup_stays_nohup(cloud, wheel):
 
 
 def test_what_is_left_of_a_lost_tpu_is_deleted_after(cloud, wheel):
-  assert tpu("create", *CREATE, "--node_count=2").returncode == 0 and tpu("setup", wheel).returncode == 0
+  assert tpu("create", *CREATE, "--num_slices=2").returncode == 0 and tpu("setup", wheel).returncode == 0
   cloud.change(preempt_at=[5])
   ran = tpu("run", "--delete_after", *TRAIN, "--config.end=0@9999")
   assert ran.returncode == 75 and "was taken away" in ran.stderr and not cloud.exists(), ran.stdout + ran.stderr
@@ -355,7 +355,7 @@ def test_create_no_wait_and_others_resources(cloud):
 
 
 def test_orphaned_slices_are_deleted(cloud):
-  assert tpu("create", *CREATE, "--node_count=2").returncode == 0
+  assert tpu("create", *CREATE, "--num_slices=2").returncode == 0
   cloud.change(resources={})
   deleted = tpu("delete")
   assert deleted.returncode == 0 and not cloud.exists(), deleted.stdout

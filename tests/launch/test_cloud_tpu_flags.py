@@ -7,7 +7,7 @@ import sys
 import pytest
 from launch_helpers import CREATE, ROOT, TRAIN, ZONE, launch, tpu
 
-from launch import cloud_tpu
+from launch import cloud_tpu, cloud_tpu_flags
 
 
 def parts(text):
@@ -32,7 +32,7 @@ def test_dry_run_prints_and_runs_nothing(cloud, wheel):
     "run",
     *CREATE,
     "--spot",
-    "--node_count=2",
+    "--num_slices=2",
     "--until_done",
     "--delete_after",
     "--dry_run",
@@ -86,6 +86,16 @@ BAD = {
     "--detach leaves training alone",
   ),
   "create flag": (["create", "zoo", ZONE, *CREATE, "--create_flag=network"], "--create_flag='network'"),
+  "size": (["create", "zoo", ZONE, "--accelerator_type=v5litepod-12"], "there are v5litepod-1, v5litepod-4, v5litepod-8"),
+  "size in steps": (["create", "zoo", ZONE, "--accelerator_type=v5p-4"], "there are v5p-8, v5p-16, ... in steps of 8"),
+  "idle flag": (["run", "zoo", ZONE, *CREATE, *TRAIN], "--accelerator_type does nothing without --until_done"),
+  "idle spot": (["run", "zoo", ZONE, "--spot", *TRAIN], "--spot does nothing without --until_done"),
+  "idle failures": (["run", "zoo", ZONE, "--max_failures=2", *TRAIN], "--max_failures does nothing without --until_done"),
+  "idle training": (["logs", "zoo", ZONE, *TRAIN], "logs has no use for it"),
+  "no config": (["create", "zoo", ZONE, *CREATE, "--", "--config=configs/none.py", TRAIN[2]], "configs/none.py: there is no"),
+  "config elsewhere": (
+    ["create", "zoo", ZONE, *CREATE, "--", "--config=/tmp/a.py", TRAIN[2]], "workers have the folder configs/ only",
+  ),
   "unknown": (["create", "zoo", ZONE, "--acelerator=v5"], "unrecognized arguments: --acelerator=v5"),
   "missing": (["logs", "zoo", ZONE], "zoo does not exist in us-west4-a: `create` it first"),
 }
@@ -94,9 +104,32 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input(cloud, case):
   flags, words = BAD[case]
-  ran = launch("cloud_tpu", *flags, cwd="/")
+  ran = launch("cloud_tpu", *flags, cwd="/", python=["-S"])
   assert ran.returncode == 2 and words in ran.stderr and "Traceback" not in ran.stderr, ran.stderr
   assert not cloud.exists() and not cloud.calls("create")
+
+
+@pytest.mark.parametrize(
+  ("flags", "message"),
+  [
+    (["--config.data.batch_tokenz=5"], "no field 'batch_tokenz' (did you mean 'batch_tokens'?)"),
+    (["--config.mesh.fsdp=3"], "does not fit 16 devices"),
+    (["--config.data.batch_tokens=512"], "which 16 devices cannot share evenly"),
+    (["--steps=4"], "Unknown command line flag 'steps'"),
+  ],
+)
+def test_what_training_would_refuse_is_told_before_anything_is_asked_for(cloud, capsys, flags, message):
+  assert cloud_tpu.main(["create", "zoo", ZONE, *CREATE, *TRAIN, *flags]) == 2
+  err = capsys.readouterr().err
+  assert "error: training would refuse this: " in err and message in err
+  assert cloud.state()["calls"] == []
+
+
+@pytest.mark.parametrize(("kind", "devices"), [("v5litepod-16", 16), ("v5p-16", 8), ("v4-8", 4), ("v3-8", 8), ("v9x-3", 0)])
+def test_devices_are_counted_as_jax_does(kind, devices):
+  flags = ["create", "zoo", ZONE, f"--accelerator_type={kind}", "--num_slices=2", "--runtime_version=x"]
+  args = cloud_tpu_flags.make_parser("").parse_args(flags)
+  assert cloud_tpu_flags.check_creation(args) == 2 * devices
 
 
 def test_without_gcloud_it_says_so(monkeypatch, capsys):

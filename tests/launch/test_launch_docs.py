@@ -13,7 +13,7 @@ def commands(text):
   """Commands of two modules in a text, continuation lines joined, with examples in place of placeholders."""
   for line in text.replace("\\\n", " ").splitlines():
     if re.match(r"\s*(python -m launch\.(?:cloud_tpu|slurm) .*--[\w ].*)", line):
-      for placeholder, example in (("NAME", "zoo"), ("ZONE", "us-west4-a"), ("FILE", "configs/a.py")):
+      for placeholder, example in (("NAME", "zoo"), ("ZONE", "us-west4-a"), ("FILE", "configs/quickstart.py")):
         line = line.replace(placeholder, example)
       yield line.strip()
 
