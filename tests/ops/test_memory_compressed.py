@@ -11,6 +11,7 @@ from reference import strided_convolution
 
 from attention_zoo.ops import local
 from attention_zoo.ops import memory_compressed as compressed
+from attention_zoo.ops.variant import Sizes
 
 B, T, N, K, H = 2, 13, 2, 4, 3
 
@@ -31,16 +32,21 @@ def test_compress(W, stride):
 
 @pytest.mark.parametrize("W, stride", [(3, 3), (4, 2), (1, 1), (2, 3)])
 def test_step_by_step_equals_all_at_once(W, stride):
+  """A scan over single positions; beams and blocks of positions are in test_cache."""
   q, k, v, *parameters = inputs(W)
+  attention = compressed.memory_compressed(Sizes(8, N, K, H, causal=True), width=W, stride=stride)
 
   @jax.jit
   def both(q, k, v, *parameters):
-    def step(cache, t):
-      now = (jax.lax.dynamic_slice_in_dim(x, t, 1, axis=1) for x in (q, k, v))
-      out, cache = compressed.masked_memory_compressed_step(cache, *now, *parameters, index=t, stride=stride)
-      return cache, out[:, 0]
+    p = dict(zip(attention.parameters, parameters, strict=True))
+    ancestry_BJZ = jnp.zeros((B, 1, T), jnp.int32)
 
-    _, steps = jax.lax.scan(step, compressed.init_cache(k, v, W, stride), jnp.arange(T))
+    def step(cache, t):
+      now = (jax.lax.dynamic_slice_in_dim(x, t, 1, axis=1)[:, None] for x in (q, k, v))
+      out, cache = attention.step(p, *now, t, cache, ancestry_BJZ)
+      return cache, out[:, 0, 0]
+
+    _, steps = jax.lax.scan(step, attention.init_cache(B, 1, T, jnp.float32), jnp.arange(T))
     at_once = compressed.masked_memory_compressed_attention(q, k, v, *parameters, stride=stride)
     return jnp.moveaxis(steps, 0, 1), at_once
 
