@@ -184,12 +184,13 @@ def start(base, workdir, seed):
   return subprocess.Popen(command, cwd=ROOT, env=environment(base), text=True, **pipes)
 
 
-def end(process) -> tuple[int | None, str]:
+def end(process) -> str:
+  """What it says until it ends; it is killed where it does not."""
   try:
-    return process.returncode, process.communicate(timeout=3 * PATIENCE)[1]
+    return process.communicate(timeout=5 * PATIENCE)[1]
   except subprocess.TimeoutExpired:
     process.kill()
-    return None, process.communicate()[1]
+    return process.communicate()[1]
 
 
 def double_start(base, seed, number, alone) -> dict:
@@ -200,13 +201,13 @@ def double_start(base, seed, number, alone) -> dict:
   processes = [start(base, workdir, seeds[0])]
   time.sleep(rng.uniform(0, 1))
   processes.append(start(base, workdir, seeds[1]))
-  texts = [end(process)[1] for process in processes]
+  texts = [end(process) for process in processes]
   codes = [process.returncode for process in processes]
   found = {"kind": f"double start, {kind}", "number": number, "what": f"exit codes {codes}", "faults": [], "memory": 0}
   found["outcome"], found["text"] = "refused", " | ".join(text.strip()[-300:] for text in texts)
   if any("Traceback" in text for text in texts):
     found["faults"].append("traceback")
-  if any(code is None or code < 0 for code in codes):
+  if any(code < 0 for code in codes):
     found["faults"].append("hang")
   elif sorted(codes) != [0, 2] or len(texts[codes.index(2)].strip().splitlines()) != 1:
     found["faults"].append("silent difference")
@@ -222,7 +223,7 @@ def double_start(base, seed, number, alone) -> dict:
 def double_starts(base, seed, count):
   alone = {}
   for s in (0, 1) if count else ():
-    code, text = end(start(base, base / f"alone_{s}", s))
+    end(start(base, base / f"alone_{s}", s))
     alone[s] = parameters(base / f"alone_{s}")
   for number in range(count):
     yield double_start(base, seed, number, alone)

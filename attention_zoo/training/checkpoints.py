@@ -277,12 +277,18 @@ def check_identity(directory, found: dict, run: dict) -> None:
 
 def abstract_params(directory) -> dict:
   """The nested dict of a params directory with a jax.ShapeDtypeStruct for each array."""
+  keys = array_keys(directory)
+  return _nested(keys, [jax.ShapeDtypeStruct(x.shape, x.dtype.numpy_dtype) for x in open_arrays(directory, keys)])
+
+
+def array_keys(directory) -> list[tuple[str, ...]]:
+  """The keys of each array of a params directory, as Orbax's list of them says. Raises UserError where that is none."""
   path = epath.Path(directory) / "_METADATA"
   try:
     entries = files.read_json(path, checksums.MOST_JSON)["tree_metadata"].values()
     keys = [tuple(str(key["key"]) for key in entry["key_metadata"]) for entry in entries]
-    found = [jax.ShapeDtypeStruct(x.shape, x.dtype.numpy_dtype) for x in _open(directory, keys)]
-    return _nested(keys, found)
+    _nested(keys, keys)
+    return keys
   except (KeyError, TypeError, AttributeError, IndexError) as error:
     raise UserError(f"{path} is not a list of arrays") from error
 
@@ -291,7 +297,7 @@ def read_params(directory, part=None) -> dict:
   """Nested dict of numpy arrays from a params directory. part: what to read of `abstract_params`, or all."""
   part = abstract_params(directory) if part is None else part
   keys = [tuple(key.key for key in path) for path, _ in jax.tree.leaves_with_path(part)]
-  return _nested(keys, _all([array.read() for array in _open(directory, keys)]))
+  return _nested(keys, _all([array.read() for array in open_arrays(directory, keys)]))
 
 
 def _nested(keys, values) -> dict:
@@ -304,8 +310,8 @@ def _nested(keys, values) -> dict:
   return tree
 
 
-def _open(directory, keys) -> list:
-  """Arrays that Orbax wrote. It reads them too, but where one fails it leaves the others behind, to print tracebacks."""
+def open_arrays(directory, keys) -> list:
+  """Arrays that Orbax wrote, their headers read. It reads them too, but where one fails it leaves the others behind, to print tracebacks."""
   local = files.is_local(directory)
   base = {"driver": "file", "path": f"{os.path.abspath(directory)}/"} if local else f"{directory}/"
   context = tensorstore.Context()

@@ -141,7 +141,7 @@ def abstract_params(task, workdir):
   arrays = []
   for directory in directories:
     with contextlib.suppress(UserError):  # of one that is not there, or damaged: it is refused if it is chosen
-      arrays.append(len(_names(directory / "params")))
+      arrays.append(len(checkpoints.array_keys(directory / "params")))
   if not arrays:
     return {}  # nothing can be loaded, and what is chosen says why
   for name, value in task.config.model.items():
@@ -171,7 +171,7 @@ def _size(directory) -> int:
   size = 0
   for name in checksums.list_files(directory):
     with contextlib.suppress(FileNotFoundError):
-      size += (directory / name).stat().length
+      size += os.path.getsize(os.path.join(directory, name))
   return size
 
 
@@ -181,61 +181,36 @@ def read_params(directory, expected=None):
   directory: .../params. expected: the model's own tree of shapes; None: any will do. Raises UserError that names the
   array which is missing, not the model's, of another shape or of another type, and for what cannot be read.
   """
-  directory = epath.Path(directory)
-  names, wanted = _names(directory), None if expected is None else _leaves(expected)
-  if wanted is not None:
-    _compare(directory, wanted, names)
+  keys = checkpoints.array_keys(directory)
+  if expected is not None:
+    expected = {tuple(key.key for key in path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(expected)}
+    _compare(directory, expected, keys)
   try:
-    headers = {name: _header(directory, name) for name in sorted(names)}
-    for name, (shape, dtype, pieces) in headers.items():
-      if wanted is not None and shape != wanted[name].shape:
-        raise UserError(f"{directory}: the array {name} has shape {shape}, but the model wants {wanted[name].shape}")
-      if wanted is not None and dtype != wanted[name].dtype:
-        raise UserError(f"{directory}: the array {name} is {dtype}, but the model wants {wanted[name].dtype}")
+    unpacked = 0
+    for key, array in zip(keys, checkpoints.open_arrays(directory, keys), strict=True):
+      name, shape, dtype = "/".join(key), array.shape, array.dtype.numpy_dtype
+      if expected and shape != expected[key].shape:
+        raise UserError(f"{directory}: the array {name} has shape {shape}, but the model wants {expected[key].shape}")
+      if expected and dtype != expected[key].dtype:
+        raise UserError(f"{directory}: the array {name} is {dtype}, but the model wants {expected[key].dtype}")
+      pieces = array.chunk_layout.read_chunk.shape  # what is unpacked at once, whatever the shape
       if any(piece > max(size, 1) for piece, size in zip(pieces, shape, strict=True)):
         raise UserError(f"{directory}: the array {name} has shape {shape}, but is stored in pieces of {pieces}")
-    packed, unpacked = _size(directory), sum(math.prod(shape) * dtype.itemsize for shape, dtype, _ in headers.values())
-    if files.is_local(directory) and unpacked > max(SMALL, UNPACKED * packed):
+      unpacked += math.prod(shape) * dtype.itemsize
+    if files.is_local(directory) and unpacked > max(SMALL, UNPACKED * (packed := _size(directory))):
       raise UserError(f"{directory} has {packed:,} bytes, too few for its arrays, which would take {unpacked:,}")
     return checkpoints.read_params(directory)
   except UserError:
     raise
-  except Exception as error:  # Orbax, TensorStore and JSON each have their own ways to say that files are not in order
+  except Exception as error:  # of TensorStore, which has many ways to say that files are not in order
     raise UserError(f"{directory} cannot be read: {_line(error)}") from error
 
 
-def _leaves(tree) -> dict:
-  paths = jax.tree_util.tree_leaves_with_path(tree)
-  return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in paths}
-
-
-def _names(directory) -> set[str]:
-  """The names of the arrays in a params directory, as Orbax's list of them says."""
-  path = directory / "_METADATA"
-  try:
-    entries = files.read_json(path, most=MOST_BYTES["_*"])["tree_metadata"].values()
-    return {"/".join(str(key["key"]) for key in entry["key_metadata"]) for entry in entries}
-  except (KeyError, TypeError, AttributeError) as error:
-    raise UserError(f"{path} is not a list of arrays") from error
-
-
 def _compare(directory, expected, found):
-  if missing := sorted(set(expected) - set(found)):
+  if missing := ["/".join(key) for key in sorted(set(expected) - set(found))]:
     raise UserError(f"{directory} lacks the array {missing[0]} of the model in config.json ({len(missing)} are missing)")
-  if more := sorted(set(found) - set(expected)):
+  if more := ["/".join(key) for key in sorted(set(found) - set(expected))]:
     raise UserError(f"{directory} has the array {more[0][:200]}, which the model in config.json has not ({len(more)} are too many)")
-
-
-def _header(directory, name):
-  """(shape, type, shape of what is unpacked at once) of an array as Orbax writes it."""
-  import tensorstore
-
-  local = files.is_local(directory)
-  base = {"driver": "file", "path": os.path.abspath(directory) + "/"} if local else f"{directory}/"
-  store = {"driver": "ocdbt", "base": base, "path": name.replace("/", ".")}
-  # One by one: where Orbax opens them, many threads find what is wrong, and some complain when nobody listens any more.
-  found = tensorstore.open({"driver": "zarr", "kvstore": store}, open=True, read=True).result()
-  return found.shape, found.dtype.numpy_dtype, found.chunk_layout.read_chunk.shape
 
 
 def _line(error) -> str:

@@ -167,6 +167,12 @@ def halves(params):
   return params | {"embedding": {"table_VD": params["embedding"]["table_VD"].astype(np.float16)}}
 
 
+def joined(params):  # a name with the sign that stands between names
+  return {name: value for name, value in params.items() if name != "embedding"} | {
+    "embedding/table_VD": params["embedding"]["table_VD"]
+  }
+
+
 def renamed(params):
   return {name.replace("embedding", "../embedding"): value for name, value in params.items()}
 
@@ -178,6 +184,7 @@ def renamed(params):
     (without, "average/params lacks the array encoder/layer_0"),
     (wider, r"the array embedding/table_VD has shape \(200, 33\), but the model wants \(200, 32\)"),
     (halves, "the array embedding/table_VD is float16, but the model wants float32"),
+    (joined, "lacks the array embedding/table_VD"),
     (renamed, "lacks the array embedding/table_VD"),
   ],
 )
