@@ -52,6 +52,7 @@ def get_config():
       tokenizer="bpe",  # or "unigram"
       normalization="nmt_nfkc",
       split_digits=False,  # True: each digit is a piece of its own
+      subword_sampling=0.0,  # BPE-dropout's probability (0.1 in the paper), or unigram's power; 0 = none
       batching="packed",  # or "bucketed"
       batch_tokens=24576,  # of each side, over all devices
       row_length=256,

@@ -17,6 +17,7 @@ import numpy as np
 
 from attention_zoo.data.corpus import Corpus
 from attention_zoo.data.packing import Packing, check_fit, pack, row_shape
+from attention_zoo.data.sampling import Sampler
 from attention_zoo.data.tokenizer import BOS
 from attention_zoo.errors import UserError
 
@@ -33,13 +34,24 @@ class PackedBatches:
   each epoch permutes the rows. Rows a batch: what the budget allows, rounded down to a multiple of
   `row_multiple` where there are as many.
 
+  sampler: gives each sentence another segmentation in each epoch (data/sampling.py).
+
   Raises UserError when a sentence is longer than a row, or the budget smaller than one row.
   """
 
-  def __init__(self, corpus: Corpus, *, batch_tokens: int, row_length: int, seed: int, row_multiple: int = 8):
-    self._corpus, self._seed = corpus, seed
+  def __init__(
+    self,
+    corpus: Corpus,
+    *,
+    batch_tokens: int,
+    row_length: int,
+    seed: int,
+    row_multiple: int = 8,
+    sampler: Sampler | None = None,
+  ):
+    self._corpus, self._seed, self._sampler = corpus, seed, sampler
     self._rows = batch_rows(batch_tokens, row_length, row_multiple)
-    self._shape, self._packing = _packed(corpus, row_length, seed)
+    self._shape, self._packing = _packed(_lengths(corpus, row_length, sampler), row_length, seed)
     # A cache of its own for each object; NumPy's arrays are shared by the reading threads.
     self._epoch = functools.lru_cache(maxsize=4)(self._epoch)
 
@@ -53,7 +65,7 @@ class PackedBatches:
     return len(self._packing)
 
   def fill(self) -> tuple[float, float]:
-    """The fraction of tokens, over an epoch, that is not padding: (source, target)."""
+    """The fraction of tokens, over an epoch without sampling, that is not padding: (source, target)."""
     return _fill(self._corpus, *(len(self._packing) * length for length in self._shape))
 
   def __getitem__(self, step: int) -> Batch:
@@ -65,7 +77,11 @@ class PackedBatches:
     for epoch in np.unique(epochs):
       here = epochs == epoch
       rows[here] = self._epoch(int(epoch))[rows[here]]
-    return _build(self._corpus, *_sentences(self._packing, rows), len(rows), *self._shape)
+    corpus, (sentences, where, segments) = self._corpus, _sentences(self._packing, rows)
+    if self._sampler:
+      corpus = self._sampler.sample(corpus, sentences, where, epochs, self._shape)
+      sentences = np.arange(len(sentences))
+    return _build(corpus, sentences, where, segments, len(rows), *self._shape)
 
   def _epoch(self, epoch: int) -> np.ndarray:
     return rng(self._seed, epoch).permutation(len(self._packing))
@@ -81,9 +97,18 @@ class BucketedBatches:
 
   GROWTH = 1.15
 
-  def __init__(self, corpus: Corpus, *, batch_tokens: int, row_length: int, seed: int, row_multiple: int = 8):
-    self._corpus, self._seed = corpus, seed
-    lengths = np.maximum(corpus.source_lengths, corpus.target_lengths)
+  def __init__(
+    self,
+    corpus: Corpus,
+    *,
+    batch_tokens: int,
+    row_length: int,
+    seed: int,
+    row_multiple: int = 8,
+    sampler: Sampler | None = None,
+  ):
+    self._corpus, self._seed, self._sampler = corpus, seed, sampler
+    lengths = np.maximum(*_lengths(corpus, row_length, sampler))
     check_fit(corpus.source_lengths, corpus.target_lengths, row_length)
     bounds = [min(8, row_length)]
     while bounds[-1] < row_length:
@@ -108,7 +133,7 @@ class BucketedBatches:
     return len(self._plan(0))
 
   def fill(self) -> tuple[float, float]:
-    """The fraction of tokens, over an epoch, that is not padding: (source, target)."""
+    """The fraction of tokens, over an epoch without sampling, that is not padding: (source, target)."""
     room = sum(self._rows[bucket] * self._lengths[bucket] for bucket, _ in self._plan(0))
     return _fill(self._corpus, room, room)
 
@@ -121,8 +146,11 @@ class BucketedBatches:
     bucket, sentences = self._plan(epoch)[i]
     length, mine = self._lengths[bucket], share(self._rows[bucket], parts, count)
     sentences = sentences[mine[mine < len(sentences)]]
-    ones = np.ones(len(sentences), np.int64)
-    return _build(self._corpus, sentences, np.arange(len(sentences)), ones, len(mine), length, length)
+    corpus, rows = self._corpus, np.arange(len(sentences))
+    if self._sampler:
+      corpus = self._sampler.sample(corpus, sentences, rows, np.full(len(rows), epoch), (length, length))
+      sentences = rows
+    return _build(corpus, sentences, rows, np.ones_like(rows), len(mine), length, length)
 
   def _plan(self, epoch: int) -> list[tuple[int, np.ndarray]]:
     """The batches of an epoch, in order, as (bucket, sentences): as many in every epoch."""
@@ -142,7 +170,7 @@ def eval_batches(corpus: Corpus, *, rows: int, row_length: int, packed: bool = T
 
   packed: several sentences a row rather than one.
   """
-  shape, packing = _packed(corpus, row_length, seed=0)
+  shape, packing = _packed(_lengths(corpus, row_length), row_length, seed=0)
   if not packed:
     packing = Packing(np.arange(len(corpus)), np.arange(len(corpus) + 1))
   for start in range(0, len(packing), rows):
@@ -206,8 +234,14 @@ def _fill(corpus: Corpus, source_room: int, target_room: int) -> tuple[float, fl
   return int(corpus.source_offsets[-1]) / source_room, int(corpus.target_offsets[-1]) / target_room
 
 
-def _packed(corpus: Corpus, row_length: int, seed: int) -> tuple[tuple[int, int], Packing]:
-  lengths = corpus.source_lengths, corpus.target_lengths
+def _lengths(corpus: Corpus, row_length: int, sampler: Sampler | None = None) -> tuple[np.ndarray, np.ndarray]:
+  """The room that each sentence gets, (source, target)."""
+  if sampler and len(corpus):
+    return sampler.lengths(corpus, row_length)
+  return corpus.source_lengths, corpus.target_lengths
+
+
+def _packed(lengths: tuple[np.ndarray, np.ndarray], row_length: int, seed: int) -> tuple[tuple[int, int], Packing]:
   shape = row_shape(*lengths, row_length)
   check_fit(*lengths, row_length)
   return shape, pack(*lengths, shape, seed)

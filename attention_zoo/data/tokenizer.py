@@ -5,6 +5,7 @@ import io
 import logging
 import os
 import re
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 
 from attention_zoo import files
@@ -12,6 +13,8 @@ from attention_zoo.data.progress import counted
 from attention_zoo.errors import UserError
 
 logger = logging.getLogger(__name__)
+
+_RANDOM = threading.Lock()
 
 PAD, BOS, EOS, UNK = 0, 1, 2, 3
 
@@ -201,6 +204,18 @@ class Tokenizer:
   def encode(self, sentences: Sequence[str]) -> list[list[int]]:
     """The ids of each sentence, without special ids."""
     return self._processor.encode(list(sentences))
+
+  def sample(self, sentences: Sequence[str], amount: float, seed: int) -> list[list[int]]:
+    """Random segmentations of the sentences, a function of the arguments alone. amount: see data/sampling.py; seed: 32 bits."""
+    import sentencepiece
+
+    if not len(sentences):
+      return []
+    with _RANDOM:  # SentencePiece has one seed for all, which the one thread of a new call begins with
+      sentencepiece.set_random_generator_seed(seed)
+      return self._processor.encode(
+        list(sentences), enable_sampling=True, alpha=amount, nbest_size=-1, num_threads=1
+      )
 
   def decode(self, ids: Iterable[Sequence[int]]) -> list[str]:
     """The text of each list of ids; special ids but <unk> vanish."""

@@ -19,6 +19,7 @@ from attention_zoo.data import identity
 from attention_zoo.data import tokenizer as tokenizers
 from attention_zoo.data.batches import BucketedBatches, PackedBatches, batch_rows, eval_batches, prefetch
 from attention_zoo.data.corpus import Corpus, build_corpus, remove_remains
+from attention_zoo.data.sampling import Sampler
 from attention_zoo.data.sources import Sentences, make_source
 from attention_zoo.errors import UserError
 from attention_zoo.evaluation.perplexity import exp
@@ -49,6 +50,8 @@ class Translation(Task):
       "tokenizer": Field(str, choices=("bpe", "unigram")),
       "normalization": TEXT,
       "split_digits": FLAG,
+      # Another segmentation of each training sentence in each epoch (data/sampling.py); 0: always the same.
+      "subword_sampling": Field(float, low=0.0, high=1.0, default=0.0),
       "batching": Field(str, choices=("packed", "bucketed")),
       "batch_tokens": COUNT,
       "row_length": COUNT,
@@ -159,6 +162,7 @@ class Translation(Task):
     return kind(
       self.corpus("train"), batch_tokens=data.batch_tokens, row_length=data.row_length,
       row_multiple=data.row_multiple, seed=data.seed,
+      sampler=Sampler(self.tokenizer, data.subword_sampling, data.seed) if data.subword_sampling else None,
     )  # fmt: skip
 
   @property

@@ -176,6 +176,14 @@ def test_rows_are_what_the_config_says(make):
     assert shapes and all(rows % 16 == 0 for shape in shapes for rows, _ in shape.values())
 
 
+def test_subword_sampling_is_asked_for_by_the_config(make):
+  batches = []
+  for amount in (0.0, 0.1, 0.1):
+    task = make({"data.subword_sampling": amount})
+    batches.append(next(task.train_batches(3, (0,), 1))["targets"].tolist())
+  assert batches[1] == batches[2] != batches[0]
+
+
 def test_what_is_wrong_with_train_leaves_no_vocabulary(make, files, tmp_path):
   with pytest.raises(UserError, match=r"vocab_size=9000 is too large .* Set data.vocab_size to \d+ or less"):
     make({"data.vocab_size": 9000}).train_batches(0, (0,), 1)
