@@ -88,7 +88,7 @@ def test_json_round_trip():
   config = translation_config()
   again = config_lib.from_json(config_lib.to_json(config))
   assert again.to_dict() == config.to_dict() and again.is_locked
-  with pytest.raises(UserError, match="run/config.json is not a config"):
+  with pytest.raises(UserError, match="run/config.json is not valid JSON"):
     config_lib.from_json("{", "run/config.json")
 
 
@@ -131,5 +131,5 @@ def test_workdir_errors(tmp_path):
   with pytest.raises(UserError, match="no config.json"):
     workdir_lib.read_config(tmp_path)
   (tmp_path / "file").write_text("")
-  with pytest.raises(UserError, match="cannot write .*file/config.json"):
+  with pytest.raises(UserError, match="cannot read .*file/checkpoints: Not a directory"):
     workdir_lib.prepare_workdir(tmp_path / "file", translation_config())
