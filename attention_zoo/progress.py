@@ -38,35 +38,39 @@ def bar(title, total=None):
 def phase(name, estimate=None, every=30.0):
   """Says on standard error what goes on, and for how long: a moving line on a terminal, else one each `every` seconds.
 
-  estimate: the seconds that it may take, if anything is known of them.
+  estimate: the processor's seconds that it may take, if anything is known of them; what is left of them is told as the
+  time that it takes on a machine as busy as this one is.
   """
   console = Console(stderr=True, highlight=False)
-  start = time.monotonic()
-  about = f" of about {_clock(estimate)}" if estimate and estimate >= 10 else ""
+  start, spent = time.monotonic(), time.process_time()
 
-  def elapsed():
-    return f"{name}: {_clock(time.monotonic() - start)}"
+  def line():
+    elapsed, used = time.monotonic() - start, time.process_time() - spent
+    left = ""
+    if estimate and used > 1:
+      left = f", about {_clock(elapsed * (estimate / used - 1))} left" if used < estimate else ", longer than expected"
+    return f"{name}: {_clock(elapsed)}{left}"
 
   def tell():
     if console.is_terminal:
       with console.status("") as status:
         while not ended.wait(1.0):
-          status.update(elapsed() + about)
+          status.update(line())
       return
     while not ended.wait(every):
-      console.print(elapsed() + about)
+      console.print(line())
 
   ended = threading.Event()
   teller = threading.Thread(target=tell, daemon=True)
-  if about and not console.is_terminal:
-    console.print(f"{name}, about {_clock(estimate)}")
+  if estimate:
+    console.print(f"{name} may take {_clock(estimate)} of one processor")
   teller.start()
   try:
     yield
   finally:
     ended.set()
     teller.join()
-  console.print(elapsed())
+  console.print(f"{name}: {_clock(time.monotonic() - start)}")
 
 
 def _clock(seconds):
