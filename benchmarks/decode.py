@@ -49,7 +49,7 @@ def our_search(model, params, source, *, beam_size, length, room):
   from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
   from attention_zoo.decoding.beam import beam_search
-  from attention_zoo.models import transformer
+  from attention_zoo.models.translation import transformer
 
   B, S = source.shape
 
@@ -133,7 +133,7 @@ def main(argv=None):
 
   import numpy as np
 
-  from attention_zoo.models import transformer
+  from attention_zoo.models.translation import transformer
 
   results = {
     "environment": common.environment(),

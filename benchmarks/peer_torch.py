@@ -76,7 +76,7 @@ class Transformer(nn.Module):
 
 
 def load(model, params):
-  """Copies the parameters of `attention_zoo.models.transformer` (a nested dict of NumPy arrays)."""
+  """Copies the parameters of `models/translation/transformer.py` (a nested dict of NumPy arrays)."""
 
   def copy(to, values, matrix=None):
     values = torch.from_numpy(values.copy())

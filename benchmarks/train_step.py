@@ -86,7 +86,7 @@ def make_peer(config, params, batch):
   except ModuleNotFoundError:
     return None
   from attention_zoo import grammar
-  from attention_zoo.models.transformer import Config
+  from attention_zoo.models.translation.transformer import Config
   from attention_zoo.training.schedule import make_schedule
 
   fields = {name: value for name, value in config.model.items() if name != "name"}

@@ -47,7 +47,7 @@ def gather(grid):
 
 
 def _row(grid, name, at_work):
-  from attention_zoo.models import transformer
+  from attention_zoo.models.translation import transformer
 
   paper, own = ablation_rows.module_of(name).PAPER, ablation_rows.fields_of(name)
   row = {"row": name, "group": ablation_rows.group(name), "seeds": []}

@@ -19,7 +19,7 @@ def _draw(parameter, key):
 
 
 class MultiHeadAttention(nn.Module):
-  """Concat(head_1 .. head_h) W^O with head_i = attention(x W_i^Q, memory W_i^K, memory W_i^V); no biases.
+  """Concat(head_1 .. head_h) W^O with head_i = attention(x W_i^Q, memory W_i^K, memory W_i^V); biases only if asked for.
 
   d_k and d_v are free (row B of Table 3 varies d_k alone). `attention` is a Variant of ops/, whose parameters stand beside
   the four kernels. When the "intermediates" collection is mutable, the weights that made the output are sown there as
@@ -31,13 +31,14 @@ class MultiHeadAttention(nn.Module):
   d_v: int
   d_model: int
   attention: Variant | None = None  # the paper's dot-product attention
+  use_bias: bool = False
   matmul_dtype: jnp.dtype | None = None
 
   def setup(self):
     D, N, K, H = self.d_model, self.num_heads, self.d_k, self.d_v
     self.variant = self.attention or dot_product(Sizes(D, N, K, H))
     query_depth, output_depth = self.variant.query_depth or K, self.variant.output_depth or H
-    linear = functools.partial(Linear, matmul_dtype=self.matmul_dtype)
+    linear = functools.partial(Linear, use_bias=self.use_bias, matmul_dtype=self.matmul_dtype)
     self.query = linear("BTD,DNK->BTNK", (D, N, query_depth))
     self.key = linear("BSD,DNK->BSNK", (D, N, K))
     self.value = linear("BSD,DNH->BSNH", (D, N, H))

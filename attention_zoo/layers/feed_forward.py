@@ -8,16 +8,23 @@ import jax.numpy as jnp
 
 from attention_zoo.layers.linear import Linear
 
+ACTIVATIONS = {
+  "relu": jax.nn.relu,
+  "gelu": functools.partial(jax.nn.gelu, approximate=False),  # Hendrycks & Gimpel 2016: x times the normal distribution of x
+  "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),  # their approximation by tanh, which GPT and GPT-2 have
+}
+
 
 class FeedForward(nn.Module):
-  """max(0, x W_i + b_i) W_o + b_o at every position alike, whatever its segment, in training and after."""
+  """activation(x W_i + b_i) W_o + b_o at every position alike, whatever its segment, in training and after."""
 
   d_ff: int
+  activation: str = "relu"
   matmul_dtype: jnp.dtype | None = None
 
   @nn.compact
   def __call__(self, x_BTD, segments_BT=None, *, train=False):
     D = x_BTD.shape[-1]
     linear = functools.partial(Linear, use_bias=True, matmul_dtype=self.matmul_dtype)
-    hidden_BTF = jax.nn.relu(linear("BTD,DF->BTF", (D, self.d_ff), name="wi")(x_BTD))
+    hidden_BTF = ACTIVATIONS[self.activation](linear("BTD,DF->BTF", (D, self.d_ff), name="wi")(x_BTD))
     return linear("BTF,FD->BTD", (self.d_ff, D), name="wo")(hidden_BTF)

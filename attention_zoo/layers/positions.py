@@ -62,3 +62,9 @@ class Positions(nn.Module):
       return x
     encoding = self.encoding(positions, length).astype(x.dtype)
     return self.joined(jnp.concatenate([x, encoding], -1)) if self.mode == "concatenate" else x + encoding
+
+  def signal(self, positions, length, dtype):
+    """What is added to the input of each later layer, or None."""
+    if self.mode != "add_every_layer" or self.kind == "none":
+      return None
+    return self.encoding(positions, length).astype(dtype)

@@ -1,18 +1,23 @@
-"""What surrounds each sub-layer: the residual connection, and where the normalisation stands relative to it."""
+"""What surrounds each sub-layer: the residual connection, and where the normalisation stands relative to it.
+
+"post" is norm(x + sublayer(x)), the paper's; "pre" is x + sublayer(norm(x)); "none" is norm(sublayer(x)), without the
+connection. A layer writes it as
+
+  h = enter(kind, x, norm)
+  h = sublayer(h)
+  x = leave(kind, x, dropout(h), norm)
+"""
 
 KINDS = ("post", "pre", "none")
 
 
-def residual(kind, x, sublayer, norm, dropout):
-  """Wraps `sublayer`.
+def enter(kind, x, norm):
+  """What the sub-layer gets."""
+  return norm(x) if kind == "pre" else x
 
-  "post" is norm(x + dropout(sublayer(x))), the paper's; "pre" is x + dropout(sublayer(norm(x))); "none" is
-  norm(dropout(sublayer(x))), without the connection.
-  """
-  if kind == "post":
-    return norm(x + dropout(sublayer(x)))
-  if kind == "pre":
-    return x + dropout(sublayer(norm(x)))
+
+def leave(kind, x, h, norm):
+  """What the next sub-layer gets, with h what this one made of its input."""
   if kind == "none":
-    return norm(dropout(sublayer(x)))
-  raise ValueError(f"model.residual must be one of {KINDS}, got {kind!r}")
+    return norm(h)
+  return norm(x + h) if kind == "post" else x + h

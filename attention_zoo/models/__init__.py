@@ -1,5 +1,34 @@
-"""Every model of the zoo: name in `config.model.name` -> module that holds `Config` and the Flax module."""
+"""Every model of the zoo, imported when it is first used.
 
-from attention_zoo.models import transformer
+A module of `models/` offers `Config` (a frozen dataclass that checks itself), `Model` (a Flax module made from it), `BATCH` (the
+names of what it reads of a batch, int32 [rows, length]), `parameter_count(config)`, `small()` (a Config for tests) and, if it
+generates, `decoding(config, params, inputs, *, num_beams) -> protocols.Decoding`.
+"""
 
-MODELS = {"transformer": transformer}
+import importlib
+
+from attention_zoo.errors import UserError
+from attention_zoo.grammar import nearest
+
+# Name in `config.model.name` -> module.
+MODELS = {
+  "transformer": "attention_zoo.models.translation.transformer",
+  "transformer_lm": "attention_zoo.models.language.transformer_lm",
+}
+
+
+def find(name: str, batch=None):
+  """The module of a model.
+
+  batch: the names of what a task's batches have. Raises UserError for a name that is none, and for a model that reads something
+  else.
+  """
+  if not isinstance(name, str) or name not in MODELS:
+    raise UserError(f"config.model.name = {name!r} is not one of {', '.join(MODELS)}{nearest(name, MODELS)}")
+  module = importlib.import_module(MODELS[name])
+  if batch is not None and (missing := [field for field in module.BATCH if field not in batch]):
+    raise UserError(
+      f"config.model.name = {name!r} is no model for this task, whose batches have no {', '.join(missing)}: choose another "
+      "model or another config.task"
+    )
+  return module

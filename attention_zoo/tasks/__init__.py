@@ -30,12 +30,7 @@ def validate(config) -> None:
   model = config.get("model")
   if not isinstance(model, ml_collections.ConfigDict):
     raise UserError(f"config.model must be a group of fields, not {str(model)[:80]!r}")
-  name = model.get("name")
-  if not isinstance(name, str) or name not in models.MODELS:
-    raise UserError(
-      f"config.model.name = {name!r} is not one of {', '.join(models.MODELS)}{nearest(name, models.MODELS)}"
-    )
-  groups = {"model": config_lib.fields_of(models.MODELS[name].Config, task.GIVEN)}
+  groups = {"model": config_lib.fields_of(models.find(model.get("name")).Config, task.GIVEN)}
   for group, fields in (*task.FIELDS.items(), *config_lib.GROUPS.items()):
     groups[group] = {**groups.get(group, {}), **fields}
   config_lib.validate(config, groups)

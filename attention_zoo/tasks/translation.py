@@ -14,7 +14,7 @@ import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
 
-from attention_zoo import files
+from attention_zoo import files, models
 from attention_zoo.data import identity
 from attention_zoo.data import tokenizer as tokenizers
 from attention_zoo.data.batches import BucketedBatches, PackedBatches, batch_rows, eval_batches, prefetch
@@ -23,7 +23,6 @@ from attention_zoo.data.sampling import Sampler
 from attention_zoo.data.sources import Sentences, make_source
 from attention_zoo.errors import UserError
 from attention_zoo.evaluation.perplexity import exp
-from attention_zoo.models import MODELS
 from attention_zoo.protocols import Initial, Loss, Task
 from attention_zoo.tasks.translator import Translator
 from attention_zoo.training import checkpoints, sharding
@@ -31,6 +30,8 @@ from attention_zoo.training.config import COUNT, FLAG, FRACTION, NATURAL, TEXT, 
 from attention_zoo.training.loss import linear_cross_entropy
 
 logger = logging.getLogger(__name__)
+
+BATCH = ("source", "source_segments", "source_positions", "inputs", "targets", "target_segments", "target_positions")
 
 
 class Translation(Task):
@@ -78,9 +79,7 @@ class Translation(Task):
     self.config = config
     self.workdir = epath.Path(workdir)
     fields = dict(config.model)
-    if (name := fields.pop("name")) not in MODELS:
-      raise UserError(f"config.model.name = {name!r} is not one of {', '.join(MODELS)}")
-    module = MODELS[name]
+    module = models.find(fields.pop("name"), BATCH)
     try:
       self.model_config = module.Config(vocab_size=config.data.vocab_size, **fields)
     except (TypeError, ValueError) as error:
@@ -96,7 +95,7 @@ class Translation(Task):
         f"{config.model.decoder_attention!r} works in blocks that begin with the row, so that a sentence packed behind "
         'another would be cut elsewhere: set config.data.batching="bucketed"'
       )
-    self.model = module.Transformer(self.model_config)
+    self.model = module.Model(self.model_config)
     self.decoding = functools.partial(module.decoding, self.model_config)
     self.fingerprint = functools.cache(self.fingerprint)
     self.corpus = functools.cache(self.corpus)  # opened once, and what it has to say said once
@@ -202,8 +201,7 @@ class Translation(Task):
   def batch_shapes(self):
     """Shapes of a global batch from the config alone, both sides `row_length` long: for compiling without data."""
     shape = jax.ShapeDtypeStruct((self._rows, self.config.data.row_length), jnp.int32)
-    keys = "source source_segments source_positions inputs targets target_segments target_positions"
-    return {key: shape for key in keys.split()}
+    return dict.fromkeys(BATCH, shape)
 
   def init(self, rng) -> Initial:
     tiny = {key: jnp.zeros((1, 2), jnp.int32) for key in self.batch_shapes()}

@@ -33,8 +33,8 @@ RULES = {
   "fsdp+tensor_parallel": {"D": "fsdp"} | _TENSOR,
 }
 # Paths of leaves that no rule set splits: positions are small and looked up at every layer or step, and every device chooses the
-# experts of all its tokens. An attention's own parameters stand beside its kernels, and are small.
-REPLICATED = r"positions/|(gate|noise)_DE$|_attention/\w+$"
+# experts of all its tokens.
+REPLICATED = r"positions/|(gate|noise)_DE$"
 
 
 def rules_of(config_mesh) -> dict[str, str]:

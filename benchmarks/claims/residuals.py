@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
-from attention_zoo.models import transformer
+from attention_zoo.layers.transformer import Layer
 from attention_zoo.plots.theme import LIGHT
 from attention_zoo.tasks.translation import Translation
 from attention_zoo.training import loop
@@ -80,7 +80,7 @@ def _run(quick, options):
 
 
 def _look(task, params):
-  is_layer = lambda module, _: isinstance(module, transformer.Layer)
+  is_layer = lambda module, _: isinstance(module, Layer)
 
   @jax.jit
   def observe(params, batch):

@@ -54,7 +54,7 @@ def test_decode(tmp_path):
 
 def test_no_special_token_is_ever_among_the_candidates():
   """What the decoding benchmark rests on: every sentence is as long as asked for."""
-  from attention_zoo.models import transformer
+  from attention_zoo.models.translation import transformer
 
   model = transformer.Transformer(
     transformer.Config(503, d_model=64, d_ff=64, num_heads=2, d_k=32, d_v=32, num_encoder_layers=1, num_decoder_layers=1)

@@ -8,7 +8,7 @@ from absl import flags as absl_flags
 from ml_collections import config_flags
 
 from attention_zoo import tasks
-from attention_zoo.models import transformer
+from attention_zoo.models.translation import transformer
 from attention_zoo.tasks.translation import Translation
 from attention_zoo.training import config as config_lib
 from configs import transformer_base

@@ -14,7 +14,7 @@ import config_files
 import jax
 import pytest
 
-from attention_zoo.models import MODELS
+from attention_zoo import models
 
 HERE = pathlib.Path(__file__).parent
 COUNTED = [name for name in config_files.NAMES if "params" in getattr(config_files.load(name), "PAPER", {})]
@@ -49,7 +49,7 @@ def test_no_manifest_is_left_over():
 def test_the_closed_form_counts_them(name):
   config = config_files.get_config(name)
   fields = dict(config.model)
-  module = MODELS[fields.pop("name")]
+  module = models.find(fields.pop("name"))
   assert count(config) == module.parameter_count(module.Config(vocab_size=config.data.vocab_size, **fields))
 
 

@@ -1,8 +1,11 @@
 """The feed-forward network against eq. 2, and that it looks at one position only."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from attention_zoo.layers.feed_forward import FeedForward
 
@@ -27,6 +30,17 @@ def test_equation_2():
     for t in range(T):
       hidden = np.maximum(0, np.asarray(x, np.float64)[b, t] @ wi["kernel_DF"] + wi["bias_F"])
       np.testing.assert_allclose(run(params, x)[b, t], hidden @ wo["kernel_FD"] + wo["bias_D"], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["gelu", "gelu_tanh"])
+def test_activations(name):
+  """x times the normal distribution function of x, and its approximation by tanh."""
+  params, x = setup()
+  wi, wo = (jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params[name]) for name in ("wi", "wo"))
+  h = np.asarray(x, np.float64) @ wi["kernel_DF"] + wi["bias_F"]
+  inner = np.vectorize(math.erf)(h / 2**0.5) if name == "gelu" else np.tanh((2 / np.pi) ** 0.5 * (h + 0.044715 * h**3))
+  wanted = h / 2 * (1 + inner) @ wo["kernel_FD"] + wo["bias_D"]
+  np.testing.assert_allclose(FeedForward(F, name).apply({"params": params}, x), wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_positions_are_treated_alike_and_alone():

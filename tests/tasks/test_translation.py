@@ -199,6 +199,7 @@ def test_what_is_wrong_with_train_leaves_no_vocabulary(make, files, tmp_path):
   ("fields", "message"),
   [
     ({"model.name": "transformr"}, "config.model.name = 'transformr' is not one of .*transformer"),
+    ({"model.name": "transformer_lm"}, "config.model.name = 'transformer_lm' is no model for this task"),
     ({"model.positions": "learnt"}, "config.model: .*positions"),
     ({"model.positions": "learned", "model.max_length": 16}, "positions end at config.model.max_length = 16"),
   ],

@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec as P
 
 from attention_zoo import tasks
 from attention_zoo.errors import UserError
-from attention_zoo.models.transformer import parameter_count
+from attention_zoo.models.translation.transformer import parameter_count
 from attention_zoo.training import aot, sharding
 from configs import transformer_base
 
@@ -61,7 +61,7 @@ def closed_form(config):
   m, tokens = config.model, config.data.batch_tokens
   table = config.data.vocab_size * m.d_model
   fields = {name: value for name, value in m.items() if name != "name"}
-  from attention_zoo.models.transformer import Config
+  from attention_zoo.models.translation.transformer import Config
 
   weights = parameter_count(Config(vocab_size=config.data.vocab_size, **fields)) - table
   vectors = m.num_encoder_layers * (m.d_ff + 5 * m.d_model) + m.num_decoder_layers * (m.d_ff + 7 * m.d_model)

@@ -18,7 +18,7 @@ def mesh_config(rules="data_parallel", replica=1, data=-1, fsdp=1, tensor=1):
 
 
 def abstract_params():
-  return jax.eval_shape(toy_task.ToyTask(toy_task.make_config()).init, jax.random.key(0))
+  return jax.eval_shape(toy_task.ToyTask(toy_task.make_config()).init, jax.random.key(0)).params
 
 
 def test_mesh_takes_what_is_left():

@@ -26,7 +26,7 @@ from transformer_cases import (
 )
 
 from attention_zoo.layers.dropout import Dropout
-from attention_zoo.models import transformer
+from attention_zoo.models.translation import transformer
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -148,7 +148,7 @@ def test_dropout_stands_where_the_paper_has_it(attention_dropout):
   def mask(next_function, args, kwargs, context):
     if not isinstance(context.module, Dropout):
       return next_function(*args, **kwargs)
-    x, train = args
+    (x, train) = (*args, *kwargs.values())
     assert train is True
     assert context.module.rate == (0.3 if x.ndim == 3 else 0.4)
     masks.append(rng.choice([0.0, 0.5, 2.0], x.shape))

@@ -2,25 +2,15 @@
 
 import dataclasses
 
+import attentions
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import transformer_cases as cases
 
-from attention_zoo.models import transformer
-from attention_zoo.ops import variant
+from attention_zoo.models.translation import transformer
 
-OPTIONS = {
-  "additive": "additive(width=5)",
-  "local": "local(block_width=2)",
-  "memory_compressed": "memory_compressed(width=3, stride=2)",
-  "music_local": "music_local(block_width=2)",
-  "shaw": "shaw(max_distance=2, shared=False)",
-  "sliding_window": "sliding_window(width=2)",
-  "t5": "t5(num_buckets=8, max_distance=6)",
-  "time_restricted": "time_restricted(left=3)",
-}
 BASE = dataclasses.replace(cases.POST, num_decoder_layers=1, max_length=16, d_v=6)
 OTHERS = {
   # With room for all, so that nobody's expert hangs on who else is in the row.
@@ -29,9 +19,8 @@ OTHERS = {
   "concatenated": dict(position_mode="concatenate"),
   "scalar": dict(positions="scalar"),
 }
-ATTENTIONS = {name: OPTIONS.get(name, name) for name in sorted(variant.by_name())}
 VARIANTS = {
-  name: dict(encoder_attention=text, decoder_attention=text, positions="none") for name, text in ATTENTIONS.items()
+  name: dict(encoder_attention=text, decoder_attention=text, positions="none") for name, text in attentions.TEXTS.items()
 }
 
 

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from attention_zoo.layers.attention import MultiHeadAttention
-from attention_zoo.models import transformer
+from attention_zoo.layers.transformer import Embedding
+from attention_zoo.models.translation import transformer
 
 # No two dimensions are alike, so that none can be taken for another.
 POST = transformer.Config(
@@ -121,7 +122,7 @@ class Case:
       def score(deltas):
         def add(next_function, args, kwargs, context):
           out = next_function(*args, **kwargs)
-          if isinstance(context.module, transformer.Embedding) and context.method_name == "__call__":
+          if isinstance(context.module, Embedding) and context.method_name == "__call__":
             out += next(delta for delta in deltas.values() if delta.shape == out.shape)
           return out
 
