@@ -11,10 +11,11 @@ from absl import app, flags
 from etils import epath
 from ml_collections import config_flags
 
-from attention_zoo import files
+from attention_zoo import __version__, files
 from attention_zoo.errors import UserError
 
 FLAGS = flags.FLAGS
+VERSION = flags.DEFINE_bool("version", False, "Print the version and end.")
 flags.disclaim_key_flags()  # They count as flags of the entry point that asks for them: --help shows them.
 
 
@@ -33,6 +34,9 @@ def run(main, required=("workdir",)):
   def parse(argv):
     try:
       rest = FLAGS(argv)
+      if VERSION.value:
+        print(f"attention_zoo {__version__}")
+        raise SystemExit(0)
       if "config" in FLAGS and FLAGS["config"].value is not None:
         FLAGS["config"].value.get("task")  # A file that could not be loaded complains when it is first used.
     except SystemExit:  # --help was printed, which absl counts as a failure

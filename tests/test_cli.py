@@ -1,14 +1,20 @@
 """Lines in and lines out, as the entry points read and write them."""
 
 import io
+import pathlib
 import subprocess
 import sys
 import types
 
 import pytest
 
+import attention_zoo
 from attention_zoo import cli
 from attention_zoo.errors import UserError
+
+ENTRY_POINTS = [
+  path for path in pathlib.Path(attention_zoo.__file__).parent.glob("*.py") if "cli.run(main" in path.read_text()
+]
 
 
 @pytest.mark.parametrize(
@@ -46,6 +52,14 @@ def test_help_names_every_flag(name):
     assert f"  --{flag}: " in done.stdout
 
 
+@pytest.mark.parametrize("path", sorted(ENTRY_POINTS), ids=lambda path: path.stem)
+def test_every_entry_point_says_its_version(path):
+  """Whatever it requires otherwise; --help names the flag."""
+  command = [sys.executable, "-m", f"attention_zoo.{path.stem}", "--version"]
+  done = subprocess.run(command, capture_output=True, text=True)
+  assert (done.returncode, done.stdout, done.stderr) == (0, f"attention_zoo {attention_zoo.__version__}\n", "")
+
+
 def test_every_item_is_one_line(tmp_path, capsys):
   cli.write_lines(["a", "", "b\nc"], tmp_path / "new" / "out")
   assert (tmp_path / "new" / "out").read_text() == "a\n\nb c\n"
@@ -58,7 +72,7 @@ def test_what_cannot_be_written_is_told(tmp_path, monkeypatch):
   with pytest.raises(UserError, match="cannot write .*file/out: "):
     cli.write_lines(["a"], tmp_path / "file" / "out")
   (tmp_path / "out").mkdir()
-  with pytest.raises(UserError, match="cannot write .*/out: .*is a directory"):
+  with pytest.raises(UserError, match="cannot write .*/out: Is a directory"):
     cli.write_lines(["a"], tmp_path / "out")
   assert not (tmp_path / "out.tmp").exists()
   with open("/dev/full", "w") as full:
