@@ -132,7 +132,7 @@ def _load(directory: pathlib.Path, vocab_size: int) -> Corpus | None:
           return None
     arrays = {name: np.load(directory / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
     corpus = Corpus(**arrays, max_length=meta["max_length"], too_long=meta["too_long"])
-  except (UserError, FileNotFoundError, NotADirectoryError, ValueError, TypeError, KeyError, AttributeError):
+  except (UserError, FileNotFoundError, NotADirectoryError, EOFError, ValueError, TypeError, KeyError, AttributeError):
     return None
   except OSError as error:
     raise UserError(f"cannot read {directory}: {error.strerror or error}") from error
