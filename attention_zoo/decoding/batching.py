@@ -16,19 +16,18 @@ class LengthBatch(NamedTuple):
 
 
 def padded_length(length):
-  """The smallest of 16, 24, 32, 48, 64, 96, 128, ... that holds `length`: two shapes for every doubling."""
-  padded = _SHORTEST
-  while padded < length:
-    padded = padded * 3 // 2 if padded & (padded - 1) == 0 else padded * 4 // 3
-  return padded
+  """The smallest of 16, 32, 64, 128, ... that holds `length`."""
+  return max(_SHORTEST, 1 << (int(length) - 1).bit_length())
 
 
 def length_batches(lengths, *, batch_tokens, row_multiple=1, longest=None):
   """Cuts sentences into batches, longest first; every sentence is in exactly one.
 
   Every batch but the last is full, and all batches of one padded length have the same rows, so that one
-  executable serves a padded length. `rows` follows from the budget; it is less where there are only few
-  sentences. Results go back to input order by `output[index] = result` over each batch's indices.
+  executable serves a padded length. Compiling takes seconds and padding little: a shorter length is used only
+  where it fills a batch, and what is left goes with the length before. `rows` follows from the budget; where all
+  sentences together are fewer, it is the next of 1, 4, 16, 64, ... (times row_multiple).
+  Results go back to input order by `output[index] = result` over each batch's indices.
 
   Args:
     lengths: tokens of each sentence, at least 1 (what is empty is not to be decoded).
@@ -54,9 +53,14 @@ def length_batches(lengths, *, batch_tokens, row_multiple=1, longest=None):
       padded = int(max(length, min(padded, longest)))
     rows = max(batch_tokens // padded // row_multiple, 1) * row_multiple
     left = len(order) - start
-    if left < rows and not (batches and batches[-1].padded_length == padded):
-      # A power of two, so that a service asked for one sentence now and five then meets few shapes.
-      rows = min(rows, -(-(1 << (left - 1).bit_length()) // row_multiple) * row_multiple)
+    if left < rows:
+      if batches:
+        padded, rows = batches[-1].padded_length, batches[-1].rows
+      else:
+        few = row_multiple
+        while few < left:
+          few *= 4
+        rows = min(rows, few)
     batches.append(LengthBatch(order[start : start + rows], padded, rows))
     start += rows
   return batches
