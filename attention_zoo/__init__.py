@@ -5,7 +5,13 @@ run = zoo.load("runs/quickstart")
 run.translate(["The concert takes place in Moscow in May 2033."])
 """
 
+import typing
+
 __version__ = "0.1.0"
+__all__ = ("load",)
+
+if typing.TYPE_CHECKING:  # what editors complete
+  from attention_zoo.api import load
 
 
 def __getattr__(name):
@@ -15,3 +21,7 @@ def __getattr__(name):
 
     return load
   raise AttributeError(f"module 'attention_zoo' has no attribute {name!r}")
+
+
+def __dir__():
+  return sorted({*globals(), *__all__})

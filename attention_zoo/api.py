@@ -1,14 +1,19 @@
 """What a notebook needs: `load` a run and use it, without configs/ or the mesh the run was trained on."""
 
+import os
+
 from etils import epath
 
-from attention_zoo import tasks
+from attention_zoo import files, tasks
 from attention_zoo.errors import UserError
-from attention_zoo.training import distributed, loading, untrusted
+from attention_zoo.tasks.translator import Translator
+from attention_zoo.training import compilation, distributed, loading, untrusted
 from attention_zoo.training.workdir import read_config, read_text
 
 
-def load(path, checkpoint=None, data_dir=None):
+def load(
+  path: str | os.PathLike, checkpoint: str | int | None = None, data_dir: str | os.PathLike | None = None
+) -> Translator:
   """Opens a run's parameters for use on the devices at hand.
 
   path: the work directory, local or gs://. checkpoint: "average", "latest" or a step; by default the average where
@@ -19,7 +24,8 @@ def load(path, checkpoint=None, data_dir=None):
   come from anybody (`training/untrusted.py`).
   """
   distributed.hush_libtpu()
-  path = epath.Path(path)
+  compilation.prepare()
+  path = epath.Path(files.expand(path))
   untrusted.check_folder(path)
   try:
     config = read_config(path)

@@ -16,7 +16,7 @@ from attention_zoo import cli
 
 WORKDIR = cli.define_workdir()
 LAST = flags.DEFINE_integer("last", 5, "Average this many of the newest checkpoints.", lower_bound=1)
-DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the text lies now; the config's data.dir by default.")
+DATA_DIR = cli.define_path("data_dir", "Where the text lies now; the config's data.dir by default.")
 STEPS = flags.DEFINE_list("steps", None, "Average the checkpoints of these steps instead.")
 
 

@@ -8,10 +8,9 @@ import sys
 import traceback
 
 from absl import app, flags
-from etils import epath
 from ml_collections import config_flags
 
-from attention_zoo import __version__, files
+from attention_zoo import __version__, files, streams
 from attention_zoo.errors import UserError
 
 FLAGS = flags.FLAGS
@@ -24,16 +23,32 @@ def define_config():
   return config_flags.DEFINE_config_file("config", None, "The run's config file; --config.GROUP.FIELD=VALUE overrides.")
 
 
+class _Path(flags.ArgumentParser):
+  """Shells leave the ~ of --workdir=~/run as it is."""
+
+  def parse(self, argument):
+    return str(files.expand(argument)) if argument else ""
+
+  def flag_type(self):
+    return "path"
+
+
+def define_path(name, help):
+  """--NAME=PATH, in which a leading ~ stands for the home directory."""
+  return flags.DEFINE(_Path(), name, None, help, serializer=flags.ArgumentSerializer())
+
+
 def define_workdir():
-  return flags.DEFINE_string("workdir", None, "The run's directory (local or gs://): checkpoints, logs, vocabulary.")
+  return define_path("workdir", "The run's directory (local or gs://): checkpoints, logs, vocabulary.")
 
 
 def run(main, required=("workdir",)):
   """Runs main() after parsing the flags. A wrong flag, config or input: message, exit code 2."""
 
   def parse(argv):
+    streams.prepare()
     try:
-      rest = FLAGS(argv)
+      rest = FLAGS([_expanded(argument) for argument in argv])
       if VERSION.value:
         print(f"attention_zoo {__version__}")
         raise SystemExit(0)
@@ -41,24 +56,33 @@ def run(main, required=("workdir",)):
         FLAGS["config"].value.get("task")  # A file that could not be loaded complains when it is first used.
     except SystemExit:  # --help was printed, which absl counts as a failure
       raise SystemExit(0) from None
-    except (flags.Error, KeyError, AttributeError, TypeError, OSError) as error:
+    except (flags.Error, UserError, KeyError, AttributeError, TypeError, OSError) as error:
       raise SystemExit(_complain(_explain(error))) from error
     if len(rest) > 1:
       raise SystemExit(_complain(f"cannot use the argument {rest[1]!r}: every option is written --name=value"))
-    missing = [name for name in required if FLAGS[name].value is None]
+    missing = [name for name in required if FLAGS[name].value in (None, "")]
     if missing:
       raise SystemExit(_complain(f"--{missing[0]} is missing (see --help)"))
     return rest
 
   def start(_):
-    from attention_zoo.training import distributed
+    from attention_zoo.training import compilation, distributed
 
     distributed.hush_libtpu()
     # In place of absl's handler, which would show JAX's probing for devices and hide our own warnings.
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr, force=True)
+    logging.basicConfig(level=logging.WARNING, handlers=[_Warnings()], force=True)
+    compilation.prepare()
     return guard(main)
 
   app.run(start, flags_parser=parse)
+
+
+class _Warnings(logging.Handler):
+  """Prints to what standard error is at the moment: a progress bar puts itself in its place and makes room."""
+
+  def emit(self, record):
+    with contextlib.suppress(OSError):
+      print(f"{record.levelname}: {record.getMessage()}", file=sys.stderr)
 
 
 def guard(main):
@@ -67,7 +91,10 @@ def guard(main):
   from attention_zoo.training import distributed
 
   try:
-    return main()
+    code = main()
+    if sys.stdout is not None:
+      sys.stdout.flush()  # what a full disk refuses is told now
+    return code
   except UserError as error:
     code = _complain(error)
   except Exception:
@@ -77,10 +104,16 @@ def guard(main):
     print("error: one of several processes failed; start all of them again to resume", file=sys.stderr)
     code = 1
   for stream in (sys.stdout, sys.stderr):
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, UserError, AttributeError):  # full, or closed
       stream.flush()
   # Python would wait: for the other processes, and for Orbax's threads, ten minutes for a directory that cannot be made.
   os._exit(code)
+
+
+def _expanded(argument) -> str:
+  """--config=~/file.py with the home directory; that flag's parser is not ours."""
+  flag, equals, path = argument.partition("=")
+  return f"{flag}={files.expand(path)}" if flag.lstrip("-") == "config" and path.startswith("~") else argument
 
 
 def _explain(error) -> str:
@@ -97,38 +130,6 @@ def _complain(error) -> int:
   with contextlib.suppress(OSError):  # a log on a disk that is full: the exit code still tells
     print(f"error: {error}", file=sys.stderr)
   return 2
-
-
-def read_lines(name=None) -> list[str]:
-  """Lines of a file, or of standard input, without their ends; UserError for a missing file or invalid UTF-8."""
-  try:
-    content = epath.Path(name).read_bytes() if name else sys.stdin.buffer.read()
-  except OSError as error:
-    raise UserError(f"cannot read {name}: {error.strerror or error}") from error
-  lines = content.split(b"\n")
-  if lines[-1] == b"":
-    lines.pop()
-  text = []
-  for number, line in enumerate(lines, 1):
-    try:
-      text.append(line.decode().removesuffix("\r"))
-    except UnicodeDecodeError as error:
-      raise UserError(f"{name or 'standard input'}, line {number}: not valid UTF-8 ({error.reason})") from error
-  return text
-
-
-def write_lines(lines, name=None) -> None:
-  """Writes each as one line, to a file (whole or not at all) or standard output; UserError where it cannot."""
-  # Byte pieces can spell a line end, and what is one line in must be one line out.
-  text = "".join(line.replace("\n", " ") + "\n" for line in lines)
-  if name:
-    return files.write_text(name, text)
-  try:
-    sys.stdout.write(text)
-    sys.stdout.flush()
-  except OSError as error:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python tries again when it exits.
-    raise UserError(f"cannot write standard output: {error.strerror}") from error
 
 
 def whole(text, flag) -> int:

@@ -29,8 +29,9 @@ def main():
   import jax
 
   from attention_zoo import progress, tasks
-  from attention_zoo.training import aot
+  from attention_zoo.training import aot, compilation
 
+  compilation.leave_word_to_caller()
   config = CONFIG.value
   if TOPOLOGY.value == "local" and NUM_SLICES.value > 1:
     raise UserError("--num_slices is of a --topology that is not here: leave it out with --topology=local")
@@ -43,7 +44,7 @@ def main():
     chip = aot.CHIPS[kind]
   step = aot.compile_step(tasks.make(config, "."), config, devices, chip, progress.phase)
   found = aot.report(step, chip)
-  progress.table(f"{NUM_SLICES.value} x {TOPOLOGY.value}, rules {config.mesh.rules}", aot.rows(found))
+  print(progress.table(f"{NUM_SLICES.value} x {TOPOLOGY.value}, rules {config.mesh.rules}", aot.rows(found)))
   if found["fits"]:
     return 0
   print("does not fit; the largest buffers of one chip:")

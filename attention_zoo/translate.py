@@ -1,13 +1,14 @@
-"""Translates a file, or standard input, one sentence a line.
+"""Translates a file, or standard input, one sentence a line. Text is UTF-8; names that end with .gz mean zipped files.
 
   echo "The concert takes place in Moscow in May 2033." | python -m attention_zoo.translate --workdir=runs/quickstart
-  python -m attention_zoo.translate --workdir=DIR --input=news.en --output=news.de --beam_size=4 --alpha=0.6
+  python -m attention_zoo.translate --workdir=DIR --input=news.en.gz --output=news.de --beam_size=4 --alpha=0.6
   python -m attention_zoo.translate --workdir=DIR --input=news.en --n_best=4      # LINE ||| TRANSLATION ||| SCORE
+  python -m attention_zoo.translate --workdir=DIR --input=news.jsonl --field=text --output=out.jsonl --json --n_best=4
 
-Every line in gives a line out, in order; an empty line gives an empty line.
+Every line in gives a line out, in order; an empty line gives an empty line. JSON lines come in as objects with the sentence
+under --field ("source" by default), and --json gives them back with `translations`, each with text, score, logprob, tokens and
+alignment (for each token the index of the source token that it looked at most).
 """
-
-import sys
 
 from absl import flags
 
@@ -15,29 +16,34 @@ from attention_zoo import cli
 
 WORKDIR = cli.define_workdir()
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "average, latest or a step; default: average unless the latest is newer or better.")
-INPUT = flags.DEFINE_string("input", None, "File to translate; standard input by default.")
-OUTPUT = flags.DEFINE_string("output", None, "Where to write; standard output by default.")
+INPUT = cli.define_path("input", "File to translate; standard input by default.")
+FIELD = flags.DEFINE_string("field", None, "The input is JSON lines with the sentence in this field (.jsonl: source).")
+OUTPUT = cli.define_path("output", "Where to write; standard output by default.")
+JSON = flags.DEFINE_boolean("json", False, "Write JSON lines with scores, tokens and alignments.")
 BEAM_SIZE = flags.DEFINE_integer("beam_size", None, "The config's by default; 1 is greedy.", lower_bound=1)
 ALPHA = flags.DEFINE_float("alpha", None, "Exponent of the length penalty; the config's by default.")
 N_BEST = flags.DEFINE_integer("n_best", 1, "Print this many translations a line, best first.", lower_bound=1)
 
 
 def main():
-  from attention_zoo import api, progress
+  from attention_zoo import api, progress, streams
+  from attention_zoo.tasks import translation_lines
 
-  lines = cli.read_lines(INPUT.value)
+  streams.check_output(OUTPUT.value)
+  records, field = streams.read_records(INPUT.value, FIELD.value), FIELD.value or "source"
   run = api.load(WORKDIR.value, CHECKPOINT.value)
-  for number in run.too_long(lines):
-    print(f"line {number + 1} is longer than {run.config.data.max_length} pieces and cut there", file=sys.stderr)
-  with progress.bar("translating", total=len(lines)) as report:
+  with progress.bar("translating") as report:
     found = run.hypotheses(
-      lines, beam_size=BEAM_SIZE.value, alpha=ALPHA.value, n_best=N_BEST.value, report=report
+      [record[field] for record in records],
+      beam_size=BEAM_SIZE.value, alpha=ALPHA.value, n_best=N_BEST.value, report=report,
     )  # fmt: skip
-  if N_BEST.value == 1:
-    out = [hypotheses[0].text for hypotheses in found]
+  if JSON.value:
+    lines = translation_lines.json_lines(run, records, field, found)
+  elif N_BEST.value == 1:
+    lines = translation_lines.best(found)
   else:
-    out = [f"{i} ||| {h.text} ||| {h.score:.4f}" for i, hypotheses in enumerate(found) for h in hypotheses]
-  cli.write_lines(out, OUTPUT.value)
+    lines = translation_lines.n_best(found)
+  streams.write_lines(lines, OUTPUT.value)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Lines in and lines out, as the entry points read and write them."""
+"""Flags of the entry points, and how they end."""
 
-import io
+import logging
+import os
 import pathlib
 import subprocess
 import sys
-import types
 
 import pytest
 
@@ -15,33 +15,6 @@ from attention_zoo.errors import UserError
 ENTRY_POINTS = [
   path for path in pathlib.Path(attention_zoo.__file__).parent.glob("*.py") if "cli.run(main" in path.read_text()
 ]
-
-
-@pytest.mark.parametrize(
-  ("content", "lines"),
-  [
-    (b"", []),
-    (b"\n", [""]),
-    (b"a\n\n b \n", ["a", "", " b "]),
-    (b"a\r\nb", ["a", "b"]),
-    ("ä\u2028b\x0cc\n".encode(), ["ä\u2028b\x0cc"]),
-  ],
-)
-def test_lines_end_where_the_file_says(tmp_path, monkeypatch, content, lines):
-  (tmp_path / "in").write_bytes(content)
-  assert cli.read_lines(tmp_path / "in") == lines
-  monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO(content)))
-  assert cli.read_lines() == lines
-
-
-def test_what_cannot_be_read_is_named(tmp_path, monkeypatch):
-  with pytest.raises(UserError, match="cannot read .*nowhere: No such file"):
-    cli.read_lines(tmp_path / "nowhere")
-  with pytest.raises(UserError, match="cannot read .*: Is a directory"):
-    cli.read_lines(tmp_path)
-  monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO(b"a\nb\xe4\n")))
-  with pytest.raises(UserError, match="standard input, line 2: not valid UTF-8"):
-    cli.read_lines()
 
 
 @pytest.mark.parametrize("name", ["train", "translate", "compile"])
@@ -58,27 +31,6 @@ def test_every_entry_point_says_its_version(path):
   command = [sys.executable, "-m", f"attention_zoo.{path.stem}", "--version"]
   done = subprocess.run(command, capture_output=True, text=True)
   assert (done.returncode, done.stdout, done.stderr) == (0, f"attention_zoo {attention_zoo.__version__}\n", "")
-
-
-def test_every_item_is_one_line(tmp_path, capsys):
-  cli.write_lines(["a", "", "b\nc"], tmp_path / "new" / "out")
-  assert (tmp_path / "new" / "out").read_text() == "a\n\nb c\n"
-  cli.write_lines(["a", "b\nc"])
-  assert capsys.readouterr().out == "a\nb c\n"
-
-
-def test_what_cannot_be_written_is_told(tmp_path, monkeypatch):
-  (tmp_path / "file").touch()
-  with pytest.raises(UserError, match="cannot write .*file/out: "):
-    cli.write_lines(["a"], tmp_path / "file" / "out")
-  (tmp_path / "out").mkdir()
-  with pytest.raises(UserError, match="cannot write .*/out: Is a directory"):
-    cli.write_lines(["a"], tmp_path / "out")
-  assert not (tmp_path / "out.tmp").exists()
-  with open("/dev/full", "w") as full:
-    monkeypatch.setattr(sys, "stdout", full)
-    with pytest.raises(UserError, match="cannot write standard output: No space left on device"):
-      cli.write_lines(["a"])
 
 
 def test_numbers_in_lists():
@@ -99,3 +51,62 @@ def test_an_error_does_not_wait_for_threads():
   )
   out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=40)
   assert (out.returncode, out.stderr) == (2, "error: no room\n")
+
+
+def parsed(*arguments):
+  """A process that prints what it got for --workdir, --input and the task of --config."""
+  program = (
+    "from attention_zoo import cli\n"
+    "WORKDIR, INPUT = cli.define_workdir(), cli.define_path('input', 'A file.')\n"
+    "CONFIG = cli.define_config()\n"
+    "cli.run(lambda: print(WORKDIR.value, INPUT.value, CONFIG.value and CONFIG.value.task), required=('workdir',))\n"
+  )
+  return subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
+
+
+def test_a_leading_tilde_is_the_home_directory(monkeypatch, tmp_path):
+  (tmp_path / "my.py").write_text(pathlib.Path("configs/quickstart.py").read_text(encoding="utf-8"))
+  monkeypatch.setenv("HOME", str(tmp_path))
+  monkeypatch.setenv("PYTHONPATH", os.getcwd())
+  out = parsed("--workdir=~/new", "--input=~/a~b", "--config=~/my.py")
+  assert out.stdout == f"{tmp_path}/new {tmp_path}/a~b translation\n", out.stderr
+  out = parsed("--workdir=~nobody-of-this-name/new")
+  assert out.returncode == 2 and "there is no such user" in out.stderr and "Traceback" not in out.stderr
+  out = parsed("--workdir=")
+  assert out.returncode == 2 and "--workdir is missing" in out.stderr
+
+
+def test_remote_paths_stay_as_they_are():
+  assert cli._Path().parse("gs://bucket/run") == "gs://bucket/run"
+
+
+def test_warnings_go_where_standard_error_is(capsys):
+  logger = logging.Logger("test")
+  logger.addHandler(cli._Warnings())
+  logger.warning("%d of %d", 1, 2)
+  assert capsys.readouterr().err == "WARNING: 1 of 2\n"
+
+
+@pytest.mark.parametrize(
+  ("shell", "code", "out", "err"),
+  [
+    (">&-", 0, "", ""),
+    (">/dev/full", 2, "", "error: cannot write standard output: No space left on device\n"),
+    ("<&- 2>&-", 0, "Ä\n", ""),
+  ],
+)
+def test_streams_that_are_closed_or_full(shell, code, out, err):
+  """What is printed to a full one is told when main returns."""
+  program = (
+    "import sys\n"
+    "from attention_zoo import cli\n"
+    "def main():\n"
+    "  print('\\xc4')\n"
+    "  assert open('/dev/null').fileno() > 2\n"
+    "cli.run(main, required=())\n"
+  )
+  done = subprocess.run(
+    ["bash", "-c", f'"$0" -c "$1" {shell}', sys.executable, program],
+    capture_output=True, env=os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+  )  # fmt: skip
+  assert (done.returncode, done.stdout.decode(), done.stderr.decode()) == (code, out, err)

@@ -1,5 +1,6 @@
 """The commands of the README, as a user runs them: right, and wrong."""
 
+import gzip
 import json
 import os
 import pathlib
@@ -44,8 +45,9 @@ def test_train_average_evaluate_translate(number_files, tmp_path):
   assert b"taking the newest checkpoint, not the average, because its dev loss is" in done.stderr
   flags_of_average = ("--split=test", "--report", "--checkpoint=average")
   out = command("attention_zoo.evaluate", workdir, *flags_of_average, check=0).stdout.decode()
-  assert "sacreBLEU" in out and "per_subword" in out
+  assert "perplexity per subword" in out and "chrF2" in out
   saved = json.loads((tmp_path / "run/eval/test-average.json").read_text())
+  assert all(row["signature"] in out for row in (*saved["bleu"], saved["chrf"]))  # each on one line
   assert len(saved["hypotheses"]) == 20 and (saved["checkpoint"], saved["step"]) == ("average", "20")
   assert saved["parents"] == [10, 20]
   place = str(number_files).strip("/").replace("/", "_")
@@ -64,6 +66,20 @@ def test_train_average_evaluate_translate(number_files, tmp_path):
   numbers = [line.split(" ||| ")[0] for line in lines]
   assert numbers in (["0", "0", "1", "2", "2"], ["0", "1", "2", "2"], ["0", "0", "1", "2"], ["0", "1", "2"])
   assert lines[numbers.index("1")] == "1 |||  ||| 0.0000"
+  (tmp_path / "in.jsonl.gz").write_bytes(gzip.compress(b'{"id": 1, "en": "seven"}\n""\n'))
+  command(
+    "attention_zoo.translate", workdir, f"--input={tmp_path}/in.jsonl.gz", f"--output={tmp_path}/out.jsonl", "--json",
+    "--field=en", check=0,
+  )  # fmt: skip
+  records = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+  assert records[0]["id"] == 1 and records[0]["translations"][0]["text"] and records[1]["translations"][0]["text"] == ""
+  # What cannot be written is told before the work, in one line.
+  (tmp_path / "run/report.html").unlink()
+  (tmp_path / "run/report.html").mkdir()
+  (tmp_path / "run/eval/test-latest.json").unlink(missing_ok=True)
+  done = command("attention_zoo.evaluate", workdir, "--checkpoint=latest", "--report", check=2)
+  assert b"report.html: it is a directory" in done.stderr and done.stderr.count(b"\n") == 1, done.stderr
+  assert not (tmp_path / "run/eval/test-latest.json").exists()
   # Another config in the same directory is refused, with the difference.
   done = command(*TRAIN, *flags, workdir, "--config.model.d_ff=128", check=2)
   assert b"d_ff" in done.stderr and b"128" in done.stderr

@@ -25,7 +25,7 @@ def translation_report(run, result, *, command, num_samples=20, num_attentions=3
     f"{epath.Path(workdir).name}: {'-'.join(run.config.data.languages)}, checkpoint {run.checkpoint}",
     used_fields(run.config, run.task.model_config.bounded),
     [_by_split(record) for record in read_metrics(workdir)],
-    [(row["name"], row["score"], row["signature"]) for row in result["bleu"]],
+    [(row["name"], row["score"], row["signature"]) for row in (*result["bleu"], result["chrf"])],
     triples[::stride][:num_samples],
     attentions,
     versions(),

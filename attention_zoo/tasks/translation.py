@@ -24,6 +24,7 @@ from attention_zoo.data.sources import Sentences, make_source
 from attention_zoo.errors import UserError
 from attention_zoo.evaluation.perplexity import exp
 from attention_zoo.protocols import Initial, Loss, Task
+from attention_zoo.tasks import translation_scores
 from attention_zoo.tasks.translator import Translator
 from attention_zoo.training import checkpoints, sharding
 from attention_zoo.training.config import COUNT, FLAG, FRACTION, NATURAL, TEXT, Field
@@ -68,7 +69,7 @@ class Translation(Task):
       "alpha": Field(float),
       "extra_length": NATURAL,
       "batch_tokens": COUNT,
-      # Of the dev split, translated at each evaluation while training, for a BLEU on the curve; 0: none.
+      # Of the dev split, translated at each evaluation while training, for BLEU and chrF on the curve; 0: none.
       "dev_sentences": Field(int, low=0, default=0),
     },
   }
@@ -246,11 +247,12 @@ class Translation(Task):
 
   @property
   def dev_score_names(self):
-    return ("bleu",) if self.config.decode.dev_sentences else ()
+    return ("bleu", "chrf") if self.config.decode.dev_sentences else ()
 
   def dev_scores(self, params, variables) -> dict:
-    """BLEU (sacreBLEU's default) of the first config.decode.dev_sentences sentences of the dev split, greedily translated."""
+    """BLEU (sacreBLEU's) and chrF of the first config.decode.dev_sentences sentences of the dev split, greedily translated."""
     pairs = itertools.islice(self.source.pairs("dev"), self.config.decode.dev_sentences)
     sources, references = zip(*pairs, strict=True)
     run = self.runner(params, variables, checkpoint="training", step=0)
-    return {"bleu": run.bleu(run.translate(sources, beam_size=1), references)}
+    found = translation_scores.scores(self.config, run.translate(sources, beam_size=1), references)
+    return {"bleu": found["bleu"][0]["score"], "chrf": found["chrf"]["score"]}

@@ -2,22 +2,22 @@
 
 import dataclasses
 import functools
+import logging
+from collections.abc import Callable, Iterable
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
 
-from attention_zoo.data.tokenizer import BOS, EOS, PAD
-from attention_zoo.decoding.batching import length_batches
-from attention_zoo.decoding.beam import beam_search
-from attention_zoo.decoding.score import sequence_scores
+from attention_zoo.data.tokenizer import EOS
 from attention_zoo.errors import UserError
-from attention_zoo.evaluation.bleu import bleu_report
-from attention_zoo.evaluation.perplexity import count_words, perplexity
-from attention_zoo.training import sharding
+from attention_zoo.tasks import arguments, translation_scores
+from attention_zoo.tasks.rows import Rows, check_finite
+from attention_zoo.tasks.teacher_forcing import Attention, alignment, forced_scores, read_attention
+from attention_zoo.tasks.translation_search import search
 from attention_zoo.training.step import make_evaluate
+
+logger = logging.getLogger(__name__)
+
+Report = Callable[[int, int], None]  # (sentences done since the last call, all sentences)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,250 +30,200 @@ class Hypothesis:
   ids: list[int]
 
 
-@dataclasses.dataclass(frozen=True)
-class Attention:
-  """Weights [layers, heads, queries, keys] and their tokens, from the computation that gave `logprob`.
-
-  encoder: source over source; decoder: target input over target input; cross: target input over source. Row t of
-  the decoder's weights made the prediction of target token t, so that row 0 (fed with <s>) belongs to `target[0]`.
-  encoder, decoder: None where the config's self-attention never has all its weights in one array (local ones).
-  """
-
-  source: list[str]
-  target: list[str]
-  encoder: np.ndarray | None
-  decoder: np.ndarray | None
-  cross: np.ndarray
-  logprob: float
-
-
 class Translator:
-  """What `attention_zoo.load` returns for a translation run. Work is spread over all devices of this process."""
+  """What `attention_zoo.load` returns for a translation run. Work is spread over all devices of this process.
+
+  Every verb takes any iterable of strings, and raises UserError for an argument that it cannot use.
+  """
 
   def __init__(self, task, params, variables, *, checkpoint, step):
     self.task, self.config, self.checkpoint, self.step = task, task.config, checkpoint, step
-    self._mesh = sharding.local_mesh()
-    everywhere = NamedSharding(self._mesh, P())
-    self.params, self.variables = jax.device_put((params, variables), everywhere)
+    self._rows = Rows(self.config.decode, longest=task.model_config.max_length)
+    self.params, self.variables = self._rows.replicate((params, variables))
+    self._search = jax.jit(functools.partial(search, task), static_argnames=("beam_size", "n_best"))
+    self._forced = jax.jit(functools.partial(forced_scores, task))
+    self._aligned = jax.jit(functools.partial(alignment, task))
+    self._evaluate = make_evaluate(task, self._rows.mesh)
+
+  def __repr__(self):
+    count = sum(leaf.size for leaf in jax.tree.leaves(self.params))
+    return (
+      f"<Translator {' -> '.join(self.config.data.languages)}: {self.config.model.name}, {count:,} parameters, "
+      f"checkpoint {self.checkpoint} of {self.task.workdir}>"
+    )
 
   # Translating
 
-  def translate(self, sentences, **options) -> list[str]:
+  def translate(
+    self,
+    sentences: Iterable[str],
+    *,
+    beam_size: int | None = None,
+    alpha: float | None = None,
+    report: Report | None = None,
+  ) -> list[str]:
     """The best translation of each sentence; an empty one stays empty. Options: see `hypotheses`."""
-    return [found[0].text for found in self.hypotheses(sentences, **options)]
+    found = self.hypotheses(sentences, beam_size=beam_size, alpha=alpha, report=report)
+    return [hypotheses[0].text for hypotheses in found]
 
-  def hypotheses(self, sentences, *, beam_size=None, alpha=None, n_best=1, report=None) -> list[list[Hypothesis]]:
+  def hypotheses(
+    self,
+    sentences: Iterable[str],
+    *,
+    beam_size: int | None = None,
+    alpha: float | None = None,
+    n_best: int = 1,
+    report: Report | None = None,
+  ) -> list[list[Hypothesis]]:
     """The n_best translations of each sentence, best first.
 
-    sentences: a list of strings; one longer than config.data.max_length pieces is cut there.
-    beam_size, alpha: the config's when None. report: called with the number of sentences done.
+    sentences: one longer than config.data.max_length pieces is cut there, which is logged as a warning.
+    beam_size, alpha: the config's when None. report: called with the number of sentences just done and of all.
     """
-    if isinstance(sentences, str):
-      raise TypeError("translate takes a list of sentences: write translate([sentence])")
-    decode = self.config.decode
-    beam_size = decode.beam_size if beam_size is None else beam_size
-    alpha = decode.alpha if alpha is None else alpha
-    if not 1 <= n_best <= beam_size:
-      raise UserError(f"n_best must lie between 1 and the beam size {beam_size}, got {n_best}")
+    options = arguments.search(self.config.decode, beam_size, alpha, n_best)
+    sentences = arguments.sentences(sentences)
     found = [[Hypothesis("", 0.0, 0.0, [])] for _ in sentences]
-    sources = self.encode(sentences)
+    sources = self._encode(sentences, "sentences")
     full = [i for i, source in enumerate(sources) if len(source) > 1]
-    for indices, length, rows in self._batches([len(sources[i]) for i in full]):
-      batch = [sources[full[i]] for i in indices]
-      result = self._decode(
-        self.params, *self._rows(batch, length, rows), alpha, beam_size=beam_size, n_best=n_best
-      )  # fmt: skip
-      result = jax.device_get(result)
-      if np.isnan(result.scores_BJ).any():
-        raise UserError("the model's logits are not finite: the checkpoint is of a run that has diverged, take another")
+    report = report or (lambda done, total: None)
+    report(len(sentences) - len(full), len(sentences))
+    for indices, source in self._rows.batches([sources[i] for i in full], beam_size=options.beam_size):
+      with self._rows.enough_memory("decode"):
+        result = jax.device_get(
+          self._search(self.params, *source, options.alpha, beam_size=options.beam_size, n_best=options.n_best)
+        )
+      check_finite(result.scores_BJ[: len(indices)])
       for b, i in enumerate(indices):
-        found[full[i]] = [self._hypothesis(result, b, j) for j in range(n_best) if result.lengths_BJ[b, j]]
-      if report:
-        report(len(indices))
+        found[full[i]] = [self._hypothesis(result, b, j) for j in range(options.n_best) if result.lengths_BJ[b, j]]
+      report(len(indices), len(sentences))
     return found
 
-  def too_long(self, sentences) -> list[int]:
+  def too_long(self, sentences: Iterable[str]) -> list[int]:
     """The indices of sentences that `translate` will cut."""
     limit = self.config.data.max_length - 1
-    return [i for i, ids in enumerate(self.task.tokenizer.encode(list(sentences))) if len(ids) > limit]
+    return [i for i, ids in enumerate(self._pieces(arguments.sentences(sentences))) if len(ids) > limit]
 
-  def encode(self, sentences) -> list[list[int]]:
-    """Source ids with EOS, cut to config.data.max_length. A sentence of nothing but spaces has EOS alone."""
+  def encode(self, sentences: Iterable[str]) -> list[list[int]]:
+    """Ids with EOS, cut to config.data.max_length. A sentence of nothing but spaces has EOS alone."""
     limit = self.config.data.max_length - 1
-    return [ids[:limit] + [EOS] for ids in self.task.tokenizer.encode([s if s.strip() else "" for s in sentences])]
+    return [ids[:limit] + [EOS] for ids in self._pieces(arguments.sentences(sentences))]
+
+  def _pieces(self, sentences):
+    return self.task.tokenizer.encode([s if s.strip() else "" for s in sentences])
+
+  def _encode(self, sentences, name, refuse=False):
+    """`encode` that says what it cuts; with refuse=True it raises UserError instead."""
+    limit = self.config.data.max_length
+    pieces = self._pieces(sentences)
+    if long := [i for i, ids in enumerate(pieces) if len(ids) >= limit]:
+      numbers = ", ".join(f"number {i + 1} ({len(pieces[i])} pieces)" for i in long[:5]) + (", ..." if long[5:] else "")
+      what = f"{len(long)} of {len(sentences)} {name} are longer than config.data.max_length = {limit} pieces with </s>"
+      if refuse:
+        raise UserError(f"{what}: {numbers}; shorten or leave them out (config.data.too_long is 'skip')")
+      logger.warning("%s and cut there: %s", what, numbers)
+    return [ids[: limit - 1] + [EOS] for ids in pieces]
+
+  def _text(self, ids):
+    return self.task.tokenizer.decode([[i for i in ids if i != EOS]])[0]
 
   def _hypothesis(self, result, b, j):
     ids = [int(i) for i in result.tokens_BJT[b, j, : result.lengths_BJ[b, j]]]
-    text = self.task.tokenizer.decode([[i for i in ids if i != EOS]])[0]
-    return Hypothesis(text, float(result.scores_BJ[b, j]), float(result.logprobs_BJ[b, j]), ids)
-
-  def _batches(self, lengths):
-    if not lengths:
-      return []
-    return length_batches(
-      lengths,
-      batch_tokens=self.config.decode.batch_tokens,
-      row_multiple=self._mesh.size,
-      longest=self.task.model_config.max_length,
-    )
-
-  def _rows(self, batch, length, rows):
-    """(source_BS, lengths_B) over the devices; rows that only fill the batch have length 0."""
-    source_BS = np.full((rows, length), PAD, np.int32)
-    lengths_B = np.zeros(rows, np.int32)
-    for b, ids in enumerate(batch):
-      source_BS[b, : len(ids)] = ids
-      lengths_B[b] = len(ids)
-    return jax.device_put((source_BS, lengths_B), sharding.batch_sharding(self._mesh))
-
-  @functools.cached_property
-  def _decode(self):
-    return jax.jit(self._beam, static_argnames=("beam_size", "n_best"))
-
-  def _beam(self, params, source_BS, lengths_B, alpha, *, beam_size, n_best):
-    B, S = source_BS.shape
-    extra = self.config.decode.extra_length
-    positions_BS = jnp.broadcast_to(jnp.arange(S, dtype=jnp.int32), (B, S))
-    segments_BS = (positions_BS < lengths_B[:, None]).astype(jnp.int32)
-    source = {"source": source_BS, "source_segments": segments_BS, "source_positions": positions_BS}
-    decoding = self.task.decoding(params, source, num_beams=beam_size)
-
-    def step(tokens_BJ, t, cache):
-      logits_BJTV, cache = decoding.step(tokens_BJ[:, :, None], t, cache)
-      return logits_BJTV[:, :, 0], cache
-
-    return beam_search(
-      step,
-      decoding.cache,
-      batch_size=B,
-      beam_size=beam_size,
-      max_lengths_B=jnp.where(lengths_B > 0, lengths_B + extra, 0),
-      max_length=S + extra if decoding.max_length is None else min(S + extra, decoding.max_length),
-      bos=BOS,
-      eos=EOS,
-      pad=PAD,
-      alpha=alpha,
-      n_best=n_best,
-      reorder=decoding.reorder,
-      grow=decoding.grow,
-    )
+    return Hypothesis(self._text(ids), float(result.scores_BJ[b, j]), float(result.logprobs_BJ[b, j]), ids)
 
   # Scoring and looking
 
-  def score(self, sources, targets, *, alpha=None) -> list[Hypothesis]:
-    """Log-probability and length-penalised score that the model gives to each target (force-decoding)."""
+  def score(
+    self, sources: Iterable[str], targets: Iterable[str], *, alpha: float | None = None
+  ) -> list[Hypothesis]:
+    """Log-probability and length-penalised score that the model gives to each target (force-decoding).
+
+    What is longer than config.data.max_length pieces is cut there, which is logged as a warning, and `text` is what was scored;
+    with config.data.too_long="skip" it is a UserError.
+    """
+    alpha = arguments.penalty(self.config.decode, alpha)
+    sources, targets = arguments.sentences(sources, "sources"), arguments.sentences(targets, "targets")
     if len(sources) != len(targets):
-      raise ValueError(f"score needs as many targets as sources, got {len(targets)} and {len(sources)}")
-    alpha = self.config.decode.alpha if alpha is None else alpha
-    pairs = list(zip(self.encode(sources), self.encode(targets), strict=True))
-    scored = [None] * len(pairs)
-    lengths = [max(len(source), len(target)) for source, target in pairs]
-    for indices, length, rows in self._batches(lengths):
-      source = self._rows([pairs[i][0] for i in indices], length, rows)
-      target = self._rows([pairs[i][1] for i in indices], length, rows)
-      scores_B, logprobs_B = jax.device_get(self._forced(self.params, *source, *target, alpha))
+      raise UserError(f"score needs as many targets as sources, got {len(targets)} and {len(sources)}")
+    refuse = self.config.data.too_long == "skip"
+    source_ids, target_ids = self._encode(sources, "sources", refuse), self._encode(targets, "targets", refuse)
+    scored: list = [None] * len(sources)
+    for indices, source, target in self._rows.batches(source_ids, target_ids):
+      with self._rows.enough_memory("score"):
+        scores_B, logprobs_B = jax.device_get(self._forced(self.params, *source, *target, alpha))
+      check_finite(scores_B[: len(indices)])
       for b, i in enumerate(indices):
-        scored[i] = Hypothesis(targets[i], float(scores_B[b]), float(logprobs_B[b]), pairs[i][1])
+        scored[i] = Hypothesis(targets[i], float(scores_B[b]), float(logprobs_B[b]), target_ids[i])
+    for i in self.too_long(targets):
+      scored[i] = dataclasses.replace(scored[i], text=self._text(target_ids[i]))
     return scored
 
-  @functools.cached_property
-  def _forced(self):
-    def forced(params, source_BS, source_lengths_B, target_BT, target_lengths_B, alpha):
-      batch = teacher_forcing(source_BS, source_lengths_B, target_BT, target_lengths_B)
-      logits_BTV = self.task.model.apply({"params": params}, batch)
-      scores = sequence_scores(logits_BTV, target_BT, batch["target_segments"], alpha=alpha)
-      return scores.scores_B, scores.logprobs_BT.sum(-1)
-
-    return jax.jit(forced)
-
-  def attention(self, source, target=None) -> Attention:
+  def attention(self, source: str, target: str | None = None) -> Attention:
     """Every attention weight of one sentence pair; without a target, of the sentence and its own translation.
 
     The weights are read out of the very forward pass that gave the returned log-probability.
     """
-    source_ids = self.encode([source])[0]
+    source = arguments.sentence(source, "source")
+    (source_ids,) = self._encode([source], "sources")
     if target is None:
       target_ids = self.hypotheses([source])[0][0].ids or [EOS]
     else:
-      target_ids = self.encode([target])[0]
-    lengths = [np.array([len(ids)], np.int32) for ids in (source_ids, target_ids)]
-    arrays = [np.array([ids], np.int32) for ids in (source_ids, target_ids)]
-    batch = teacher_forcing(arrays[0], lengths[0], arrays[1], lengths[1])
-    logits_BTV, state = self.task.model.apply({"params": self.params}, batch, mutable=["intermediates"])
-    logprob = sequence_scores(logits_BTV, arrays[1], batch["target_segments"], alpha=0.0).scores_B[0]
-    sown = state["intermediates"]
+      target_ids = self._encode([arguments.sentence(target, "target")], "targets")[0]
+    found = read_attention(self.task, self.params, source_ids, target_ids)
+    check_finite(found.logprob)
+    return found
 
-    def stack(side, kind):
-      layers = [sown[side][f"layer_{i}"] for i in range(len(sown.get(side, {})))]
-      weights = [np.asarray(layer[kind]["weights"][0][0], np.float32) for layer in layers if kind in layer]
-      return np.stack(weights) if weights else None
+  def align(self, sources: Iterable[str], hypotheses: Iterable[Hypothesis]) -> list[list[int]]:
+    """For each token (`ids`) of a hypothesis, the position among the pieces of its source that it looked at most.
 
-    pieces = self.task.tokenizer.pieces
-    return Attention(
-      pieces(source_ids),
-      pieces(target_ids),
-      stack("encoder", "self_attention"),
-      stack("decoder", "self_attention"),
-      stack("decoder", "cross_attention"),
-      float(logprob),
-    )
+    hypotheses: as many as sources. See `teacher_forcing.alignment` for the heads that are asked. A hypothesis without tokens,
+    such as that of an empty sentence, has none.
+    """
+    sources, hypotheses = arguments.sentences(sources, "sources"), list(hypotheses)
+    if len(sources) != len(hypotheses):
+      raise UserError(f"align needs as many hypotheses as sources, got {len(hypotheses)} and {len(sources)}")
+    found: list = [[] for _ in sources]
+    full = [i for i, hypothesis in enumerate(hypotheses) if hypothesis.ids]
+    source_ids = self.encode(sources[i] for i in full)
+    target_ids = [hypotheses[i].ids for i in full]
+    for indices, source, target in self._rows.batches(source_ids, target_ids):
+      with self._rows.enough_memory("align"):
+        positions_BT = jax.device_get(self._aligned(self.params, *source, *target))
+      for b, i in enumerate(indices):
+        found[full[i]] = positions_BT[b, : len(target_ids[i])].tolist()
+    return found
 
   # Evaluating
 
-  def perplexity(self, split) -> dict:
-    """Perplexities of a split: with and without label smoothing, per subword and per word.
+  def perplexity(self, split: str) -> dict[str, float]:
+    """Perplexities of a split: see `translation_scores.perplexities`."""
+    _, references = translation_scores.read_pairs(self.task, arguments.split_name(split))
+    return self._perplexities(split, references)
 
-    The two per word are left out where sentences are longer than config.data.max_length: what was cut off or skipped
-    has words, but no probability.
-    """
-    found = self._evaluate(self.params, self.variables, split)
-    words = count_words(target for _, target in self.task.source.pairs(split))
-    tokens = found["weight"]
-    found = perplexity(
-      nll=found["nll"] * tokens, smoothed_loss=found["loss"] * tokens, tokens=tokens, words=words
-    )._asdict()
-    whole = not self.task.corpus(split).too_long
-    return {name: value for name, value in found.items() if whole or not name.startswith("per_word")}
-
-  @functools.cached_property
-  def _evaluate(self):
-    return make_evaluate(self.task, self._mesh)
+  def _perplexities(self, split, references):
+    return translation_scores.perplexities(self.task, self._evaluate(self.params, self.variables, split), split, references)
 
   def dev_loss(self) -> float:
+    """Of the dev split, in nats a target token, smoothed as in training."""
     return self._evaluate(self.params, self.variables, "dev")["loss"]
 
-  def bleu(self, hypotheses, references) -> float:
-    return bleu_report(hypotheses, references, tokenized=self.config.data.tokenized)[0].score
-
-  def evaluate(self, split, *, beam_size=None, alpha=None, report=None) -> dict:
-    """Perplexities and the three BLEUs of a split, with the translations they were computed from."""
-    sources, references = zip(*self.task.source.pairs(split), strict=True)
-    perplexities = self.perplexity(split)  # first: what it may have to complain of would cost the translations
-    hypotheses = self.translate(sources, beam_size=beam_size, alpha=alpha, report=report)
+  def evaluate(
+    self,
+    split: str,
+    *,
+    beam_size: int | None = None,
+    alpha: float | None = None,
+    report: Report | None = None,
+  ) -> dict:
+    """Perplexities, the three BLEUs and chrF of a split, with the translations they were computed from."""
+    options = arguments.search(self.config.decode, beam_size, alpha)
+    sources, references = translation_scores.read_pairs(self.task, arguments.split_name(split))
+    # First: what it may have to complain of would cost the translations.
+    perplexities = self._perplexities(split, references)
+    hypotheses = self.translate(sources, beam_size=options.beam_size, alpha=options.alpha, report=report)
     return {
       "perplexity": perplexities,
-      "bleu": [row._asdict() for row in bleu_report(hypotheses, references, tokenized=self.config.data.tokenized)],
-      "sources": list(sources),
+      **translation_scores.scores(self.config, hypotheses, references),
+      "sources": sources,
       "hypotheses": hypotheses,
-      "references": list(references),
+      "references": references,
     }
-
-
-def teacher_forcing(source_BS, source_lengths_B, target_BT, target_lengths_B) -> dict:
-  """The batch of `data/batches.py` for one pair a row; works on NumPy and on traced arrays alike."""
-
-  def side(ids, lengths_B):
-    positions = jnp.broadcast_to(jnp.arange(ids.shape[1], dtype=jnp.int32), ids.shape)
-    return positions, (positions < lengths_B[:, None]).astype(jnp.int32)
-
-  source_positions, source_segments = side(source_BS, source_lengths_B)
-  target_positions, target_segments = side(target_BT, target_lengths_B)
-  return {
-    "source": jnp.asarray(source_BS),
-    "source_segments": source_segments,
-    "source_positions": source_positions,
-    "inputs": jnp.pad(jnp.asarray(target_BT)[:, :-1], ((0, 0), (1, 0)), constant_values=BOS),
-    "targets": jnp.asarray(target_BT),
-    "target_segments": target_segments,
-    "target_positions": target_positions,
-  }

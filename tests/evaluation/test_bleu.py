@@ -75,17 +75,17 @@ def test_tokens_in_three_dialects():
 
 def test_only_sacrebleu_smooths():
   # "Wer wagt, der gewinnt!" has no 4-gram of "Wer wagt, gewinnt!".
-  assert [round(row.score, 4) for row in bleu_report(HYPOTHESES[-1:], REFERENCES[-1:])] == [37.9918, 0.0, 0.0]
+  assert [round(row.value, 4) for row in bleu_report(HYPOTHESES[-1:], REFERENCES[-1:])] == [37.9918, 0.0, 0.0]
 
 
 def test_first_row_is_what_sacrebleu_itself_says():
   expected = sacrebleu.corpus_bleu(HYPOTHESES, [REFERENCES])
-  assert bleu_report(HYPOTHESES, REFERENCES)[0].score == expected.score
+  assert bleu_report(HYPOTHESES, REFERENCES)[0].value == expected.score
 
 
 def test_perfect_and_empty_output():
-  assert all(round(row.score, 6) == 100 for row in bleu_report(REFERENCES, REFERENCES))
-  assert all(row.score == 0 for row in bleu_report([""] * 5, REFERENCES))
+  assert all(round(row.value, 6) == 100 for row in bleu_report(REFERENCES, REFERENCES))
+  assert all(row.value == 0 for row in bleu_report([""] * 5, REFERENCES))
 
 
 @pytest.mark.parametrize(
@@ -109,3 +109,49 @@ def test_compounds_split_as_perl_does(text, expected):
 def test_bad_input(hypotheses, references, message):
   with pytest.raises(UserError, match=message):
     bleu_report(hypotheses, references)
+
+
+CHINESE = ["我们今天去学校。", "他喜欢喝茶，也喜欢看书。"]
+
+
+@pytest.mark.parametrize("language", ["zh", "zh-CN", "zho_Hans", "cmn"])
+def test_chinese_is_counted_by_sacrebleus_tokenizer(language):
+  rows = bleu_report(CHINESE, CHINESE, language=language)
+  assert [round(row.value, 6) for row in rows] == [100] * 3
+  assert all("|tok:zh" in row.signature for row in rows) and rows[1].name == "tokenised (zh)"
+  hypotheses = ["我们今天去商店。", CHINESE[1]]
+  expected = sacrebleu.corpus_bleu(hypotheses, [CHINESE], tokenize="zh").score
+  assert bleu_report(hypotheses, CHINESE, language=language)[0].value == expected
+
+
+def test_languages_without_a_tokenizer_are_counted_by_characters():
+  thai = ["เขากินข้าวที่บ้าน", "ฉันรักคุณมาก"]
+  rows = bleu_report(thai, thai, language="th")
+  assert [round(row.value, 6) for row in rows] == [100] * 3 and all("|tok:char" in row.signature for row in rows)
+
+
+def test_what_is_not_installed_is_said(monkeypatch, caplog):
+  from sacrebleu.tokenizers import tokenizer_ja_mecab, tokenizer_ko_mecab
+
+  monkeypatch.setattr(tokenizer_ja_mecab, "MeCab", None)
+  monkeypatch.setattr(tokenizer_ko_mecab, "MeCab", None)
+  for language, text in (("ja", ["私は学校に行きます。"]), ("ko", ["나는 오늘 학교에 갑니다."])):
+    caplog.clear()
+    rows = bleu_report(text, text, language=language)
+    assert "|tok:char|" in rows[0].signature and round(rows[0].value, 6) == 100
+    assert f"pip install 'sacrebleu[{language}]'" in caplog.text
+
+
+def test_text_without_spaces_under_an_unknown_name_is_told(caplog):
+  rows = bleu_report(CHINESE, CHINESE, language="target")
+  assert "|tok:13a|" in rows[0].signature and "quote chrF" in caplog.text
+  caplog.clear()
+  bleu_report(REFERENCES, REFERENCES, language="target")
+  assert not caplog.text
+
+
+def test_pretokenised_chinese_is_scored_as_it_is():
+  tokens = ["我们 今天 去 学校 。", "他 喜欢 喝茶 ， 也 喜欢 看书 。"]
+  rows = bleu_report(tokens, tokens, language="zh", tokenized=True)
+  assert [round(row.value, 6) for row in rows] == [100] * 3
+  assert "|tok:zh|" in rows[0].signature and "|tok:none|" in rows[1].signature

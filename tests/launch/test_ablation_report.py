@@ -37,7 +37,10 @@ def finish(grid, row, seed, found_perplexity, hypotheses, references, machine="2
     "perplexity": perplexity(
       nll=np.log(found_perplexity) * 10, smoothed_loss=30.0, tokens=10, words=8
     )._asdict(),
-    "bleu": [score._asdict() for score in bleu_report(hypotheses, references, tokenized=True)],
+    "bleu": [
+      {"name": score.name, "score": score.value, "signature": score.signature}
+      for score in bleu_report(hypotheses, references, tokenized=True)
+    ],
   }
   ablation_grid.write_json(directory / "eval" / "dev-latest.json", found)
   ablation_grid.write_json(directory / "versions.json", {"jax": f"1.2.{seed}", "python": "3.11"})

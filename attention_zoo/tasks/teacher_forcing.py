@@ -1,0 +1,94 @@
+"""Teacher forcing of sentence pairs, and what is read out of that pass: every attention weight, and alignments.
+
+Letters: B pairs, T target positions, S source positions, N heads.
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+
+from attention_zoo.data.tokenizer import BOS
+from attention_zoo.decoding.score import sequence_scores
+
+
+@dataclasses.dataclass(frozen=True)
+class Attention:
+  """Weights [layers, heads, queries, keys] and their tokens, from the computation that gave `logprob`.
+
+  encoder: source over source; decoder: target input over target input; cross: target input over source. Row t of
+  the decoder's weights made the prediction of target token t, so that row 0 (fed with <s>) belongs to `target[0]`.
+  encoder, decoder: None where the config's self-attention never has all its weights in one array (local ones).
+  """
+
+  source: list[str]
+  target: list[str]
+  encoder: np.ndarray | None
+  decoder: np.ndarray | None
+  cross: np.ndarray
+  logprob: float
+
+
+def read_attention(task, params, source_ids, target_ids) -> Attention:
+  """All weights of one pair, out of the forward pass that gives its log-probability. Ids end with EOS."""
+  arrays = [np.array([ids], np.int32) for ids in (source_ids, target_ids)]
+  lengths = [np.array([len(ids)], np.int32) for ids in (source_ids, target_ids)]
+  batch = teacher_forcing(arrays[0], lengths[0], arrays[1], lengths[1])
+  logits_BTV, state = task.model.apply({"params": params}, batch, mutable=["intermediates"])
+  logprob = sequence_scores(logits_BTV, arrays[1], batch["target_segments"], alpha=0.0).scores_B[0]
+  sown = state["intermediates"]
+
+  def stack(side, kind):
+    layers = [sown[side][f"layer_{i}"] for i in range(len(sown.get(side, {})))]
+    weights = [np.asarray(layer[kind]["weights"][0][0], np.float32) for layer in layers if kind in layer]
+    return np.stack(weights) if weights else None
+
+  return Attention(
+    task.tokenizer.pieces(source_ids),
+    task.tokenizer.pieces(target_ids),
+    stack("encoder", "self_attention"),
+    stack("decoder", "self_attention"),
+    stack("decoder", "cross_attention"),
+    float(logprob),
+  )
+
+
+def forced_scores(task, params, source_BS, source_lengths_B, target_BT, target_lengths_B, alpha):
+  """(log-probability over length penalty, log-probability) of each target, both B."""
+  batch = teacher_forcing(source_BS, source_lengths_B, target_BT, target_lengths_B)
+  logits_BTV = task.model.apply({"params": params}, batch)
+  scores = sequence_scores(logits_BTV, target_BT, batch["target_segments"], alpha=alpha)
+  return scores.scores_B, scores.logprobs_BT.sum(-1)
+
+
+def alignment(task, params, source_BS, source_lengths_B, target_BT, target_lengths_B):
+  """For each target token the source position that its prediction looked at most; int32, BT. Padding gets anything.
+
+  The weights are the mean over the heads of the last decoder layer but one (the only one if there is one), which Garg et al.
+  2019 (arXiv:1909.02074) found to align best.
+  """
+  batch = teacher_forcing(source_BS, source_lengths_B, target_BT, target_lengths_B)
+  _, state = task.model.apply({"params": params}, batch, mutable=["intermediates"])
+  layers = state["intermediates"]["decoder"]
+  weights_BNTS = layers[f"layer_{max(len(layers) - 2, 0)}"]["cross_attention"]["weights"][0]
+  return jnp.argmax(weights_BNTS.astype(jnp.float32).mean(1), axis=-1).astype(jnp.int32)
+
+
+def teacher_forcing(source_BS, source_lengths_B, target_BT, target_lengths_B) -> dict:
+  """The batch of `data/batches.py` for one pair a row; works on NumPy and on traced arrays alike."""
+
+  def side(ids, lengths_B):
+    positions = jnp.broadcast_to(jnp.arange(ids.shape[1], dtype=jnp.int32), ids.shape)
+    return positions, (positions < lengths_B[:, None]).astype(jnp.int32)
+
+  source_positions, source_segments = side(source_BS, source_lengths_B)
+  target_positions, target_segments = side(target_BT, target_lengths_B)
+  return {
+    "source": jnp.asarray(source_BS),
+    "source_segments": source_segments,
+    "source_positions": source_positions,
+    "inputs": jnp.pad(jnp.asarray(target_BT)[:, :-1], ((0, 0), (1, 0)), constant_values=BOS),
+    "targets": jnp.asarray(target_BT),
+    "target_segments": target_segments,
+    "target_positions": target_positions,
+  }

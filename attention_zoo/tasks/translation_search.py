@@ -1,0 +1,36 @@
+"""Beam search with an encoder-decoder: how the search sees the model of a translation run."""
+
+import jax.numpy as jnp
+
+from attention_zoo.data.tokenizer import BOS, EOS, PAD
+from attention_zoo.decoding.beam import beam_search
+
+
+def search(task, params, source_BS, lengths_B, alpha, *, beam_size, n_best):
+  """`beam_search` of a batch: source_BS ids with EOS and padding, lengths_B how many; returns a BeamResult."""
+  B, S = source_BS.shape
+  extra = task.config.decode.extra_length
+  positions_BS = jnp.broadcast_to(jnp.arange(S, dtype=jnp.int32), (B, S))
+  segments_BS = (positions_BS < lengths_B[:, None]).astype(jnp.int32)
+  source = {"source": source_BS, "source_segments": segments_BS, "source_positions": positions_BS}
+  decoding = task.decoding(params, source, num_beams=beam_size)
+
+  def step(tokens_BJ, t, cache):
+    logits_BJTV, cache = decoding.step(tokens_BJ[:, :, None], t, cache)
+    return logits_BJTV[:, :, 0], cache
+
+  return beam_search(
+    step,
+    decoding.cache,
+    batch_size=B,
+    beam_size=beam_size,
+    max_lengths_B=jnp.where(lengths_B > 0, lengths_B + extra, 0),
+    max_length=S + extra if decoding.max_length is None else min(S + extra, decoding.max_length),
+    bos=BOS,
+    eos=EOS,
+    pad=PAD,
+    alpha=alpha,
+    n_best=n_best,
+    reorder=decoding.reorder,
+    grow=decoding.grow,
+  )
