@@ -31,6 +31,7 @@ def load(
     config = read_config(path)
   except ImportError as error:
     raise UserError(f"to read {path}, install what Cloud Storage needs: pip install 'attention_zoo[gcs]'") from error
+  run_of = {"config": config.to_dict()} | read_text(path)  # as it was written: without fields that came later
   tasks.validate(config)
   untrusted.check_digest(path)
   untrusted.check_ranges(config)
@@ -40,7 +41,6 @@ def load(
     config.data.dir = str(data_dir)
   task = tasks.make(config, path)
   shapes = untrusted.abstract_params(task, path)
-  run_of = {"config": config.to_dict()} | read_text(path)
   found = loading.load(path, checkpoint, run_of, read=lambda directory: untrusted.read_params(directory, shapes))
   run = task.runner(found.params, {}, checkpoint=found.checkpoint, step=str(found.steps[-1]))
   run.parents = found.steps

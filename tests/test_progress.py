@@ -22,7 +22,7 @@ def test_a_phase_says_what_goes_on_and_for_how_long(capsys):
 
 def test_what_is_left_is_told_by_the_work_done(capsys, monkeypatch):
   """A machine that gives this process half its time needs twice as long."""
-  start, clock = time.process_time(), []
+  start, clock = 0.0, []
   monkeypatch.setattr(progress.time, "process_time", lambda: start + (5.0 if clock else 0.0))
   monkeypatch.setattr(progress.time, "monotonic", lambda: 10.0 if clock else 0.0)
   with progress.phase("compiling", 20, every=0.05):
