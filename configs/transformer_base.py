@@ -27,9 +27,13 @@ def get_config():
       dropout=0.1,
       attention_dropout=0.0,
       residual="post",  # where the normalisation stands; or "pre", or "none": no residual connections
-      encoder_attention="dot_product",  # self-attention: any of docs/attention.md, such as "shaw(max_distance=16)"
+      norm_epsilon=1e-6,
+      bias=False,  # of attention's linear maps; those of the feed-forward network always have one
+      encoder_attention="dot_product",  # any of docs/attention.md, "shaw(max_distance=16)"; "alibi, shaw" take turns
       decoder_attention="dot_product",
       feed_forward="dense",  # or "mixture_of_experts(num_experts=4, k=2)"
+      activation="relu",  # or "gelu", "gelu_tanh"
+      scale_embedding=True,  # times sqrt(d_model)
       positions="sinusoidal",  # or "learned", "scalar", "none"
       position_mode="add",  # or "add_every_layer", "concatenate"
       max_length=1024,  # of learned positions, and of what else is indexed by position
