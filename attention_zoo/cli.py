@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import pathlib
 import re
 import sys
 import traceback
@@ -12,6 +13,7 @@ from ml_collections import config_flags
 
 from attention_zoo import __version__, files, streams
 from attention_zoo.errors import UserError
+from attention_zoo.grammar import nearest
 
 FLAGS = flags.FLAGS
 VERSION = flags.DEFINE_bool("version", False, "Print the version and end.")
@@ -36,6 +38,12 @@ class _Path(flags.ArgumentParser):
 def define_path(name, help):
   """--NAME=PATH, in which a leading ~ stands for the home directory."""
   return flags.DEFINE(_Path(), name, None, help, serializer=flags.ArgumentSerializer())
+
+
+def define_checkpoint():
+  return flags.DEFINE_string(
+    "checkpoint", None, "average, latest or a step; default: average unless the latest is newer or better."
+  )
 
 
 def define_workdir():
@@ -111,9 +119,24 @@ def guard(main):
 
 
 def _expanded(argument) -> str:
-  """--config=~/file.py with the home directory; that flag's parser is not ours."""
+  """--config=~/file.py with the home directory, and --config=quickstart as a file of configs/; that flag's parser is not ours.
+
+  Raises UserError for a name that is neither a file nor one of configs/.
+  """
   flag, equals, path = argument.partition("=")
-  return f"{flag}={files.expand(path)}" if flag.lstrip("-") == "config" and path.startswith("~") else argument
+  if flag.lstrip("-") != "config" or not path:
+    return argument
+  found = files.expand(path)
+  if not found.exists():
+    folder = pathlib.Path(__file__).parent / "configs"
+    named = folder / f"{path.removeprefix('configs/').removesuffix('.py')}.py"
+    if not named.is_file():
+      names = sorted(str(p.relative_to(folder).with_suffix("")) for p in (*folder.glob("*.py"), *folder.glob("*/*.py")))
+      raise UserError(
+        f"--config={path}: there is no such file, and no config of that name{nearest(path, names)}; there are {', '.join(names)}"
+      )
+    found = named
+  return f"{flag}={found}"
 
 
 def _explain(error) -> str:

@@ -68,7 +68,7 @@ class Runner(Protocol):
   step: int
 
   def evaluate(self, split: str, **options) -> Evaluation: ...
-  def page(self, evaluation: Evaluation) -> list: ...  # sections of the report (plots/report.py)
+  def page(self, evaluation: Evaluation, command: str = "") -> str: ...  # the HTML page about the run
   def dev_loss(self) -> float: ...  # of the dev split, in the units of training: what averages are compared by
 
 

@@ -118,13 +118,33 @@ def write_lines(lines, name=None) -> None:
   UserError where it cannot.
   """
   # Byte pieces can spell a line end, and what is one line in must be one line out.
-  text = "".join(line.replace("\n", " ") + "\n" for line in lines)
+  write_text("".join(line.replace("\n", " ") + "\n" for line in lines), name)
+
+
+def write_text(text, name=None) -> None:
+  """Writes a text to a file (whole or not at all, zipped if its name ends with .gz) or standard output; UserError likewise."""
   if name:
     data = text.encode()
     return files.write_bytes(name, gzip.compress(data, mtime=0) if str(name).endswith(".gz") else data)
   _check_open()
   sys.stdout.write(text)
   sys.stdout.flush()
+
+
+class Typed:
+  """A text on standard output that grows. begin: what stands there from the start."""
+
+  def __init__(self, begin):
+    self._shown = 0
+    write_text(begin)
+
+  def show(self, text) -> None:
+    """The text so far, of which only what is new is written."""
+    write_text(text[self._shown :])
+    self._shown = max(self._shown, len(text))
+
+  def end(self, text) -> None:
+    self.show(text + "\n")
 
 
 def _check_open():

@@ -15,7 +15,7 @@ from absl import flags
 from attention_zoo import cli
 
 WORKDIR = cli.define_workdir()
-CHECKPOINT = flags.DEFINE_string("checkpoint", None, "average, latest or a step; default: average unless the latest is newer or better.")
+CHECKPOINT = cli.define_checkpoint()
 INPUT = cli.define_path("input", "File to translate; standard input by default.")
 FIELD = flags.DEFINE_string("field", None, "The input is JSON lines with the sentence in this field (.jsonl: source).")
 OUTPUT = cli.define_path("output", "Where to write; standard output by default.")

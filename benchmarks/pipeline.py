@@ -19,7 +19,7 @@ ACCELERATOR = 1.08e6  # target tokens/s
 
 
 def make_config(name, directory, pretokenized, tiny):
-  from configs import quickstart, transformer_base
+  from attention_zoo.configs import quickstart, transformer_base
 
   config = transformer_base.get_config()
   if name == "phrasebook":

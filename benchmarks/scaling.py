@@ -70,7 +70,7 @@ def large() -> list[list[Setting]]:
 
 
 def make_config(setting: Setting):
-  from configs import transformer_base, transformer_big
+  from attention_zoo.configs import transformer_base, transformer_big
 
   config = (transformer_big if setting.model == "big" else transformer_base).get_config()
   config.mesh.update(replica=setting.slices, rules=setting.rules, fsdp=setting.fsdp, tensor=setting.tensor)

@@ -21,7 +21,7 @@ VARIANTS = (  # name, products in bfloat16, dropout
 
 def make_config(tiny, bfloat16, dropout, rows, length):
   """The published base config with float32 activations."""
-  from configs import transformer_base
+  from attention_zoo.configs import transformer_base
 
   config = transformer_base.get_config()
   config.model.update(dtype="float32", matmul_dtype="bfloat16" if bfloat16 else "float32", dropout=dropout)

@@ -10,7 +10,7 @@ Ours: 39.70 with as many tokens (last 10 checkpoints averaged, beam 5, alpha 1.6
 40.34, 40.55, 40.75, 40.98 there); 38.97 for the last checkpoint alone.
 """
 
-from configs import transformer_base
+from attention_zoo.configs import transformer_base
 
 
 def get_config():

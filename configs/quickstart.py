@@ -5,7 +5,7 @@
   python -m attention_zoo.evaluate --workdir=DIR --checkpoint=average --split=test
 """
 
-from configs import transformer_base
+from attention_zoo.configs import transformer_base
 
 
 def get_config():

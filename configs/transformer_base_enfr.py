@@ -3,7 +3,7 @@
 The paper's 32,000 word pieces; commands as in transformer_base.py.
 """
 
-from configs import transformer_base
+from attention_zoo.configs import transformer_base
 
 
 def get_config():

@@ -8,7 +8,7 @@ is this file with --config.model.encoder_attention=dot_product, decoder_attentio
 Settings from the paper: d_ff 1,024, k = 16, tables for each layer and head. Ours: not run.
 """
 
-from configs import transformer_base
+from attention_zoo.configs import transformer_base
 
 
 def get_config():

@@ -7,7 +7,7 @@
 Hardware: 8 P100 for 3.5 days in the paper.
 """
 
-from configs import transformer_base
+from attention_zoo.configs import transformer_base
 
 
 def get_config():

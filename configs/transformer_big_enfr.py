@@ -3,7 +3,7 @@
 Commands as in transformer_big.py.
 """
 
-from configs import transformer_base_enfr, transformer_big
+from attention_zoo.configs import transformer_base_enfr, transformer_big
 
 
 def get_config():

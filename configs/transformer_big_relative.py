@@ -9,7 +9,7 @@ Hardware: 8 P100 in the paper. Paper: 29.2 BLEU on newstest2014 against 27.9 wit
 Settings from the paper: k = 8, one table for the heads of a layer. Ours: not run.
 """
 
-from configs import transformer_big
+from attention_zoo.configs import transformer_big
 
 
 def get_config():

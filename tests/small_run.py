@@ -1,6 +1,6 @@
 """The quickstart shrunk to seconds, for tests that need a trained run."""
 
-from configs import quickstart
+from attention_zoo.configs import quickstart
 
 SMALL = {
   "model": dict(d_model=32, d_ff=64, num_heads=2, d_k=16, d_v=16, num_encoder_layers=1, num_decoder_layers=1),

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable
 
 from attention_zoo import files
+from attention_zoo.data import characters
 from attention_zoo.data.tokenizer import Tokenizer, read_model
 from attention_zoo.errors import UserError
 
@@ -47,7 +48,8 @@ def tokenizer(workdir) -> Tokenizer:
     raise UserError(
       f"{workdir} has no {TEXT}, and so no vocabulary: training writes it. If it was lost, bring back a copy of the original."
     )
-  return Tokenizer(files.expand(workdir) / MODEL, said["tokenizer"])
+  path = files.expand(workdir) / MODEL
+  return characters.parse(read_model(path, said["tokenizer"]), path) or Tokenizer(path, said["tokenizer"])
 
 
 def claim(workdir, *, train: str, directory: str, settings: dict, learn: Callable[[], bytes], trained: bool):

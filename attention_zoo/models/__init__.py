@@ -14,6 +14,7 @@ from attention_zoo.grammar import nearest
 MODELS = {
   "transformer": "attention_zoo.models.translation.transformer",
   "transformer_lm": "attention_zoo.models.language.transformer_lm",
+  "lstm_lm": "attention_zoo.models.language.lstm_lm",
 }
 
 

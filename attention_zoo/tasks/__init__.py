@@ -9,7 +9,10 @@ from attention_zoo.errors import UserError
 from attention_zoo.grammar import nearest
 from attention_zoo.training import config as config_lib
 
-TASKS = {"translation": "attention_zoo.tasks.translation:Translation"}
+TASKS = {
+  "translation": "attention_zoo.tasks.translation:Translation",
+  "language_modeling": "attention_zoo.tasks.language_modeling:LanguageModeling",
+}
 
 
 def find(name) -> type:

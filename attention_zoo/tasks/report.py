@@ -33,6 +33,18 @@ def translation_report(run, result, *, command, num_samples=20, num_attentions=3
   )
 
 
+def language_report(run, evaluation, *, command) -> str:
+  """HTML of a `tasks.language_model.LanguageModel` and what its `evaluate` returned."""
+  workdir = run.task.workdir
+  return run_report(
+    f"{epath.Path(workdir).name}: {run.config.model.name}, checkpoint {run.checkpoint}",
+    used_fields(run.config, getattr(run.task.model_config, "bounded", False)),
+    [_by_split(record) for record in read_metrics(workdir)],
+    versions=versions(),
+    command=command,
+  )
+
+
 # (field, the value that turns something off, the fields that mean nothing then)
 IDLE = (
   ("data.source", "phrasebook", ("data.name", "data.dir")),

@@ -5,6 +5,7 @@ from attention_zoo.evaluation.bleu import bleu_report
 from attention_zoo.evaluation.chrf import chrf
 from attention_zoo.evaluation.languages import has_spaces
 from attention_zoo.evaluation.perplexity import count_words, perplexity
+from attention_zoo.protocols import Evaluation, Score
 
 
 def read_pairs(task, split) -> tuple[list[str], list[str]]:
@@ -42,9 +43,10 @@ def scores(config, hypotheses, references) -> dict:
   }
 
 
-def table_rows(result) -> list[tuple[str, str, str]]:
-  """(name, value, signature) of what `Translator.evaluate` returned."""
-  return [
-    *((f"perplexity {name.replace('_', ' ')}", f"{value:.4f}", "") for name, value in result["perplexity"].items()),
-    *((row["name"], f"{row['score']:.2f}", row["signature"]) for row in (*result["bleu"], result["chrf"])),
-  ]
+def evaluation(record) -> Evaluation:
+  """The Evaluation of what was found: record holds perplexity, bleu, chrf, sources, hypotheses, references."""
+  scores = [Score(f"perplexity {name.replace('_', ' ')}", value) for name, value in record["perplexity"].items()]
+  scores += [Score(row["name"], row["score"], row["signature"]) for row in (*record["bleu"], record["chrf"])]
+  columns = zip(record["sources"], record["hypotheses"], record["references"], strict=True)
+  samples = [{"source": s, "translation": h, "reference": r} for s, h, r in columns]
+  return Evaluation(scores, samples, record)

@@ -9,6 +9,7 @@ import jax
 
 from attention_zoo.data.tokenizer import EOS
 from attention_zoo.errors import UserError
+from attention_zoo.protocols import Evaluation
 from attention_zoo.tasks import arguments, translation_scores
 from attention_zoo.tasks.rows import Rows, check_finite
 from attention_zoo.tasks.teacher_forcing import Attention, alignment, forced_scores, read_attention
@@ -213,17 +214,24 @@ class Translator:
     beam_size: int | None = None,
     alpha: float | None = None,
     report: Report | None = None,
-  ) -> dict:
+  ) -> Evaluation:
     """Perplexities, the three BLEUs and chrF of a split, with the translations they were computed from."""
     options = arguments.search(self.config.decode, beam_size, alpha)
     sources, references = translation_scores.read_pairs(self.task, arguments.split_name(split))
     # First: what it may have to complain of would cost the translations.
     perplexities = self._perplexities(split, references)
     hypotheses = self.translate(sources, beam_size=options.beam_size, alpha=options.alpha, report=report)
-    return {
+    record = {
       "perplexity": perplexities,
       **translation_scores.scores(self.config, hypotheses, references),
       "sources": sources,
       "hypotheses": hypotheses,
       "references": references,
     }
+    return translation_scores.evaluation(record)
+
+  def page(self, evaluation: Evaluation, command: str = "") -> str:
+    """The HTML page about the run."""
+    from attention_zoo.tasks.report import translation_report
+
+    return translation_report(self, evaluation.record, command=command)

@@ -6,11 +6,11 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
+from attention_zoo.configs import quickstart
 from attention_zoo.layers.transformer import Layer
 from attention_zoo.plots.theme import LIGHT
 from attention_zoo.tasks.translation import Translation
 from attention_zoo.training import loop
-from configs import quickstart
 
 TITLE = "Residual connections carry position"
 SOURCE = (

@@ -1,6 +1,6 @@
 """Table 3, row (A): one head of 512. How to run it: base.py."""
 
-from configs.ablation import base
+from attention_zoo.configs.ablation import base
 
 PAPER = dict(perplexity=5.29, bleu=24.9)
 

@@ -1,6 +1,6 @@
 """Table 3, row (A): 16 heads of 32. How to run it: base.py."""
 
-from configs.ablation import base
+from attention_zoo.configs.ablation import base
 
 PAPER = dict(perplexity=4.91, bleu=25.8)
 

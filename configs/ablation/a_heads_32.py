@@ -1,6 +1,6 @@
 """Table 3, row (A): 32 heads of 16. How to run it: base.py."""
 
-from configs.ablation import base
+from attention_zoo.configs.ablation import base
 
 PAPER = dict(perplexity=5.01, bleu=25.4)
 

@@ -1,6 +1,6 @@
 """Table 3, row (A): 4 heads of 128. How to run it: base.py."""
 
-from configs.ablation import base
+from attention_zoo.configs.ablation import base
 
 PAPER = dict(perplexity=5.00, bleu=25.5)
 

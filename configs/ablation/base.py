@@ -15,7 +15,7 @@ Hardware: 8 P100 for 12 hours a row in the paper. Ours: not run; a shrunken grid
 benchmarks/ablation.
 """
 
-from configs import transformer_base
+from attention_zoo.configs import transformer_base
 
 PAPER = dict(perplexity=4.92, bleu=25.8, params=65e6)
 

@@ -1,6 +1,6 @@
 """Table 3, last row: the big model, trained three times as long. How to run it: base.py."""
 
-from configs.ablation import base
+from attention_zoo.configs.ablation import base
 
 PAPER = dict(perplexity=4.33, bleu=26.4, params=213e6)
 

@@ -1,6 +1,6 @@
 """Table 3, row (C): half the inner width. How to run it: base.py."""
 
-from configs.ablation import base
+from attention_zoo.configs.ablation import base
 
 PAPER = dict(perplexity=5.12, bleu=25.4, params=53e6)
 

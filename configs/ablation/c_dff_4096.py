@@ -1,6 +1,6 @@
 """Table 3, row (C): twice the inner width. How to run it: base.py."""
 
-from configs.ablation import base
+from attention_zoo.configs.ablation import base
 
 PAPER = dict(perplexity=4.75, bleu=26.2, params=90e6)
 

@@ -1,6 +1,6 @@
 """Table 3, row (C): twice the width. How to run it: base.py."""
 
-from configs.ablation import base
+from attention_zoo.configs.ablation import base
 
 PAPER = dict(perplexity=4.66, bleu=26.0, params=168e6)
 

@@ -1,6 +1,6 @@
 """Table 3, row (C): half the width. How to run it: base.py."""
 
-from configs.ablation import base
+from attention_zoo.configs.ablation import base
 
 PAPER = dict(perplexity=5.75, bleu=24.5, params=28e6)
 

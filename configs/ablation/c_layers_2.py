@@ -1,6 +1,6 @@
 """Table 3, row (C): 2 + 2 layers. How to run it: base.py."""
 
-from configs.ablation import base
+from attention_zoo.configs.ablation import base
 
 PAPER = dict(perplexity=6.11, bleu=23.7, params=36e6)
 

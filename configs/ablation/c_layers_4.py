@@ -1,6 +1,6 @@
 """Table 3, row (C): 4 + 4 layers. How to run it: base.py."""
 
-from configs.ablation import base
+from attention_zoo.configs.ablation import base
 
 PAPER = dict(perplexity=5.19, bleu=25.3, params=50e6)
 

@@ -1,6 +1,6 @@
 """Table 3, row (C): 8 + 8 layers. How to run it: base.py."""
 
-from configs.ablation import base
+from attention_zoo.configs.ablation import base
 
 PAPER = dict(perplexity=4.88, bleu=25.5, params=80e6)
 

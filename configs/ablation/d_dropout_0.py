@@ -1,6 +1,6 @@
 """Table 3, row (D): no dropout. How to run it: base.py."""
 
-from configs.ablation import base
+from attention_zoo.configs.ablation import base
 
 PAPER = dict(perplexity=5.77, bleu=24.6)
 

@@ -1,6 +1,6 @@
 """Table 3, row (D): dropout 0.2. How to run it: base.py."""
 
-from configs.ablation import base
+from attention_zoo.configs.ablation import base
 
 PAPER = dict(perplexity=4.95, bleu=25.5)
 

@@ -1,6 +1,6 @@
 """Table 3, row (E): learned positions instead of sinusoids. How to run it: base.py."""
 
-from configs.ablation import base
+from attention_zoo.configs.ablation import base
 
 PAPER = dict(perplexity=4.92, bleu=25.7)
 

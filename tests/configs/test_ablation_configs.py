@@ -8,10 +8,10 @@ from absl import flags as absl_flags
 from ml_collections import config_flags
 
 from attention_zoo import tasks
+from attention_zoo.configs import transformer_base
 from attention_zoo.models.translation import transformer
 from attention_zoo.tasks.translation import Translation
 from attention_zoo.training import config as config_lib
-from configs import transformer_base
 from launch import ablation_rows
 from launch.restart import UserError
 

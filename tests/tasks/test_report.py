@@ -1,7 +1,7 @@
 """Which settings the page about a run shows."""
 
+from attention_zoo.configs import quickstart
 from attention_zoo.tasks import report
-from configs import quickstart
 
 
 def test_fields_that_the_run_does_not_use_are_left_out():

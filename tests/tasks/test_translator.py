@@ -249,7 +249,7 @@ def test_a_run_opens_elsewhere_on_one_device_without_configs(tiny_run, run, tmp_
 
 
 def test_evaluate_gives_all_figures(run):
-  result = run.evaluate("test", beam_size=1)
+  result = run.evaluate("test", beam_size=1).record
   assert len(result["bleu"]) == 3 and all(row["signature"] for row in (*result["bleu"], result["chrf"]))
   assert result["chrf"]["name"] == "chrF2" and 0 < result["chrf"]["score"] < 100
   perplexity = result["perplexity"]

@@ -16,10 +16,10 @@ import toy_task
 from jax.sharding import PartitionSpec as P
 
 from attention_zoo import tasks
+from attention_zoo.configs import transformer_base
 from attention_zoo.errors import UserError
 from attention_zoo.models.translation.transformer import parameter_count
 from attention_zoo.training import aot, sharding
-from configs import transformer_base
 
 ROOT = pathlib.Path(__file__).parents[2]
 

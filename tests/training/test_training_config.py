@@ -4,10 +4,10 @@ import pytest
 from ml_collections import ConfigDict
 
 from attention_zoo import tasks
+from attention_zoo.configs import transformer_base
 from attention_zoo.errors import UserError
 from attention_zoo.training import config as config_lib
 from attention_zoo.training import workdir as workdir_lib
-from configs import transformer_base
 
 
 def translation_config():

@@ -1,0 +1,168 @@
+"""Language modelling: where documents, a causal model, the cross-entropy of the next token and sampling meet.
+
+`LanguageModeling` is what the training loop sees; `tasks/language_model.py` holds what a user does with trained parameters.
+A model for it has `hidden(batch, train=.., carry=..) -> BTD` over the batches of `data/windows.py`, and its module
+`output_table(params) -> VD`; one with a memory also has `carry(config, rows)` and returns (BTD, carry).
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from attention_zoo.data import windows
+from attention_zoo.data.batches import batch_rows, prefetch
+from attention_zoo.data.corpus import build_corpus
+from attention_zoo.data.documents import make_documents
+from attention_zoo.errors import UserError
+from attention_zoo.evaluation.perplexity import exp
+from attention_zoo.protocols import Loss
+from attention_zoo.tasks.language_model import LanguageModel
+from attention_zoo.tasks.text import DATA, TextTask
+from attention_zoo.training.config import COUNT, FRACTION, Field
+from attention_zoo.training.loss import linear_cross_entropy
+
+_UNCUT = 1 << 40  # tokens of a document
+
+
+class LanguageModeling(TextTask):
+  """Language modelling as the loop sees it, made from a config and a work directory."""
+
+  FIELDS = {
+    "data": {
+      **DATA,
+      "tokenizer": Field(str, choices=("bpe", "unigram", "characters", "bytes")),
+      "batching": Field(str, choices=windows.KINDS),
+    },
+    "train": {"label_smoothing": FRACTION},
+    "decode": {
+      "max_tokens": COUNT,  # of a sample
+      "temperature": Field(float, low=0.0),
+      "top_k": Field(int, low=0),
+      "top_p": FRACTION,
+      "min_p": FRACTION,
+      "repetition_penalty": Field(float, low=0.0),
+      "batch_tokens": COUNT,
+    },
+  }
+
+  def __init__(self, config, workdir):
+    super().__init__(config, workdir)
+    packed = config.data.batching == "packed"
+    if packed and not getattr(self.model_config, "packs", True):
+      raise UserError(
+        f"config.model.attention = {config.model.attention!r} works in blocks that begin with the row, so that a document "
+        'packed behind another would be cut elsewhere: set config.data.batching="windows"'
+      )
+    if packed and self._has_memory:
+      raise UserError(
+        f"config.model.name = {config.model.name!r} reads a row from left to right, whatever documents it holds: "
+        'set config.data.batching to "windows" or "contiguous"'
+      )
+    self.stream = functools.cache(self.stream)
+
+  @property
+  def _has_memory(self):
+    return hasattr(self.module, "carry")
+
+  @functools.cached_property
+  def source(self):
+    return make_documents(self.config.data, self.text_directory)
+
+  def training_texts(self):
+    return Texts(self.source, "train")
+
+  def stream(self, split: str) -> windows.Stream:
+    """The tokens of a split, kept on disk."""
+    pairs = _Alone(self.source)
+    corpus = build_corpus(pairs, split, self.tokenizer, max_length=_UNCUT, cache_dir=self.cache_dir)
+    return windows.Stream(corpus.source_tokens, corpus.source_offsets)
+
+  @functools.cached_property
+  def batches(self):
+    """The endless training batches, random access by step."""
+    data = self.config.data
+    return windows.make_batches(
+      data.batching, self.stream("train"), batch_tokens=data.batch_tokens, row_length=data.row_length,
+      row_multiple=data.row_multiple, seed=data.seed,
+    )  # fmt: skip
+
+  def train_batches(self, start, parts, count):
+    self.claim()
+    batches = self.batches
+    next(iter(self.eval_batches("dev")), None)  # What is wrong with it is told now, not at the first evaluation.
+    return prefetch(batches, start, parts, count)
+
+  def train_shapes(self):
+    return self.batches.shapes
+
+  def eval_batches(self, split):
+    data = self.config.data
+    return windows.eval_batches(data.batching, self.stream(split), rows=self._rows, row_length=data.row_length)
+
+  @property
+  def _rows(self):
+    data = self.config.data
+    return batch_rows(data.batch_tokens, data.row_length, data.row_multiple)
+
+  def batch_shapes(self):
+    shapes = windows.shapes(self._rows, self.config.data.row_length)
+    if self.config.data.batching == "contiguous":
+      shapes["fresh"] = (self._rows,)
+    return {name: jax.ShapeDtypeStruct(shape, jnp.int32) for name, shape in shapes.items()}
+
+  def carry(self, rows):
+    contiguous = self.config.data.batching == "contiguous"
+    return self.module.carry(self.model_config, rows) if contiguous and self._has_memory else {}
+
+  def loss(self, params, variables, carry, batch, rng, step) -> Loss:
+    """The cross-entropy of each token with what the model expects after those before it."""
+    if carry:
+      fresh_B = batch["fresh"] > 0
+      clear = lambda x: jnp.where(fresh_B.reshape(-1, *(1,) * (x.ndim - 1)), 0, x)
+      carry = jax.tree.map(clear, carry)
+    hidden, sown = self.apply_hidden(params, batch, rng, **({"carry": carry} if carry else {}))
+    if self._has_memory:
+      hidden_BTD, new_carry = hidden
+      carry = new_carry if carry else {}
+    else:
+      hidden_BTD = hidden
+    weights_BT = (batch["segments"] > 0).astype(jnp.float32)
+    value, nll, correct = linear_cross_entropy(
+      hidden_BTD, self.module.output_table(params), batch["targets"], weights_BT, self.config.train.label_smoothing
+    )
+    weight = weights_BT.sum()
+    sums = {"nll": (nll, weight), "accuracy": (correct, weight)}
+    if balance := jax.tree.leaves(sown):  # of mixtures of experts
+      sums["balance"] = (sum(balance) * weight, weight)
+      value += sums["balance"][0]
+    return Loss(value, weight, sums, carry=carry)
+
+  def summarize(self, sums) -> dict:
+    means = super().summarize(sums)
+    return means | {"perplexity": exp(means["nll"])}
+
+  def runner(self, params, variables, *, checkpoint, step) -> LanguageModel:
+    return LanguageModel(self, params, variables, checkpoint=checkpoint, step=step)
+
+
+class Texts:
+  """The documents of a split; each iteration reads them anew."""
+
+  def __init__(self, source, split):
+    self._source, self._split = source, split
+
+  def __iter__(self):
+    return self._source.documents(self._split)
+
+
+class _Alone:
+  """Documents as the first side of pairs, for `data/corpus.py`."""
+
+  languages = ("text", "")
+
+  def __init__(self, source):
+    self._source, self.fingerprint = source, source.fingerprint
+
+  def pairs(self, split):
+    return ((document, "") for document in self._source.documents(split))

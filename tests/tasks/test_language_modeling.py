@@ -1,0 +1,168 @@
+"""A language model from text to samples: trained, resumed, scored, sampled, looked at; wrong input told in one line."""
+
+import math
+
+import numpy as np
+import pytest
+
+import attention_zoo as zoo
+from attention_zoo import tasks
+from attention_zoo.configs.language import quickstart
+from attention_zoo.errors import UserError
+from attention_zoo.training import loop
+from attention_zoo.training.metrics import read_metrics
+
+TEXT = "the cat sat on the mat. the dog sat on the cat. " * 40
+TRANSFORMER = dict(d_model=16, d_ff=32, num_heads=2, d_k=8, d_v=8, num_layers=1, dropout=0.0, attention="rotary", positions="none")
+LSTM = dict(name="lstm_lm", d_model=16, d_hidden=16, num_layers=1, dropout=0.0, tied=True)
+
+
+def make_config(path, model=TRANSFORMER, **data):
+  config = quickstart.get_config()
+  if "name" in model:
+    config.model = type(config)(model)
+  else:
+    config.model.update(model)
+  config.data.update(
+    source="text", dir=str(path), tokenizer="characters", vocab_size=4 + len(set(TEXT)), test_split="dev",
+    batching="windows", batch_tokens=512, row_length=32, **data,
+  )  # fmt: skip
+  config.optimizer.update(name="adam", schedule="constant", learning_rate=0.01, warmup_steps=10)
+  config.train.update(steps=60, eval_every=30, checkpoint_every=30, log_every=30)
+  config.decode.update(max_tokens=24, batch_tokens=512)
+  return config
+
+
+@pytest.fixture(scope="module")
+def text_file(tmp_path_factory):
+  path = tmp_path_factory.mktemp("text") / "cats.txt"
+  path.write_text(TEXT)
+  return path
+
+
+def train(config, workdir):
+  tasks.validate(config)
+  loop.train(tasks.make(config, workdir), config, workdir, quiet=True)
+  return zoo.load(workdir)
+
+
+@pytest.fixture(scope="module")
+def run(text_file, tmp_path_factory):
+  return train(make_config(text_file), tmp_path_factory.mktemp("lm"))
+
+
+def test_it_learns_and_says_so(run):
+  dev = [record for record in read_metrics(run.task.workdir) if record["split"] == "dev"]
+  assert dev[-1]["nll"] < 1.5 < dev[0]["nll"] + 1 and dev[-1]["perplexity"] == pytest.approx(math.exp(dev[-1]["nll"]))
+  assert dev[-1]["weight"] == len(TEXT) - round(len(TEXT) * 0.9) + 1  # every character of dev, and its end
+  found = run.perplexity("dev")
+  assert found["nats_per_token"] == pytest.approx(dev[-1]["nll"], rel=1e-5)
+  size = len(TEXT) - round(len(TEXT) * 0.9)
+  assert found["bits_per_character"] == pytest.approx(found["nats_per_token"] * (size + 1) / size / math.log(2))
+  assert found["bits_per_byte"] == found["bits_per_character"]
+
+
+def test_samples_are_functions_of_prompt_and_seed(run):
+  three = run.sample("the ", num_samples=3, seed=5)
+  assert [x.text for x in three[1:]] == [x.text for x in run.sample("the ", num_samples=2, seed=6)]
+  assert len({x.text for x in three}) > 1 and all(len(x.ids) == len(x.logprobs) <= 24 for x in three)
+  greedy = run.sample("the ", temperature=0)[0]
+  assert greedy.text == run.sample("the ", temperature=0, seed=9)[0].text
+  assert run.sample("the ", top_k=1, temperature=1.0)[0].text == greedy.text
+
+
+def test_log_probabilities_are_those_of_the_whole_text(run):
+  """Windows train without <s>: the sample's prompt is fed as it is, and the score's after <s>; both from the same step on."""
+  import jax
+
+  sample = run.sample("the cat", seed=3)[0]
+  ids = run.task.tokenizer.encode(["the cat"])[0] + sample.ids
+  n, T = len(ids) - len(sample.ids), len(ids) - 1
+  batch = {
+    "inputs": np.array([ids[:-1]]), "targets": np.array([ids[1:]]),
+    "segments": np.ones((1, T), np.int32), "positions": np.arange(T)[None].astype(np.int32),
+  }  # fmt: skip
+  logits_TV = run.task.model.apply({"params": jax.device_get(run.params)}, batch)[0]
+  logprobs_TV = jax.nn.log_softmax(logits_TV)
+  expected = [float(logprobs_TV[t, ids[t + 1]]) for t in range(n - 1, T)]
+  np.testing.assert_allclose(sample.logprobs, expected, atol=1e-5)
+
+
+def test_stop_strings_end_a_sample(run):
+  whole = run.sample("the ", temperature=0, max_tokens=24)[0].text
+  cut = run.sample("the ", temperature=0, max_tokens=24, stop=whole[5:8])[0]
+  assert cut.text == whole[: whole.index(whole[5:8])] and cut.ended
+
+
+def test_watching(run):
+  seen = []
+  found = run.sample("the ", watch=lambda texts: seen.append(texts[0]), seed=1)
+  assert len(seen) > 1 and seen[-1] == found[0].text and all(found[0].text.startswith(text) for text in seen)
+
+
+def test_scores_and_attention(run):
+  scores = run.score(["the cat", "tac eht", ""])
+  assert scores[0].logprob > scores[1].logprob and scores[2].pieces == ["</s>"]
+  assert scores[0].logprob == pytest.approx(sum(scores[0].logprobs), rel=1e-5)
+  seen = run.attention("the cat")
+  assert seen.weights.shape == (1, 2, 8, 8) and not np.triu(seen.weights, 1).any()
+  assert seen.logprob == pytest.approx(scores[0].logprob, rel=1e-4) and seen.inputs[0] == "<s>" and seen.target[-1] == "</s>"
+
+
+def test_evaluation(run):
+  found = run.evaluate("dev", num_samples=2)
+  assert [score.name for score in found.scores][0] == "nats per token" and len(found.samples) == 2
+  assert "LanguageModel transformer_lm" in repr(run)
+  assert "<!doctype html>" in run.page(found, "python").lower()
+
+
+@pytest.mark.parametrize(
+  ("call", "message"),
+  [
+    (lambda run: run.sample("the ßig Q"), "vocabulary does not have 'Q', 'i', 'ß'|'Q'.*'ß'"),
+    (lambda run: run.sample("the", top_p=0), "top_p must be above 0"),
+    (lambda run: run.sample("the", top_p=1.1), "top_p must be a number from 0 to 1"),
+    (lambda run: run.sample("the", temperature=-1), "temperature must be"),
+    (lambda run: run.sample("the", max_tokens=0), "max_tokens must be"),
+    (lambda run: run.sample("the", stop=[""]), "stop must not hold an empty string"),
+    (lambda run: run.sample(["the"]), "prompt must be a string"),
+    (lambda run: run.score("the"), "texts must be a list"),
+  ],
+)
+def test_what_is_refused(run, call, message):
+  with pytest.raises(UserError, match=message):
+    call(run)
+
+
+def test_a_prompt_that_the_model_cannot_hold(text_file, tmp_path):
+  config = make_config(text_file, TRANSFORMER | dict(positions="learned", attention="dot_product", max_length=32))
+  config.train.update(steps=1, eval_every=1, checkpoint_every=1)
+  run = train(config, tmp_path)
+  with pytest.raises(UserError, match="the prompt has 20 tokens.*holds 32: ask for at most 12 more"):
+    run.sample("the cat sat on the m", max_tokens=13)
+  assert len(run.sample("the cat sat on the m", max_tokens=12)[0].ids) <= 12
+  with pytest.raises(UserError, match=r"texts\[1\] has 41 tokens"):
+    run.score(["the", "t" * 40])
+
+
+def test_an_lstm_hands_its_state_from_batch_to_batch(text_file, tmp_path):
+  config = make_config(text_file, LSTM)
+  config.data.batching = "contiguous"
+  run = train(config, tmp_path)
+  assert run.perplexity("dev")["nats_per_token"] < 1.6
+  assert len(run.sample("the ", num_samples=2)[0].text) > 0
+  fresh = make_config(text_file, LSTM)
+  fresh.data.batching = "packed"
+  with pytest.raises(UserError, match="reads a row from left to right"):
+    tasks.make(fresh, tmp_path)
+
+
+def test_text_of_another_kind(text_file, tmp_path):
+  config = make_config(text_file)
+  config.data.vocab_size = 99
+  with pytest.raises(UserError, match="different characters.*set it to"):
+    train(config, tmp_path / "a")
+  config = make_config(text_file)
+  config.model.name = "transformer"
+  with pytest.raises(UserError, match="config.model"):
+    train(config, tmp_path / "b")
