@@ -134,6 +134,9 @@ def trial(victim, base, clean, seed, kind, number) -> dict:
   else:
     what = getattr(attack_moves, kind)(rng, folder, base / "outside")
   checkpoint = [None, "latest", "30"][int(rng.integers(3))] if kind not in ("average/", "headers", "parameters") else None
+  if not accident and kind != "steps" and rng.random() < 0.5:  # nothing to fall back to
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    checkpoint = None
   dev = kind in ("data/", "places", "tokens")
   before = snapshot(base)
   reply = victim.ask(folder, checkpoint, dev)

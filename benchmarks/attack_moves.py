@@ -106,6 +106,8 @@ def seal(run, path, before) -> None:
       with contextlib.suppress(Exception):  # Orbax's own metadata are no JSON any more
         checksums.write(directory)
       return
+  if path.name == "config.json":
+    store_config(run, path)
   old, new = (hashlib.sha256(content).hexdigest() for content in (before, path.read_bytes()))
   for notes in (*run.glob("*.json"), path.with_name("meta.json")):
     if notes != path and notes.is_file():
@@ -114,6 +116,19 @@ def seal(run, path, before) -> None:
       if said.pop("checksum", None):
         checksum = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
         notes.write_text(json.dumps(said | {"checksum": checksum}))
+
+
+def store_config(run, path) -> None:
+  """Writes the config of config.json into the checkpoints too, which say whose they are."""
+  from attention_zoo.training import checksums
+
+  with contextlib.suppress(ValueError, RecursionError):  # it is no JSON any more
+    config = json.loads(path.read_text())
+    for note in (*run.glob("average/average.json"), *run.glob("checkpoints/*/_CHECKPOINT_METADATA")):
+      said = json.loads(note.read_text())
+      (said if note.name == "average.json" else said["custom_metadata"])["config"] = config
+      note.write_text(json.dumps(said))
+      checksums.write(note.parent)
 
 
 def rewrite(run, path, content) -> None:
