@@ -8,18 +8,18 @@ run.translate(["The concert takes place in Moscow in May 2033."])
 import typing
 
 __version__ = "0.1.0"
-__all__ = ("load",)
+__all__ = ("build", "list", "load")
 
 if typing.TYPE_CHECKING:  # what editors complete
-  from attention_zoo.api import load
+  from attention_zoo.api import build, list, load
 
 
 def __getattr__(name):
-  # `import attention_zoo` stays instant: JAX and Orbax are imported when `load` is first asked for.
-  if name == "load":
-    from attention_zoo.api import load
+  # `import attention_zoo` stays instant: JAX and Orbax are imported when one of these is first asked for.
+  if name in __all__:
+    from attention_zoo import api
 
-    return load
+    return getattr(api, name)
   raise AttributeError(f"module 'attention_zoo' has no attribute {name!r}")
 
 

@@ -1,4 +1,4 @@
-"""What a notebook needs: `load` a run and use it, without configs/ or the mesh the run was trained on."""
+"""What a notebook needs: `list` and `build` models, `load` a run and use it, without configs/ or the mesh the run was trained on."""
 
 import os
 

@@ -27,3 +27,15 @@ def test_what_load_returns_is_annotated():
 def test_load_knows_the_home_directory(tiny_run, monkeypatch):
   monkeypatch.setenv("HOME", str(pathlib.Path(tiny_run).parent))
   assert zoo.load(f"~/{pathlib.Path(tiny_run).name}").checkpoint == "average"
+
+
+def test_models_are_listed_and_built_by_name():
+  assert zoo.list("*lm*") == ["lstm_lm", "transformer_lm"] and "transformer" in zoo.list()
+  model = zoo.build("transformer_lm", vocab_size=11, d_model=8, num_heads=2, d_k=4, d_v=4)
+  assert model.config.vocab_size == 11 and model.config.num_layers == 12
+  with pytest.raises(UserError, match="no field 'num_layer' .did you mean 'num_layers'"):
+    zoo.build("transformer_lm", vocab_size=11, num_layer=2)
+  with pytest.raises(UserError, match="transformer_lm: .*vocab_size"):
+    zoo.build("transformer_lm")
+  with pytest.raises(UserError, match="did you mean 'transformer_lm'"):
+    zoo.build("transfomer_lm", vocab_size=11)
