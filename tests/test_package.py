@@ -8,6 +8,7 @@ import pytest
 
 import attention_zoo as zoo
 from attention_zoo import api
+from attention_zoo.errors import UserError
 
 
 def test_tab_offers_load():
