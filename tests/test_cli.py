@@ -110,3 +110,13 @@ def test_streams_that_are_closed_or_full(shell, code, out, err):
     capture_output=True, env=os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
   )  # fmt: skip
   assert (done.returncode, done.stdout.decode(), done.stderr.decode()) == (code, out, err)
+
+
+def test_a_config_is_found_by_its_name(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  assert cli._expanded("--config=language/quickstart").endswith("configs/language/quickstart.py")
+  assert cli._expanded("--config=configs/quickstart.py").endswith("attention_zoo/configs/quickstart.py")
+  (tmp_path / "mine.py").touch()
+  assert cli._expanded("--config=mine.py") == "--config=mine.py" and cli._expanded("--config.a=b") == "--config.a=b"
+  with pytest.raises(UserError, match="no config of that name .did you mean 'quickstart'"):
+    cli._expanded("--config=quickstrat")
