@@ -1,14 +1,40 @@
 """What a notebook needs: `list` and `build` models, `load` a run and use it, without configs/ or the mesh the run was trained on."""
 
+import builtins
+import dataclasses
+import fnmatch
 import os
 
 from etils import epath
 
-from attention_zoo import files, tasks
+from attention_zoo import files, models, tasks
 from attention_zoo.errors import UserError
+from attention_zoo.grammar import nearest
 from attention_zoo.tasks.translator import Translator
 from attention_zoo.training import compilation, distributed, loading, untrusted
 from attention_zoo.training.workdir import read_config, read_text
+
+
+def list(pattern: str = "*") -> builtins.list[str]:
+  """The names of the models that match a pattern such as "*lm*"."""
+  return fnmatch.filter(sorted(models.MODELS), pattern)
+
+
+def build(name: str, **fields):
+  """A model (a Flax module) by name: zoo.build("transformer_lm", vocab_size=50257).
+
+  fields: of its `Config`, whose other fields have their defaults. Raises UserError for a name or field that there is not,
+  and for values that do not go together.
+  """
+  module = models.find(name)
+  known = {field.name for field in dataclasses.fields(module.Config)}
+  for field in fields:
+    if field not in known:
+      raise UserError(f"{name} has no field {field!r}{nearest(field, known)}; it has {', '.join(sorted(known))}")
+  try:
+    return module.Model(module.Config(**fields))
+  except (TypeError, ValueError) as error:
+    raise UserError(f"{name}: {error}") from error
 
 
 def load(
@@ -40,6 +66,7 @@ def load(
   if data_dir is not None:
     config.data.dir = str(data_dir)
   task = tasks.make(config, path)
+  task.check()
   shapes = untrusted.abstract_params(task, path)
   found = loading.load(path, checkpoint, run_of, read=lambda directory: untrusted.read_params(directory, shapes))
   run = task.runner(found.params, {}, checkpoint=found.checkpoint, step=str(found.steps[-1]))

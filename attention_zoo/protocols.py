@@ -110,6 +110,9 @@ class Task(Protocol):
     """Figures of the dev split that the loss does not give (BLEU of a sample), with whole parameters on one device."""
     return {}
 
+  def check(self) -> None:
+    """Raises UserError where what a trained run depends on beside its parameters (a vocabulary) is not as it was written."""
+
   def fingerprint(self) -> str: ...  # of the training data; the loop guards it
   def runner(self, params, variables, *, checkpoint: str, step: int) -> Runner: ...
 

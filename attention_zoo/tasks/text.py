@@ -82,6 +82,9 @@ class TextTask(Task):
       )
     return tokenizer
 
+  def check(self) -> None:
+    _ = self.tokenizer  # held to its checksum when it is opened
+
   def claim(self) -> None:
     """Learns the vocabulary of a new run, and holds one that exists to its vocabulary and text; for training alone."""
     data = self.config.data

@@ -1,11 +1,11 @@
-"""A decoder-only Transformer on the One Billion Word Benchmark (Chelba et al. 2013), sentences packed into rows.
+"""A decoder-only Transformer on the One Billion Word Benchmark (Chelba 2013), sentences packed into rows.
 
-  python -m attention_zoo.train    --config=language/lm1b_base --workdir=DIR
+  python -m attention_zoo.train    --config=configs/language/lm1b_base.py --workdir=DIR
   python -m attention_zoo.evaluate --workdir=DIR --split=test
 
 The geometry is that of the Flax examples' lm1b: 6 layers, width 512, 8 heads, d_ff 2,048, 30,000 pieces. Hardware: one TPU slice of
-8 chips or more. Paper: no paper has this setting; the example's own page gives an evaluation loss, not a perplexity per
-word. Ours: not run. It is also the base of the other language models' configs.
+8 chips or more. No paper printed a figure for this setting. Ours: not run. It is also the base of the other language models'
+configs.
 """
 
 from ml_collections import ConfigDict

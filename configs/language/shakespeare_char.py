@@ -1,6 +1,6 @@
 """Shakespeare, character by character: a decoder-only Transformer on tinyshakespeare (1.1 MB, 65 characters), on two CPU cores.
 
-  python -m attention_zoo.train    --config=language/shakespeare_char --config.data.dir=input.txt --workdir=DIR
+  python -m attention_zoo.train    --config=configs/language/shakespeare_char.py --config.data.dir=input.txt --workdir=DIR
   python -m attention_zoo.evaluate --workdir=DIR --split=dev
   python -m attention_zoo.sample   --workdir=DIR --prompt="ROMEO:" --max_tokens=400 --temperature=0.8
 

@@ -151,7 +151,7 @@ def test_data_parallelism_compiles_to_all_reduces_alone():
   assert set(found["collectives"]) == {"all-reduce"}
   # All gradients are summed; the embedding's are two, of the input and of the output.
   size = found["collectives"]["all-reduce"][1]
-  assert found["parameter_bytes"] < size < found["parameter_bytes"] + 1024 * 128 * 4 + 4096
+  assert found["parameter_bytes"] < size < found["parameter_bytes"] + 1024 * 128 * 4 + 8192  # and small leaves: 5,612 bytes
   assert found["optimizer_bytes"] == pytest.approx(2 * found["parameter_bytes"], rel=1e-3)
   assert found["flops_per_device"] == closed_form(small()) / 8
 
