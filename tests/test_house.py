@@ -26,7 +26,7 @@ ROOMS = {
   "tasks": ("models", "layers", "ops", "data", "decoding", "training", "evaluation", "plots"),
 }
 # Files that lie in the package itself: entry points and what they share.
-TOP = ("tasks", "training", "api", "cli", "progress", "streams", "__version__")
+TOP = ("models", "tasks", "training", "api", "cli", "progress", "streams", "__version__")
 # Packages from outside, besides the standard library. Where a room is not listed, all but these two.
 OUTSIDE = {
   "ops": {"jax", "numpy"},
