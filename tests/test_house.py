@@ -147,7 +147,7 @@ def test_launchers_import_nothing_of_the_package():
     ("plots", "from attention_zoo import api"),
     ("tasks", "from attention_zoo import cli"),
     ("tasks", "import attention_zoo"),
-    ("", "from attention_zoo.models import transformer"),
+    ("", "from attention_zoo.layers import linear"),
     ("", "def main():\n  from attention_zoo.decoding import beam"),
   ],
 )
