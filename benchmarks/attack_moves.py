@@ -96,15 +96,20 @@ def corrupt(rng, run, kind) -> str:
 # Intent
 
 
-def seal(run, path, before) -> None:
-  """Makes the run's notes about a file fit its new content. before: the old content."""
+def sum_up(directory) -> None:
+  """Checksums that fit; the old ones where Orbax's own metadata, which they are taken of, are no JSON any more."""
   from attention_zoo.training import checksums
 
+  with contextlib.suppress(Exception):
+    checksums.write(directory)
+
+
+def seal(run, path, before) -> None:
+  """Makes the run's notes about a file fit its new content. before: the old content."""
   for name in ("average", "checkpoints"):
     if path.is_relative_to(run / name):
       directory = run / "/".join(path.relative_to(run).parts[: 1 if name == "average" else 2])
-      with contextlib.suppress(Exception):  # Orbax's own metadata are no JSON any more
-        checksums.write(directory)
+      sum_up(directory)
       return
   if path.name == "config.json":
     store_config(run, path)
@@ -120,15 +125,13 @@ def seal(run, path, before) -> None:
 
 def store_config(run, path) -> None:
   """Writes the config of config.json into the checkpoints too, which say whose they are."""
-  from attention_zoo.training import checksums
-
   with contextlib.suppress(ValueError, RecursionError):  # it is no JSON any more
     config = json.loads(path.read_text())
     for note in (*run.glob("average/average.json"), *run.glob("checkpoints/*/_CHECKPOINT_METADATA")):
       said = json.loads(note.read_text())
       (said if note.name == "average.json" else said["custom_metadata"])["config"] = config
       note.write_text(json.dumps(said))
-      checksums.write(note.parent)
+      sum_up(note.parent)
 
 
 def rewrite(run, path, content) -> None:

@@ -4,17 +4,14 @@ A file of this room that has self-attentions for models ends in a function for e
 and lists them in VARIANTS. A config names them: decoder_attention="shaw(max_distance=16)".
 """
 
-import ast
 import dataclasses
-import difflib
 import functools
 import importlib
-import inspect
 import pkgutil
 from collections.abc import Callable
 from typing import NamedTuple
 
-from attention_zoo import ops
+from attention_zoo import grammar, ops
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,18 +69,6 @@ class Variant:
   name: str = ""
 
 
-def parse(text: str) -> tuple[str, dict]:
-  """("name", options) of "name" or "name(option=value, ...)"; values are literals. Raises ValueError."""
-  try:
-    tree = ast.parse(text, mode="eval").body
-    call = tree if isinstance(tree, ast.Call) else ast.Call(tree, [], [])
-    if call.args or not isinstance(call.func, ast.Name):
-      raise ValueError
-    return call.func.id, {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
-  except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-    raise ValueError(f'{text[:200]!r} is not of the form "name" or "name(option=value, ...)"') from error
-
-
 @functools.cache
 def by_name() -> dict[str, Callable]:
   """The functions of all files' VARIANTS: name -> function of (sizes, options) that makes the Variant."""
@@ -93,17 +78,7 @@ def by_name() -> dict[str, Callable]:
 
 def make(text: str, sizes: Sizes) -> Variant:
   """The Variant that a config's text names. Raises ValueError for an unknown name or option, or a bad value."""
-  name, options = parse(text)
-  variants = by_name()
-  if name not in variants:
-    near = difflib.get_close_matches(name, variants, 1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
-    raise ValueError(f"there is no attention {name!r}{hint}; there are {', '.join(sorted(variants))}")
-  function = variants[name]
-  known = [*inspect.signature(function).parameters][1:]
-  for option in options:
-    if option not in known:
-      raise ValueError(f"{name} has no option {option!r}; it has {', '.join(known) or 'none'}")
+  function, options = grammar.bind(text, by_name(), "attention")
   try:
     variant = function(sizes, **options)
   except TypeError as error:

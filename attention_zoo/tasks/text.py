@@ -73,9 +73,13 @@ class TextTask(Task):
     return self.source.fingerprint("train")
 
   @functools.cached_property
+  def _vocabulary(self):
+    return identity.tokenizer(self.workdir)
+
+  @functools.cached_property
   def tokenizer(self):
     """The run's vocabulary. `claim` makes it, and nothing else does."""
-    tokenizer = identity.tokenizer(self.workdir)
+    tokenizer = self._vocabulary
     if tokenizer.vocab_size != (size := self.config.data.vocab_size):
       raise UserError(
         f"{self.workdir}: the tokenizer has {tokenizer.vocab_size} pieces, but config.data.vocab_size = {size}"
@@ -83,7 +87,7 @@ class TextTask(Task):
     return tokenizer
 
   def check(self) -> None:
-    _ = self.tokenizer  # held to its checksum when it is opened
+    _ = self._vocabulary  # held to its checksum when it is opened
 
   def claim(self) -> None:
     """Learns the vocabulary of a new run, and holds one that exists to its vocabulary and text; for training alone."""

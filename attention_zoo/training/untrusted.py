@@ -28,6 +28,7 @@ MOST_BYTES = {"*.json": 1 << 26, "tokenizer.model": 1 << 26, "_*": 1 << 28, "*.n
 MOST = {
   "decode.beam_size": 128,
   "decode.extra_length": 1 << 13,
+  "decode.max_tokens": 1 << 16,
   "*.row_length": 1 << 16,
   "*.batch_tokens": 1 << 22,
   "data.seed": 2**63 - 1,

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from against import assert_close
 
+from attention_zoo import grammar
 from attention_zoo.errors import UserError
 from attention_zoo.ops import cache as cache_lib
 from attention_zoo.ops import variant
@@ -17,7 +18,7 @@ OTHERS = [
   "memory_compressed", "memory_compressed(width=4, stride=2)", "memory_compressed(width=1, stride=2)", "music_local(block_width=2)", "shaw(max_distance=2, shared=False)",
   "sliding_window(width=2)", "time_restricted(left=3)",
 ]  # fmt: skip
-NAMED = {variant.parse(text)[0] for text in OTHERS}
+NAMED = {grammar.parse(text)[0] for text in OTHERS}
 ALL = sorted(OTHERS + [name for name in variant.by_name() if name not in NAMED])
 # (position, number of new positions): a prompt, a step, a block of which two are kept, a step, a block.
 SCHEDULE = [(0, 4), (4, 1), (5, 4), (7, 1), (8, 4)]

@@ -5,6 +5,7 @@ import os
 import shutil
 
 import jax
+import ml_collections
 import numpy as np
 import pytest
 
@@ -117,6 +118,16 @@ def test_a_huge_checkpoint_is_not_summed_up(run):
 def test_configs_that_training_would_refuse_or_nobody_has(run, fields, text, match):
   edit(run, text, *fields)
   refuses(run, match)
+
+
+@pytest.mark.parametrize(
+  ("field", "value"),
+  [("max_tokens", 10**6), ("stop", (1, (2, 10**9))), ("method", "beam(size=5, width=-2000000)"), ("alpha", 10**400)],
+)
+def test_numbers_beyond_all_bounds_wherever_they_stand(field, value):
+  config = ml_collections.ConfigDict({"task": "x", "decode": {"beam_size": 4, field: value}})
+  with pytest.raises(UserError, match=f"config.decode.{field} = .*: more than"):
+    untrusted.check_ranges(config)
 
 
 @pytest.mark.parametrize(
