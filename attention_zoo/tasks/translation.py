@@ -63,6 +63,7 @@ class Translation(TextTask):
         f"{config.model.decoder_attention!r} works in blocks that begin with the row, so that a sentence packed behind "
         'another would be cut elsewhere: set config.data.batching="bucketed"'
       )
+    self._run = None
     self.corpus = functools.cache(self.corpus)  # opened once, and what it has to say said once
 
   # Data
@@ -160,6 +161,9 @@ class Translation(TextTask):
     """BLEU (sacreBLEU's) and chrF of the first config.decode.dev_sentences sentences of the dev split, greedily translated."""
     pairs = itertools.islice(self.source.pairs("dev"), self.config.decode.dev_sentences)
     sources, references = zip(*pairs, strict=True)
-    run = self.runner(params, variables, checkpoint="training", step=0)
+    if self._run is None:  # kept, so that each length is compiled once and not at every evaluation
+      self._run = self.runner(params, variables, checkpoint="training", step=0)
+    run = self._run
+    run.take(params, variables)
     found = translation_scores.scores(self.config, run.translate(sources, beam_size=1), references)
     return {"bleu": found["bleu"][0]["score"], "chrf": found["chrf"]["score"]}

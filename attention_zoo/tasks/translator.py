@@ -40,11 +40,15 @@ class Translator:
   def __init__(self, task, params, variables, *, checkpoint, step):
     self.task, self.config, self.checkpoint, self.step = task, task.config, checkpoint, step
     self._rows = Rows(self.config.decode, longest=task.model_config.max_length)
-    self.params, self.variables = self._rows.replicate((params, variables))
+    self.take(params, variables)
     self._search = jax.jit(functools.partial(search, task), static_argnames=("beam_size", "n_best"))
     self._forced = jax.jit(functools.partial(forced_scores, task))
     self._aligned = jax.jit(functools.partial(alignment, task))
     self._evaluate = make_evaluate(task, self._rows.mesh)
+
+  def take(self, params, variables) -> None:
+    """Goes on with other parameters; what was compiled stays."""
+    self.params, self.variables = self._rows.replicate((params, variables))
 
   def __repr__(self):
     count = sum(leaf.size for leaf in jax.tree.leaves(self.params))

@@ -20,6 +20,7 @@ from attention_zoo.training.schedule import make_schedule
 from attention_zoo.training.step import (
   State,
   abstract_state,
+  as_stored,
   dev_names,
   init_state,
   local_copies,
@@ -58,7 +59,7 @@ def train(task: Task, config, workdir, quiet=False, trackers=()) -> State:
     try:
       restored = checkpoints.restore(abstract)
       if restored:
-        state, start = restored
+        state, start = as_stored(restored[0]), restored[1]
       else:
         places = jax.tree.map(lambda x: x.sharding, abstract)
         init = functools.partial(init_state, task, optimizer, config)
@@ -157,7 +158,7 @@ def _run(task, config, mesh, optimizer, abstract, state, start, checkpoints, met
       last |= best.exhausted(step)
       if last or stop or improved or step % config.train.checkpoint_every == 0:
         lock.check(now=True)
-        checkpoints.save(step, state)
+        checkpoints.save(step, as_stored(state))
       meter.pause()
   checkpoints.wait()
   if start >= config.train.steps:

@@ -35,6 +35,14 @@ class State(NamedTuple):
   nonfinite_in_row: jax.Array
 
 
+def as_stored(state: State) -> State:
+  """The state as a checkpoint has it, and back: where there is a moving average, it lies in the place of params.
+
+  So that whoever reads parameters, to use or to average them, gets what was evaluated.
+  """
+  return state._replace(params=state.ema, ema=state.params) if state.ema else state
+
+
 def init_state(task: Task, optimizer, config) -> State:
   """The state before the first step, drawn from config.train.seed."""
   initial = task.init(jax.random.key(config.train.seed))

@@ -244,3 +244,18 @@ def test_a_checkpoint_that_does_not_exist_is_told(tiny_run, checkpoint, message)
 def test_a_split_that_does_not_exist_is_told(tiny_run):
   with pytest.raises(UserError, match=r"neither .*test_2020\.en nor .* there: dev, test, train"):
     zoo.load(tiny_run).evaluate("test_2020")
+
+
+def test_bleu_while_training_is_of_these_parameters_and_compiles_once(tiny_run):
+  import jax
+
+  run = zoo.load(tiny_run)
+  with run.config.unlocked():
+    run.config.decode.dev_sentences = 8
+  assert set(run.task.dev_score_names) == {"bleu", "chrf"}
+  params = jax.device_get(run.params)
+  found = run.task.dev_scores(params, {})
+  assert found == run.task.dev_scores(params, {}) and 0 <= found["bleu"] <= 100
+  count = run.task._run._search._cache_size()
+  other = run.task.dev_scores(jax.tree.map(lambda x: -x, params), {})
+  assert other != found and run.task._run._search._cache_size() == count

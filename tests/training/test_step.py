@@ -10,7 +10,7 @@ import toy_task
 
 from attention_zoo.errors import UserError
 from attention_zoo.protocols import Initial, Loss, Task
-from attention_zoo.training import sharding, step
+from attention_zoo.training import loading, sharding, step
 from attention_zoo.training.loop import train
 from attention_zoo.training.optimizer import make_optimizer
 
@@ -41,6 +41,9 @@ class Counter(Task):
   def batch(self, step, rows=16):
     x = np.random.default_rng(step).normal(size=(rows, 3)).astype(np.float32)
     return {"x": x, "live": np.ones(rows, np.float32)}
+
+  def fingerprint(self):
+    return "0" * 64
 
   def batch_shapes(self):
     return {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in self.batch(0).items()}
@@ -160,3 +163,11 @@ def test_carry_variables_and_averages_survive_a_restart_bit_for_bit(tmp_path):
       state = train(Counter(config), config, workdir, quiet=True)
     workdir.with_suffix(".digest").write_text(toy_task.digest(state._asdict()))
   assert (tmp_path / "whole.digest").read_text() == (tmp_path / "parts.digest").read_text()
+
+
+def test_what_is_loaded_is_the_moving_average(tmp_path):
+  config = make_config(**{"train.ema": 0.9, "train.steps": 3, "train.checkpoint_every": 3, "train.eval_every": 3})
+  state = train(Counter(config), config, tmp_path, quiet=True)
+  assert not np.allclose(state.ema["w"]["bias_D"], state.params["w"]["bias_D"])
+  stored = loading.load_params(tmp_path, "latest")
+  np.testing.assert_array_equal(stored["w"]["bias_D"], state.ema["w"]["bias_D"])
