@@ -20,7 +20,8 @@ if threading.current_thread() is threading.main_thread():
 
 import jax
 import pytest
-from small_run import small_config
+
+from tests.small_run import small_config
 
 jax.devices()  # now, and not first in a test that has changed the environment
 

@@ -9,7 +9,8 @@ import subprocess
 import sys
 
 import pytest
-from small_run import SMALL
+
+from tests.small_run import SMALL
 
 ROOT = pathlib.Path(__file__).parents[1]
 TRAIN = ["attention_zoo.train", "--config=configs/quickstart.py"]

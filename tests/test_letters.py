@@ -4,7 +4,8 @@ import ast
 import re
 
 import pytest
-from test_house import PACKAGE, complaints, python_files
+
+from tests.test_house import PACKAGE, complaints, python_files
 
 # One letter, one meaning, in the whole package. A digit is that size; 1 broadcasts.
 HOUSE_LETTERS = {

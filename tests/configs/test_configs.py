@@ -4,17 +4,17 @@ import functools
 import json
 import re
 
-import config_files
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from config_files import NAMES, get_config
 
 from attention_zoo import tasks
 from attention_zoo.training.config import diff, from_json, to_json
 from attention_zoo.training.optimizer import make_optimizer
 from attention_zoo.training.schedule import make_schedule
+from tests import config_files
+from tests.config_files import NAMES, get_config
 
 TOY = dict(
   d_model=8, d_ff=12, num_heads=2, d_k=4, d_v=4, num_encoder_layers=1, num_decoder_layers=1, max_length=8,

@@ -6,7 +6,6 @@ import time
 
 import numpy as np
 import pytest
-from data.texts import corpus
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +15,7 @@ from attention_zoo.data.packing import row_shape
 from attention_zoo.data.sources import TextFiles
 from attention_zoo.data.tokenizer import BOS, EOS, PAD, Tokenizer, train
 from attention_zoo.errors import UserError
+from tests.data.texts import corpus
 
 ROW = 24
 lengths = st.lists(st.tuples(st.integers(1, 12), st.integers(1, 12)), min_size=1, max_size=40)

@@ -6,12 +6,12 @@ import pathlib
 
 import numpy as np
 import pytest
-from data.texts import Pairs, sentences
 
 from attention_zoo.data import corpus as corpus_module
 from attention_zoo.data.corpus import build_corpus
 from attention_zoo.data.tokenizer import EOS, Tokenizer, train
 from attention_zoo.errors import UserError
+from tests.data.texts import Pairs, sentences
 
 PAIRS = list(zip(sentences(300, seed=1), sentences(300, seed=2), strict=True))
 

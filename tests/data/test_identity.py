@@ -2,11 +2,11 @@ import json
 import os
 
 import pytest
-from data.texts import sentences
 
 from attention_zoo.data import identity
 from attention_zoo.data.tokenizer import learn
 from attention_zoo.errors import UserError
+from tests.data.texts import sentences
 
 SETTINGS = {"vocab_size": 100}
 MODELS = {size: learn(sentences(200), vocab_size=size) for size in (100, 120)}

@@ -2,12 +2,12 @@ import itertools
 
 import numpy as np
 import pytest
-from data.texts import Pairs, sentences
 
 from attention_zoo.data.batches import BucketedBatches, PackedBatches, eval_batches, prefetch
 from attention_zoo.data.corpus import build_corpus
 from attention_zoo.data.sampling import Sampler
 from attention_zoo.data.tokenizer import EOS, UNK, Tokenizer, train
+from tests.data.texts import Pairs, sentences
 
 PAIRS = list(zip(sentences(300, seed=1), sentences(300, seed=2), strict=True))
 AMOUNT = {"bpe": 0.1, "unigram": 0.3}

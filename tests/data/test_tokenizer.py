@@ -3,10 +3,10 @@ import os
 import re
 
 import pytest
-from data.texts import sentences
 
 from attention_zoo.data.tokenizer import BOS, EOS, PAD, UNK, Tokenizer, train
 from attention_zoo.errors import UserError
+from tests.data.texts import sentences
 
 TEXT = sentences(2000)
 

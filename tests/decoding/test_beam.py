@@ -7,14 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import toys
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toys import BOS, EOS, PAD
 
 from attention_zoo.decoding.beam import beam_search, gather_beams
 from attention_zoo.decoding.candidates import pick
 from attention_zoo.decoding.score import length_penalty
+from tests.decoding import toys
+from tests.decoding.toys import BOS, EOS, PAD
 
 ALPHAS = [0.0, 0.6, 1.0, 3.0, -0.5, -2.0]
 

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import toys
-from toys import BOS, EOS
 
 from attention_zoo.decoding import score
+from tests.decoding import toys
+from tests.decoding.toys import BOS, EOS
 
 sequence_scores = jax.jit(score.sequence_scores)
 

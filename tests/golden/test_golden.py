@@ -10,11 +10,11 @@ import math
 import os
 import pathlib
 
-import config_files
 import jax
 import pytest
 
 from attention_zoo import models
+from tests import config_files
 
 HERE = pathlib.Path(__file__).parent
 COUNTED = [name for name in config_files.NAMES if "params" in getattr(config_files.load(name), "PAPER", {})]

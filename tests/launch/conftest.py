@@ -11,7 +11,8 @@ import subprocess
 import sys
 
 import pytest
-from launch_helpers import ROOT, Cloud, free_port, wait_for
+
+from tests.launch.launch_helpers import ROOT, Cloud, free_port, wait_for
 
 SLURM_CONF = """\
 ClusterName=test

@@ -8,12 +8,12 @@ import signal
 import subprocess
 import sys
 
-import ablation_stub
 import pytest
-from launch_helpers import ROOT, wait_for
 
 from attention_zoo import files
 from launch import ablation, ablation_devices, ablation_grid
+from tests.launch import ablation_stub
+from tests.launch.launch_helpers import ROOT, wait_for
 
 
 class Place:

@@ -9,7 +9,6 @@ import threading
 import jax
 import numpy as np
 import pytest
-from launch_helpers import ROOT, wait_for
 
 from attention_zoo.data.phrasebook import Phrasebook
 from attention_zoo.errors import UserError
@@ -25,6 +24,7 @@ from launch import (
   ablation_rows,
   ablation_run,
 )
+from tests.launch.launch_helpers import ROOT, wait_for
 
 # Report
 

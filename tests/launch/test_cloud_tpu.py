@@ -7,7 +7,8 @@ import subprocess
 import sys
 
 import pytest
-from launch_helpers import CREATE, FAST, ROOT, TRAIN, ZONE, tpu, wait_for
+
+from tests.launch.launch_helpers import CREATE, FAST, ROOT, TRAIN, ZONE, tpu, wait_for
 
 
 def begin(cloud, *flags):

@@ -5,9 +5,9 @@ import subprocess
 import sys
 
 import pytest
-from launch_helpers import CREATE, ROOT, TRAIN, ZONE, launch, tpu
 
 from launch import cloud_tpu, cloud_tpu_flags
+from tests.launch.launch_helpers import CREATE, ROOT, TRAIN, ZONE, launch, tpu
 
 
 def parts(text):

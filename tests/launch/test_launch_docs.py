@@ -4,9 +4,9 @@ import re
 import shlex
 
 import pytest
-from launch_helpers import ROOT
 
 from launch import cloud_tpu, slurm
+from tests.launch.launch_helpers import ROOT
 
 
 def commands(text):

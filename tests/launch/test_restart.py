@@ -6,9 +6,9 @@ import subprocess
 import sys
 
 import pytest
-from launch_helpers import ROOT, launch, wait_for
 
 from launch import restart
+from tests.launch.launch_helpers import ROOT, launch, wait_for
 
 # Does the attempts that `plan` lists, one per start: "CODE" or "CODE:STEP" (a checkpoint is written first).
 PLANNED = """\

@@ -5,9 +5,9 @@ import os
 import subprocess
 
 import pytest
-from launch_helpers import ROOT, launch, wait_for
 
 from launch import slurm as launcher
+from tests.launch.launch_helpers import ROOT, launch, wait_for
 
 TRAIN = ["--", "--config=configs/quickstart.py", "--workdir=runs/a"]
 

@@ -4,8 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from against import assert_close, assert_matches, normal
-from reference import additive, attention
 
 from attention_zoo.ops.additive import (
   additive_attention,
@@ -15,6 +13,8 @@ from attention_zoo.ops.additive import (
 )
 from attention_zoo.ops.dot_product import attention as general_layer
 from attention_zoo.ops.dot_product import dot
+from tests.ops.against import assert_close, assert_matches, normal
+from tests.ops.reference import additive, attention
 
 B, T, S, N, K, D, H, F = 2, 3, 5, 2, 4, 6, 3, 7
 ARRAYS = (B, T, N, K), (B, S, N, D), (B, S, N, H)

@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from against import assert_close
 
 from attention_zoo import grammar
 from attention_zoo.errors import UserError
 from attention_zoo.ops import cache as cache_lib
 from attention_zoo.ops import variant
+from tests.ops.against import assert_close
 
 B, J, N, K, H, LENGTH = 2, 3, 2, 4, 3, 12
 SIZES = variant.Sizes(8, N, K, H, max_length=16, causal=True)

@@ -6,7 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from against import (
+
+from attention_zoo.ops import convolution
+from attention_zoo.ops.convolution import conv1d, depthwise_conv1d, separable_conv1d
+from attention_zoo.ops.dot_product import dot_product_attention
+from tests.ops.against import (
   as_float32,
   assert_bfloat16,
   assert_close,
@@ -14,10 +18,6 @@ from against import (
   assert_same_on_eight_devices,
   normal,
 )
-
-from attention_zoo.ops import convolution
-from attention_zoo.ops.convolution import conv1d, depthwise_conv1d, separable_conv1d
-from attention_zoo.ops.dot_product import dot_product_attention
 
 B, T, D, F = 2, 7, 3, 4
 

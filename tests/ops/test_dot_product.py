@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import reference
-from against import assert_close, assert_matches, normal
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from attention_zoo.ops import dot_product, masks
 from attention_zoo.ops.dot_product import attention, dot, dot_product_attention, scaled_dot
+from tests.ops import reference
+from tests.ops.against import assert_close, assert_matches, normal
 
 B, T, S, N, K, H = 2, 3, 5, 2, 4, 6
 SHAPES = (B, T, N, K), (B, S, N, K), (B, S, N, H)

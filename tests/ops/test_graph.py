@@ -6,7 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from against import (
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from attention_zoo.ops import graph, masks, relative
+from tests.ops.against import (
   as_float32,
   assert_bfloat16,
   assert_close,
@@ -15,10 +19,6 @@ from against import (
   normal,
   softmax,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from attention_zoo.ops import graph, masks, relative
 
 B, T, S, N, K, H, R = 2, 4, 5, 3, 4, 2, 3
 

@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from against import (
+
+from attention_zoo.ops import dot_product, image
+from tests.ops.against import (
   as_float32,
   assert_bfloat16,
   assert_close,
@@ -15,8 +17,6 @@ from against import (
   normal,
   softmax,
 )
-
-from attention_zoo.ops import dot_product, image
 
 B, D, K, H = 2, 3, 4, 5
 PARAMETERS = {"gaussian": 0, "embedded_gaussian": 2, "dot_product": 2, "concatenation": 4}

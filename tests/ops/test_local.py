@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import reference
-from against import assert_close, normal
 
 from attention_zoo.ops import local, local_2d, masks, relative
 from attention_zoo.ops import memory_compressed as compressed
 from attention_zoo.ops.dot_product import dot_product_attention
+from tests.ops import reference
+from tests.ops.against import assert_close, normal
 
 B, T, N, K, H = 2, 11, 2, 4, 3
 

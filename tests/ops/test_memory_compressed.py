@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from against import assert_close, assert_matches, normal
-from reference import strided_convolution
 
 from attention_zoo.ops import local
 from attention_zoo.ops import memory_compressed as compressed
 from attention_zoo.ops.variant import Sizes
+from tests.ops.against import assert_close, assert_matches, normal
+from tests.ops.reference import strided_convolution
 
 B, T, N, K, H = 2, 13, 2, 4, 3
 

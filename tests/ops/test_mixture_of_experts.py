@@ -6,7 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from against import (
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import norm
+
+from attention_zoo.ops import mixture_of_experts as moe
+from tests.ops.against import (
   as_float32,
   assert_bfloat16,
   assert_close,
@@ -15,11 +20,6 @@ from against import (
   normal,
   softmax,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy.stats import norm
-
-from attention_zoo.ops import mixture_of_experts as moe
 
 B, T, D, E, F = 2, 6, 3, 4, 5
 KEY = jax.random.key(0)

@@ -5,11 +5,11 @@ import math
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from against import as_float32, assert_close, assert_matches, normal
-from reference import attention
 
 from attention_zoo.ops.query_key_norm import query_key_norm, query_key_norm_attention
 from attention_zoo.ops.variant import Sizes
+from tests.ops.against import as_float32, assert_close, assert_matches, normal
+from tests.ops.reference import attention
 
 B, T, S, N, K, H = 2, 3, 5, 2, 4, 3
 SHAPES = (B, T, N, K), (B, S, N, K), (B, S, N, H), (N,)

@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from against import (
+
+from attention_zoo.ops import recurrent
+from tests.ops.against import (
   as_float32,
   assert_bfloat16,
   assert_close,
@@ -14,8 +16,6 @@ from against import (
   assert_same_on_eight_devices,
   normal,
 )
-
-from attention_zoo.ops import recurrent
 
 B, T, D, F = 2, 5, 3, 4
 GATES = {"rnn": 1, "gru": 3, "lstm": 4}

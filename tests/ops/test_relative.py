@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import reference
-from against import assert_close, assert_matches, normal
 
 from attention_zoo.ops import masks, relative
 from attention_zoo.ops import position_bias as bias
 from attention_zoo.ops.dot_product import dot_product_attention
 from attention_zoo.ops.variant import Sizes
+from tests.ops import reference
+from tests.ops.against import assert_close, assert_matches, normal
 
 B, T, N, K, H = 2, 6, 2, 4, 3
 

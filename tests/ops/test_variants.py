@@ -11,7 +11,8 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from variants import CAUSAL, VARIANTS, B, H, K, N
+
+from tests.ops.variants import CAUSAL, VARIANTS, B, H, K, N
 
 each = pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: v.name)
 each_causal = pytest.mark.parametrize("variant", CAUSAL, ids=lambda v: v.name)

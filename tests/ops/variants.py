@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
-import reference
 
 from attention_zoo.ops import (
   additive,
@@ -18,6 +17,7 @@ from attention_zoo.ops import (
   position_bias,
   relative,
 )
+from tests.ops import reference
 
 B, N, K, H = 2, 2, 4, 3
 LONGEST = 16

@@ -3,12 +3,12 @@
 import jax
 import numpy as np
 import pytest
-from small_run import small_config
 
 from attention_zoo.errors import UserError
 from attention_zoo.tasks.translation import Translation
 from attention_zoo.training import loop
 from attention_zoo.training.metrics import read_metrics
+from tests.small_run import small_config
 
 
 def small(number_files, batching, **model):

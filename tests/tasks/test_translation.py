@@ -4,12 +4,12 @@ import shutil
 
 import jax
 import pytest
-from small_run import small_config
 
 import attention_zoo as zoo
 from attention_zoo import tasks
 from attention_zoo.errors import UserError
 from attention_zoo.tasks.translation import Translation
+from tests.small_run import small_config
 
 
 @pytest.fixture

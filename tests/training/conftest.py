@@ -4,10 +4,10 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from saved import CONFIG, OPTIMIZER, TASK, at, placed
 
 from attention_zoo.training import checkpoints as checkpoints_lib
 from attention_zoo.training.step import init_state
+from tests.training.saved import CONFIG, OPTIMIZER, TASK, at, placed
 
 
 @pytest.fixture(scope="session")

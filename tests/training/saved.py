@@ -4,11 +4,11 @@ import json
 
 import jax
 import numpy as np
-import toy_task
 
 from attention_zoo.training import checksums, sharding
 from attention_zoo.training.optimizer import make_optimizer
 from attention_zoo.training.step import abstract_state
+from tests.training import toy_task
 
 CONFIG = toy_task.make_config()
 TASK = toy_task.ToyTask(CONFIG)

@@ -12,7 +12,6 @@ import types
 import jax
 import jax.numpy as jnp
 import pytest
-import toy_task
 from jax.sharding import PartitionSpec as P
 
 from attention_zoo import tasks
@@ -20,6 +19,7 @@ from attention_zoo.configs import transformer_base
 from attention_zoo.errors import UserError
 from attention_zoo.models.translation.transformer import parameter_count
 from attention_zoo.training import aot, sharding
+from tests.training import toy_task
 
 ROOT = pathlib.Path(__file__).parents[2]
 

@@ -6,13 +6,13 @@ import threading
 import jax
 import numpy as np
 import pytest
-import toy_task
-from saved import assert_same, at, data_file, edit_metadata, flip_one_bit, placed, truncate
 
 from attention_zoo.errors import UserError
 from attention_zoo.training import average as average_lib
 from attention_zoo.training import checkpoints as checkpoints_lib
 from attention_zoo.training import checksums, loading, storage
+from tests.training import toy_task
+from tests.training.saved import assert_same, at, data_file, edit_metadata, flip_one_bit, placed, truncate
 
 
 @pytest.mark.parametrize("group_bytes", [1 << 28, 1000])

@@ -3,12 +3,12 @@
 import json
 
 import pytest
-import toy_task
 
 from attention_zoo.errors import UserError
 from attention_zoo.training import checkpoints
 from attention_zoo.training.best import Best, read
 from attention_zoo.training.loop import train
+from tests.training import toy_task
 
 CHANGES = {"train.best_metric": "loss", "train.eval_every": 2, "train.checkpoint_every": 100, "train.keep": 1}
 

@@ -9,12 +9,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from saved import CONFIG, assert_same, at, data_file, edit_metadata, flip_one_bit, placed, truncate
 
 from attention_zoo.errors import UserError
 from attention_zoo.training import average as average_lib
 from attention_zoo.training import checkpoints as checkpoints_lib
 from attention_zoo.training import checksums, loading
+from tests.training.saved import (
+  CONFIG,
+  assert_same,
+  at,
+  data_file,
+  edit_metadata,
+  flip_one_bit,
+  placed,
+  truncate,
+)
 
 
 def test_keeps_the_newest(run):

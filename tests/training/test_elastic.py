@@ -6,10 +6,10 @@ import hashlib
 import jax
 import numpy as np
 import pytest
-from small_run import small_config
 
 from attention_zoo import tasks
 from attention_zoo.training import checkpoints, loading, loop, sharding
+from tests.small_run import small_config
 
 
 def train(workdir, number_files, steps, devices=8, **mesh):

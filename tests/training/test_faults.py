@@ -10,11 +10,11 @@ import sys
 import jax
 import numpy as np
 import pytest
-import small_run
 
 from attention_zoo.training import checkpoints, loading, metrics
 from attention_zoo.training.lock import Lock
 from attention_zoo.training.stopping import Told
+from tests import small_run
 
 PROGRAM = pathlib.Path(__file__).with_name("toy_program.py")
 FLAGS = ("--train.steps=10", "--train.checkpoint_every=3", "--train.keep=2")

@@ -6,12 +6,12 @@ import shutil
 import jax
 import numpy as np
 import pytest
-import toy_task
 
 from attention_zoo.errors import UserError
 from attention_zoo.training import loading
 from attention_zoo.training.init_from import init_from
 from attention_zoo.training.loop import train
+from tests.training import toy_task
 
 
 @pytest.fixture(scope="module")

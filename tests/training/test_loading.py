@@ -6,12 +6,12 @@ import time
 import jax
 import numpy as np
 import pytest
-from saved import CONFIG, assert_same, at, flip_one_bit, placed
 
 from attention_zoo.errors import UserError
 from attention_zoo.training import average as average_lib
 from attention_zoo.training import checkpoints as checkpoints_lib
 from attention_zoo.training import checksums, loading, storage
+from tests.training.saved import CONFIG, assert_same, at, flip_one_bit, placed
 
 
 def test_load_params_reads_parameters_only(copy, start):

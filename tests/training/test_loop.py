@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import toy_task
 from jax.sharding import NamedSharding, PartitionSpec
 
 from attention_zoo.errors import UserError
@@ -19,6 +18,7 @@ from attention_zoo.training.loop import Diverged, train
 from attention_zoo.training.optimizer import make_optimizer
 from attention_zoo.training.step import abstract_state, init_state, make_evaluate, make_train_step
 from attention_zoo.training.stopping import Stopped
+from tests.training import toy_task
 
 
 def run(workdir, task=None, **changes):

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import toy_task
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
 from attention_zoo.errors import UserError
 from attention_zoo.training import sharding
+from tests.training import toy_task
 
 
 def mesh_config(rules="data_parallel", replica=1, data=-1, fsdp=1, tensor=1):

@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import toy_task
 
 from attention_zoo.errors import UserError
 from attention_zoo.protocols import Initial, Loss, Task
 from attention_zoo.training import loading, sharding, step
 from attention_zoo.training.loop import train
 from attention_zoo.training.optimizer import make_optimizer
+from tests.training import toy_task
 
 
 class Counter(Task):

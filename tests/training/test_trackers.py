@@ -1,11 +1,11 @@
 import sys
 
 import pytest
-import toy_task
 
 from attention_zoo.errors import UserError
 from attention_zoo.training import metrics, trackers
 from attention_zoo.training.loop import train
+from tests.training import toy_task
 
 
 def test_every_record_is_handed_on_and_an_error_is_told_once(tmp_path, capsys):

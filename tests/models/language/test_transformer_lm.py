@@ -2,13 +2,13 @@
 
 import dataclasses
 
-import attentions
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from attention_zoo.models.language import transformer_lm
+from tests import attentions
 
 SMALL = transformer_lm.small()
 V, T = SMALL.vocab_size, 7

@@ -2,14 +2,14 @@
 
 import dataclasses
 
-import attentions
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import transformer_cases as cases
 
 from attention_zoo.models.translation import transformer
+from tests import attentions
+from tests.models.translation import transformer_cases as cases
 
 BASE = dataclasses.replace(cases.POST, num_decoder_layers=1, max_length=16, d_v=6)
 OTHERS = {
@@ -91,7 +91,7 @@ def test_the_future_and_the_padding_are_not_seen(case, forward):
     ("encoder_attention", "shaw(width=3)", "shaw has no option 'width'; it has max_distance, values, shared"),
     ("encoder_attention", "shaw(3)", 'is not of the form "name" or "name.option=value'),
     ("encoder_attention", "__import__('os').system('true')", "is not of the form"),
-    ("encoder_attention", "local", "missing 1 required keyword-only argument: 'block_width'"),
+    ("encoder_attention", "local", "local needs the option block_width"),
     ("decoder_attention", "time_restricted(left=2, right=1)", "sees the future"),
     ("decoder_attention", "t5(num_buckets=1)", "num_buckets is 1"),
     ("feed_forward", "mixture", "'mixture' is not one of dense, mixture_of_experts"),

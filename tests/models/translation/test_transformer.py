@@ -8,9 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import reference_transformer as reference
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from transformer_cases import (
+
+from attention_zoo.layers.dropout import Dropout
+from attention_zoo.models.translation import transformer
+from tests.models.translation import reference_transformer as reference
+from tests.models.translation.transformer_cases import (
   BOS,
   KEYS,
   MODELS,
@@ -24,9 +27,6 @@ from transformer_cases import (
   random_parameters,
   sentences,
 )
-
-from attention_zoo.layers.dropout import Dropout
-from attention_zoo.models.translation import transformer
 
 
 @pytest.fixture(scope="module", params=MODELS)
