@@ -79,6 +79,7 @@ class Task(Protocol):
   GIVEN: ClassVar[tuple[str, ...]] = ()  # fields of the model's Config that the task knows from elsewhere
   unit: ClassVar[str]  # "tokens", "pixels", "graphs": what a rate counts
   dev_score_names: tuple[str, ...] = ()  # of dev_scores
+  defaults: dict[str, Any] = {}  # "group.field" of its config -> default; `tasks.make` sets it
 
   def init(self, rng) -> Initial: ...
 

@@ -29,6 +29,11 @@ def validate(config) -> None:
   `model` is held against the dataclass of the model that it names, `data`, `decode` and part of `train` against the
   task's fields, the rest against the loop's.
   """
+  config_lib.validate(config, _groups(config))
+
+
+def _groups(config) -> dict:
+  """{group: {field: Field}} of all that a config of this task and model may hold."""
   task = find(config.get("task"))
   model = config.get("model")
   if not isinstance(model, ml_collections.ConfigDict):
@@ -36,10 +41,12 @@ def validate(config) -> None:
   groups = {"model": config_lib.fields_of(models.find(model.get("name")).Config, task.GIVEN)}
   for group, fields in (*task.FIELDS.items(), *config_lib.GROUPS.items()):
     groups[group] = {**groups.get(group, {}), **fields}
-  config_lib.validate(config, groups)
+  return groups
 
 
 def make(config, workdir):
   """The task that `config.task` names."""
-  return find(config.task)(config, workdir)
+  task = find(config.task)(config, workdir)
+  task.defaults = config_lib.defaults(_groups(config))
+  return task
 

@@ -98,7 +98,7 @@ def _same_run(workdir, steps, directories, run):
   for step, directory, metadata in zip(steps, directories, found, strict=True):
     checkpoints.check_identity(directory, metadata, run)
     if difference := config_lib.diff(
-      found[0].get("config", {}), metadata.get("config", {}), ignore=config_lib.MAY_CHANGE
+      found[0].get("config", {}), metadata.get("config", {}), ignore=config_lib.MAY_CHANGE, common=True
     ):
       raise UserError(
         f"the checkpoints of steps {steps[0]} and {step} are of different configs and cannot be averaged "

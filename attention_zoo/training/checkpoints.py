@@ -257,7 +257,8 @@ def read_metadata(workdir, step: int) -> dict:
 def check_identity(directory, found: dict, run: dict) -> None:
   """Raises UserError where a checkpoint or average is not of this step's folder or of this run.
 
-  found: its own metadata. run: the "config" and "text" that it should have; what either lacks is not compared.
+  found: its own metadata. run: the "config" and "text" that it should have; what either lacks is not compared, nor are
+  fields of the config that one of them lacks: they came later, with a default that is what was done before.
   """
   if "step" in found and str(found["step"]) != directory.name:
     raise UserError(
@@ -265,7 +266,7 @@ def check_identity(directory, found: dict, run: dict) -> None:
       "its name, or move it away"
     )
   if "config" in found and "config" in run:
-    if difference := config_lib.diff(found["config"], run["config"], ignore=config_lib.MAY_CHANGE):
+    if difference := config_lib.diff(found["config"], run["config"], ignore=config_lib.MAY_CHANGE, common=True):
       lines = "; ".join(line.strip() for line in difference.splitlines())
       raise UserError(
         f"{directory} is of a run with another config (there -> here): {lines}. Bring back the config that it was "

@@ -199,12 +199,27 @@ def flat(config) -> dict:
   return found
 
 
-def diff(old, new, ignore=()) -> str:
-  """One line for each field that differs, 'field: old -> new'; '' where none does. ignore: name patterns."""
+def defaults(groups) -> dict:
+  """"group.field" -> default of those fields that have one. groups: as for `validate`."""
+  return {
+    f"{group}.{name}": field.default
+    for group, fields in groups.items()
+    for name, field in fields.items()
+    if field.default is not None
+  }
+
+
+def diff(old, new, ignore=(), common=False) -> str:
+  """One line for each field that differs, 'field: old -> new'; '' where none does.
+
+  ignore: name patterns. common: compare only the fields that both have.
+  """
   old, new = ({name: json.dumps(value) for name, value in flat(config).items()} for config in (old, new))
   names = [
     name for name in sorted(old | new) if not any(fnmatch.fnmatch(name, pattern) for pattern in ignore)
   ]
+  if common:
+    names = [name for name in names if name in old and name in new]
   absent = "(absent)"
   changed = [name for name in names if old.get(name, absent) != new.get(name, absent)]
   return "\n".join(f"  {name}: {old.get(name, absent)} -> {new.get(name, absent)}" for name in changed)

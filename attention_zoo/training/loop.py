@@ -48,7 +48,7 @@ def train(task: Task, config, workdir, quiet=False, trackers=()) -> State:
   Raises UserError for a workdir of another config, a mesh, rule or batch that does not fit, and storage that
   cannot be written; `stopping.Stopped` after a signal to any process; Diverged (exit code 3).
   """
-  with stopping.listen() as told, claimed(workdir, config, told) as lock:
+  with stopping.listen() as told, claimed(workdir, config, told, task.defaults) as lock:
     mesh = sharding.make_mesh(config.mesh)
     for name, shape in task.batch_shapes().items():
       sharding.check_rows(name, shape.shape, mesh, config.train.accumulate)

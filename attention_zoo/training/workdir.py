@@ -27,10 +27,10 @@ PACKAGES = (
 
 
 @contextlib.contextmanager
-def claimed(workdir, config, told):
+def claimed(workdir, config, told, defaults):
   """Holds a work directory for this training and config during the block; yields the `Lock`.
 
-  Process 0 does, and the others take its word. told: a `stopping.Told`. Raises UserError where another process trains
+  Process 0 does, and the others take its word. told: a `stopping.Told`. defaults: as for `prepare_workdir`. Raises UserError where another process trains
   there, as `prepare_workdir` does, and where the processes do not all have the same config.
   """
   lock = Lock(workdir, told)
@@ -40,7 +40,7 @@ def claimed(workdir, config, told):
       try:
         lock.acquire()
         clean(workdir)
-        prepare_workdir(workdir, config)
+        prepare_workdir(workdir, config, defaults)
       except UserError as error:
         problem = error
     if text := distributed.from_first(str(problem or "")):
@@ -60,12 +60,13 @@ def clean(workdir) -> None:
       files.remove_remains(folder)
 
 
-def prepare_workdir(workdir, config) -> None:
+def prepare_workdir(workdir, config, defaults=None) -> None:
   """Gives a work directory to this config, or checks that it is this config's.
 
   Writes config.json and versions.json, unless there is nothing to train: checkpoints beyond config.train.steps.
   Raises UserError for files where folders are to be, and one that shows the difference when config.json is of another
-  config; what is in `config.MAY_CHANGE` may differ. A directory without a checkpoint is free.
+  config; what is in `config.MAY_CHANGE` may differ. A directory without a checkpoint is free. defaults: "group.field" ->
+  value of the fields that a config.json from before there was such a field lacks.
   """
   workdir = epath.Path(workdir)
   for name in ("checkpoints", "damaged", "data", "eval", "tensorboard"):
@@ -75,7 +76,7 @@ def prepare_workdir(workdir, config) -> None:
   trained = checkpoints.steps(workdir)
   if path.exists() and (trained or checkpoints.set_aside(workdir)):
     old = read_config(workdir)
-    if difference := config_lib.diff(old, config, ignore=config_lib.MAY_CHANGE):
+    if difference := config_lib.diff((defaults or {}) | config_lib.flat(old), config, ignore=config_lib.MAY_CHANGE):
       raise UserError(
         f"{workdir} belongs to a run with another config (there -> here):\n{difference}\n"
         "Choose another workdir, or the config that the run was started with"

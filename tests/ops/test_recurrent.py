@@ -149,3 +149,51 @@ def test_bad_input(change, message):
   good = {"x_BTD": x, "input_DA": w, "recurrent_FA": u, "bias_A": b}
   with pytest.raises(ValueError, match=message):
     recurrent.lstm(**good | change)
+
+
+@CELLS
+@pytest.mark.parametrize("mask", [None, MASK], ids=["full", "padded"])
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+def test_gradients_are_those_of_the_cell_step_by_step(name, mask, reverse):
+  x, w, u, b = as_float32(arguments(name))
+  states = 2 if name == "lstm" else 1
+  start = tuple(as_float32(normal(7, *[(B, F)] * states)))
+  weights, *ends = as_float32(normal(8, (B, T, F), *[(B, F)] * states))
+  cell = getattr(recurrent, f"{name}_cell")
+
+  def total(out, state):
+    return (out * weights).sum() + sum((a * b).sum() for a, b in zip(state, ends, strict=True))
+
+  def by_layer(x, w, u, b, start):
+    real = None if mask is None else jnp.asarray(mask)
+    return total(*LAYERS[name](x, w, u, b, mask_BT=real, state=start, reverse=reverse))
+
+  def by_steps(x, w, u, b, state):
+    out = [None] * T
+    for t in reversed(range(T)) if reverse else range(T):
+      new = cell(x[:, t] @ w + b[None], state, u)
+      real = np.ones((B, 1), bool) if mask is None else mask[:, t, None]
+      state = tuple(jnp.where(real, a, b) for a, b in zip(new, state, strict=True))
+      out[t] = jnp.where(real, new[0], 0.0)
+    return total(jnp.stack(out, 1), state)
+
+  found, wanted = (jax.grad(f, argnums=(0, 1, 2, 3, 4))(x, w, u, b, start) for f in (by_layer, by_steps))
+  jax.tree.map(lambda a, b: assert_close(a, b, 1e-5), found, wanted)
+
+
+@CELLS
+def test_devices_that_share_the_rows_add_gradients_once_and_not_at_every_step(name):
+  from jax.sharding import NamedSharding
+  from jax.sharding import PartitionSpec as P
+
+  mesh = jax.make_mesh((8,), ("data",))
+  rows, everywhere = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
+  x, *rest = as_float32(arguments(name, batch=8))
+  loss = lambda x, *rest: LAYERS[name](x, *rest)[0].sum()
+  gradient = jax.jit(jax.grad(loss, argnums=(1, 2, 3)), in_shardings=(rows, *[everywhere] * 3), out_shardings=everywhere)
+  text = gradient.lower(x, *rest).compile().as_text()
+  loops = {line.split("body=")[1].split(",")[0].split()[0] for line in text.splitlines() if "while(" in line}
+  assert loops and "all-reduce(" in text
+  for body in text.split("\n\n"):
+    if body.split(" ", 1)[0] in loops:
+      assert "all-reduce(" not in body

@@ -1,5 +1,6 @@
 """A language model from text to samples: trained, resumed, scored, sampled, looked at; wrong input told in one line."""
 
+import json
 import math
 
 import numpy as np
@@ -9,8 +10,9 @@ import attention_zoo as zoo
 from attention_zoo import tasks
 from attention_zoo.configs.language import quickstart
 from attention_zoo.errors import UserError
-from attention_zoo.training import loop
+from attention_zoo.training import average, loop
 from attention_zoo.training.metrics import read_metrics
+from tests.training.saved import edit_metadata
 
 TEXT = "the cat sat on the mat. the dog sat on the cat. " * 40
 TRANSFORMER = dict(d_model=16, d_ff=32, num_heads=2, d_k=8, d_v=8, num_layers=1, dropout=0.0, attention="rotary", positions="none")
@@ -170,6 +172,39 @@ def test_an_lstm_hands_its_state_from_batch_to_batch(text_file, tmp_path):
   config.data.batching = "packed"
   with pytest.raises(UserError, match="reads a row from left to right"):
     tasks.make(config, tmp_path)
+
+
+def test_an_lstm_learns_on_many_devices(text_file, tmp_path):
+  import jax
+
+  config = make_config(text_file, LSTM | dict(d_model=32, d_hidden=32))
+  config.data.batching = "contiguous"
+  run = train(config, tmp_path)
+  assert jax.device_count() == 8 and run.dev_loss() < 2.5  # of log 18 = 2.9 before
+
+
+def test_a_run_from_before_a_field_goes_on(text_file, tmp_path):
+  """Nothing that was written before config.train.ema and config.model.dtype existed names them."""
+
+  def forget(config):
+    del config["train"]["ema"], config["model"]["dtype"]
+
+  config = make_config(text_file, LSTM)
+  config.data.batching = "windows"
+  config.train.update(steps=2, eval_every=2, checkpoint_every=2)
+  train(config, tmp_path)
+  edit_metadata(tmp_path, 2, lambda found: forget(found["config"]))
+  older = json.loads((tmp_path / "config.json").read_text())
+  forget(older)
+  (tmp_path / "config.json").write_text(json.dumps(older))
+  (tmp_path / "versions.json").unlink()
+  config.train.steps = 4
+  config.train.ema = 0.5
+  with pytest.raises(UserError, match=r"here\):\n  train.ema: 0.0 -> 0.5\n"):
+    train(config, tmp_path)
+  config.train.ema = 0.0
+  assert train(config, tmp_path).step == "4" and zoo.load(tmp_path, 2).step == "2"
+  average.average(tmp_path, steps=[2, 4])
 
 
 def test_text_of_another_kind(text_file, tmp_path):
