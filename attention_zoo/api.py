@@ -67,8 +67,11 @@ def load(
     config.data.dir = str(data_dir)
   task = tasks.make(config, path)
   task.check()
-  shapes = untrusted.abstract_params(task, path)
-  found = loading.load(path, checkpoint, run_of, read=lambda directory: untrusted.read_params(directory, shapes))
-  run = task.runner(found.params, {}, checkpoint=found.checkpoint, step=str(found.steps[-1]))
+  shapes = untrusted.abstract_items(task, path)
+  read = lambda directory: untrusted.read_params(directory, shapes[directory.name])
+  found = loading.load(path, checkpoint, run_of, read)
+  if shapes["variables"] and not found.variables:
+    raise UserError(f"the checkpoint {found.checkpoint} in {path} lacks the variables of the model in config.json")
+  run = task.runner(found.params, found.variables, checkpoint=found.checkpoint, step=str(found.steps[-1]))
   run.parents = found.steps
   return run

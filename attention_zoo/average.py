@@ -27,9 +27,9 @@ def main():
   from attention_zoo.training.average import average
   from attention_zoo.training.workdir import read_config, read_text
 
-  def dev_loss(params):
+  def dev_loss(params, variables):
     try:
-      return task.runner(params, {}, checkpoint="", step=0).dev_loss()
+      return task.runner(params, variables, checkpoint="", step=0).dev_loss()
     except UserError as error:
       print(f"the dev loss cannot be computed: {error}", file=sys.stderr)
 

@@ -272,10 +272,10 @@ def parameters(rng, run, outside):
   """An average with an array more or less, or of another shape or type, whole and with its checksums."""
   import orbax.checkpoint as ocp
 
-  from attention_zoo.training import checkpoints
+  from attention_zoo.training import arrays
 
   directory = run / "average" / "params"
-  params = checkpoints.read_params(directory)
+  params = arrays.read_params(directory)
   branch = pick(rng, [branch for branch in _branches(params)])
   name = pick(rng, sorted(branch))
   old = branch[name]

@@ -12,7 +12,7 @@ from etils import epath
 
 from attention_zoo import files
 from attention_zoo.errors import UserError
-from attention_zoo.training import checkpoints, checksums, loading, storage
+from attention_zoo.training import arrays, checkpoints, checksums, loading, storage
 from attention_zoo.training import config as config_lib
 
 GROUP_BYTES = 1 << 28
@@ -22,8 +22,10 @@ ATTEMPTS = 20
 def average(workdir, steps=None, last=5, run=None, dev_loss=None) -> list[int]:
   """Writes the arithmetic mean of several checkpoints' parameters to WORKDIR/average; returns their steps.
 
+  What is learnt without gradients is averaged too; whole numbers in it are those of the newest.
+
   steps: which ones; None takes the `last` newest, and others where training deletes one of them meanwhile. run: the
-  "config" and "text" that they have to be of. dev_loss: params -> loss per token, or None where there is none; it is
+  "config" and "text" that they have to be of. dev_loss: (params, variables) -> loss per token, or None where there is none; it is
   asked of the newest checkpoint and of the mean. Sums are float32; the mean has the parameters' own type. In memory are
   the mean and one group of leaves of one checkpoint, or one checkpoint for its dev loss.
   WORKDIR/average/average.json records all this (`loading.read_record`). Raises UserError for steps that are not there,
@@ -34,14 +36,16 @@ def average(workdir, steps=None, last=5, run=None, dev_loss=None) -> list[int]:
   for left in reversed(range(ATTEMPTS)):
     try:
       chosen = sorted(set(_newest(workdir, last) if steps is None else steps))
-      params, record = _mean(workdir, chosen, run or {})
-      if dev_loss and (newest := dev_loss(loading.load_params(workdir, chosen[-1]))) is not None:
-        record["dev_loss"] = {"newest": float(newest), "average": float(dev_loss(params))}
+      items, record = _mean(workdir, chosen, run or {})
+      if dev_loss:
+        newest = loading.load(workdir, chosen[-1])
+        if (loss := dev_loss(newest.params, newest.variables)) is not None:
+          record["dev_loss"] = {"newest": float(loss), "average": float(dev_loss(items["params"], items["variables"]))}
       break
     except storage.Gone:
       if steps is not None or not left:
         raise
-  _write(epath.Path(workdir) / "average", params, {"average.json": json.dumps(record, indent=2) + "\n"})
+  _write(epath.Path(workdir) / "average", items, {"average.json": json.dumps(record, indent=2) + "\n"})
   return chosen
 
 
@@ -63,15 +67,22 @@ def _mean(workdir, steps, run):
   directories = [epath.Path(workdir) / "checkpoints" / str(step) for step in steps]
   for directory in directories:
     with storage.reading(directory):
-      if problem := checksums.damage(directory, "params"):
+      if problem := checksums.damage(directory, arrays.ITEMS):
         raise UserError(f"the checkpoint {directory} is damaged: {problem}")
   record = {"steps": steps} | _same_run(workdir, steps, directories, run)
-
+  items = {"params": _mean_of("params", directories, steps), "variables": {}}
   with storage.reading(directories[0]):
-    abstract = checkpoints.abstract_params(directories[0] / "params")
+    if (directories[0] / "variables").exists():
+      items["variables"] = _mean_of("variables", directories, steps)
+  return items, record
+
+
+def _mean_of(item, directories, steps):
+  with storage.reading(directories[0]):
+    abstract = arrays.abstract_params(directories[0] / item)
   for step, directory in zip(steps, directories, strict=True):
     with storage.reading(directory):
-      _same_shapes(abstract, checkpoints.abstract_params(directory / "params"), steps[0], step)
+      _same_shapes(abstract, arrays.abstract_params(directory / item), steps[0], step)
   leaves, tree = jax.tree.flatten(abstract)
   names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in jax.tree.leaves_with_path(abstract)]
   means = []
@@ -80,16 +91,16 @@ def _mean(workdir, steps, run):
     total = None
     for directory in directories:
       with storage.reading(directory):
-        read = jax.tree.leaves(checkpoints.read_params(directory / "params", part))
+        read = jax.tree.leaves(arrays.read_params(directory / item, part))
       values = [x.astype(np.float32) for x in read]
       for index, x in zip(group, values, strict=True):
         if not np.isfinite(x).all():
           raise UserError(f"the checkpoint {directory} cannot be averaged: {names[index]} is not finite")
       total = values if total is None else [a + b for a, b in zip(total, values, strict=True)]
-    means += [
-      (x / np.float32(len(steps))).astype(leaves[index].dtype) for index, x in zip(group, total, strict=True)
-    ]
-  return tree.unflatten(means), record
+    for x, newest in zip(total, read, strict=True):
+      whole = not jax.numpy.issubdtype(newest.dtype, jax.numpy.floating)
+      means.append(newest if whole else (x / np.float32(len(steps))).astype(newest.dtype))
+  return tree.unflatten(means)
 
 
 def _same_run(workdir, steps, directories, run):
@@ -159,8 +170,8 @@ def _alone(directory):
     os.close(handle)
 
 
-def _write(directory, params, texts: dict[str, str]) -> None:
-  """Replaces `directory` with one of `params` and text files, with checksums; on a local disk whole or not at all."""
+def _write(directory, items, texts: dict[str, str]) -> None:
+  """Replaces `directory` with one of `items`, name -> tree, and text files, with checksums; on a local disk whole or not at all."""
   directory = storage.absolute(directory)
   temporary, old = (directory.parent / (directory.name + ending) for ending in (".tmp", ".old"))
   try:
@@ -171,11 +182,13 @@ def _write(directory, params, texts: dict[str, str]) -> None:
           temporary.rmtree()
         if old.exists():  # killed in the middle of the renaming below
           old.rmtree() if directory.exists() else old.rename(directory)
-        if problem := storage.no_room(directory.parent, sum(leaf.nbytes for leaf in jax.tree.leaves(params))):
+        if problem := storage.no_room(directory.parent, sum(leaf.nbytes for leaf in jax.tree.leaves(items))):
           raise ValueError(problem)
         temporary.mkdir(parents=True)
         with ocp.PyTreeCheckpointer() as checkpointer:
-          checkpointer.save(temporary / "params", args=ocp.args.PyTreeSave(params))
+          for name, tree in items.items():
+            if tree:
+              checkpointer.save(temporary / name, args=ocp.args.PyTreeSave(tree))
         for name, text in texts.items():
           (temporary / name).write_text(text)
         checksums.write(temporary)

@@ -1,7 +1,7 @@
 """Checkpoints by Orbax: asynchronous, atomic, keep-last-n, opened on any number of devices.
 
-WORKDIR/checkpoints/STEP/ holds the items `params` and `rest` (all else of the training state), WORKDIR/average/
-holds `params`. Each has checksums (`checksums.py`), and says of which run and step it is: a checkpoint is used only
+WORKDIR/checkpoints/STEP/ holds the items `params`, `variables` where the model has such, and `rest` (all else of the
+training state); WORKDIR/average/ holds the first two. Each has checksums (`checksums.py`), and says of which run and step it is: a checkpoint is used only
 where that is what was asked for. What is proven to be damaged goes to WORKDIR/damaged/; nothing else is ever moved.
 """
 
@@ -13,7 +13,6 @@ import re
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-import tensorstore
 from absl import logging as absl_logging
 from etils import epath
 from jax.experimental import multihost_utils
@@ -22,6 +21,7 @@ from attention_zoo import files
 from attention_zoo.errors import UserError
 from attention_zoo.training import checksums, storage
 from attention_zoo.training import config as config_lib
+from attention_zoo.training.arrays import ITEMS
 
 logger = logging.getLogger(__name__)
 # Orbax reports file operations at INFO, expected conditions at WARNING, and at ERROR what it raises anyway.
@@ -52,7 +52,7 @@ class Checkpoints:
     )
     try:
       return ocp.CheckpointManager(
-        storage.absolute(self.directory), options=options, item_names=("params", "rest")
+        storage.absolute(self.directory), options=options, item_names=(*ITEMS, "rest")
       )
     except (OSError, ValueError) as error:  # ValueError: of folders whose names look like steps
       raise UserError(f"cannot use {self.directory}: {error}") from error
@@ -60,16 +60,17 @@ class Checkpoints:
   def save(self, step: int, state) -> None:
     """Copies the state (a NamedTuple with a field params) off the devices and writes it in the background.
 
+    What a trained model consists of, params and the variables beside them, are items of their own.
+
     Raises UserError when there is no room for this save or the one before could not be written; older
     checkpoints stay as they are.
     """
-    rest = {name: getattr(state, name) for name in state._fields if name != "params"}
-    items = ocp.args.Composite(params=ocp.args.PyTreeSave(state.params), rest=ocp.args.PyTreeSave(rest))
+    items = {name: ocp.args.PyTreeSave(tree) for name, tree in _items(state).items()}
     self.wait()
     self._saving = step
     self._check_room(state)
     with self._writing():
-      self._manager.save(step, args=items, force=True, custom_metadata=self._metadata | {"step": step})
+      self._manager.save(step, args=ocp.args.Composite(**items), force=True, custom_metadata=self._metadata | {"step": step})
 
   def should_preserve(self, checkpoints, *, context):
     """Which checkpoints stay, of those given in order: Orbax's PreservationPolicy."""
@@ -169,15 +170,13 @@ class Checkpoints:
     return found
 
   def _restore(self, abstract_state, step):
-    rest = {name: getattr(abstract_state, name) for name in abstract_state._fields if name != "params"}
-
     def restore_args(tree):
       as_asked = ocp.checkpoint_utils.construct_restore_args(tree)
       return ocp.args.PyTreeRestore(tree, restore_args=as_asked)
 
-    items = ocp.args.Composite(params=restore_args(abstract_state.params), rest=restore_args(rest))
+    asked = {name: restore_args(tree) for name, tree in _items(abstract_state).items()}
     try:
-      items = self._manager.restore(step, args=items)
+      found = self._manager.restore(step, args=ocp.args.Composite(**asked))
     except (OSError, ValueError, KeyError) as error:
       if storage.error_number(error):
         raise UserError(f"cannot read {self.directory / str(step)}: {storage.reason(error)}") from error
@@ -187,7 +186,7 @@ class Checkpoints:
         f"the checkpoint {self.directory / str(step)} is not damaged, but it is not of this model and "
         f"optimizer: {str(error).strip()[:1000]}"
       ) from error
-    return type(abstract_state)(params=items["params"], **items["rest"])
+    return abstract_state._replace(**{name: found[name] for name in asked if name != "rest"}, **found["rest"])
 
   def _set_aside(self, step):
     """Nothing is deleted, but the step can be saved anew."""
@@ -210,6 +209,13 @@ class Checkpoints:
     """Where Orbax writes: beside the final name, or in a bucket, where nothing can be renamed, there."""
     name = str(self._saving)
     return self.directory / (f"{name}.orbax-checkpoint-tmp" if files.is_local(self.directory) else name)
+
+
+def _items(state) -> dict:
+  """The parts of a state that are written apart, by name. Where the model has no variables there is no such part."""
+  own = {name: getattr(state, name) for name in state._fields if name in ITEMS}
+  rest = {name: getattr(state, name) for name in state._fields if name not in ITEMS}
+  return {name: tree for name, tree in own.items() if tree} | {"rest": rest}
 
 
 def steps(workdir) -> list[int]:
@@ -274,67 +280,3 @@ def check_identity(directory, found: dict, run: dict) -> None:
       )
   if "text" in found and "text" in run and found["text"] != run["text"]:
     raise UserError(f"{directory} was trained on another text than this run: bring that back, or move it away")
-
-
-def abstract_params(directory) -> dict:
-  """The nested dict of a params directory with a jax.ShapeDtypeStruct for each array."""
-  keys = array_keys(directory)
-  return _nested(keys, [jax.ShapeDtypeStruct(x.shape, x.dtype.numpy_dtype) for x in open_arrays(directory, keys)])
-
-
-def array_keys(directory) -> list[tuple[str, ...]]:
-  """The keys of each array of a params directory, as Orbax's list of them says. Raises UserError where that is none."""
-  path = epath.Path(directory) / "_METADATA"
-  try:
-    entries = files.read_json(path, checksums.MOST_JSON)["tree_metadata"].values()
-    keys = [tuple(str(key["key"]) for key in entry["key_metadata"]) for entry in entries]
-    _nested(keys, keys)
-    return keys
-  except (KeyError, TypeError, AttributeError, IndexError) as error:
-    raise UserError(f"{path} is not a list of arrays") from error
-
-
-def read_params(directory, part=None) -> dict:
-  """Nested dict of numpy arrays from a params directory. part: what to read of `abstract_params`, or all."""
-  part = abstract_params(directory) if part is None else part
-  keys = [tuple(key.key for key in path) for path, _ in jax.tree.leaves_with_path(part)]
-  return _nested(keys, _all([array.read() for array in open_arrays(directory, keys)]))
-
-
-def _nested(keys, values) -> dict:
-  tree = {}
-  for key, value in zip(keys, values, strict=True):
-    branch = tree
-    for name in key[:-1]:
-      branch = branch.setdefault(name, {})
-    branch[key[-1]] = value
-  return tree
-
-
-def open_arrays(directory, keys) -> list:
-  """Arrays that Orbax wrote, their headers read. It reads them too, but where one fails it leaves the others behind, to print tracebacks."""
-  local = files.is_local(directory)
-  base = {"driver": "file", "path": f"{os.path.abspath(directory)}/"} if local else f"{directory}/"
-  context = tensorstore.Context()
-  return _all(
-    [
-      tensorstore.open(
-        {
-          "driver": "zarr",
-          "kvstore": {"driver": "ocdbt", "base": base, "path": ".".join(key)},
-          "fill_missing_data_reads": False,  # a piece that is not there is an error, and not zeros
-        },
-        open=True,
-        read=True,
-        context=context,
-      )
-      for key in keys
-    ]
-  )
-
-
-def _all(futures) -> list:
-  """Their results, when all are done, also where one of them failed."""
-  for future in futures:
-    future.exception()
-  return [future.result() for future in futures]

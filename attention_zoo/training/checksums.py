@@ -34,15 +34,15 @@ def write(directory) -> None:
   (epath.Path(directory) / CHECKSUMS).write_text(json.dumps(sums))
 
 
-def damage(directory, item=None) -> str:
+def damage(directory, items=None) -> str:
   """What is proven to be wrong with a checkpoint's files, in a few words; '' where nothing is.
 
-  item: check only the files of this item and those beside the items. Raises UserError where something cannot be read:
+  items: check only the files of these items and those beside the items. Raises UserError where something cannot be read:
   missing rights, a failing disk or too many open files say nothing about the checkpoint. What an earlier version left
   unchecked stays so: the metadata, and everything on gs://.
   """
   try:
-    return _damage(_Folder(directory), item)
+    return _damage(_Folder(directory), items)
   except _Damaged as error:
     return str(error)
   except FileNotFoundError as error:
@@ -51,14 +51,14 @@ def damage(directory, item=None) -> str:
     raise unreadable(directory, error) from error
 
 
-def _damage(folder, item) -> str:
+def _damage(folder, items) -> str:
   found = folder.names()
   if CHECKSUMS not in found:
     return f"{CHECKSUMS} is missing" if folder.local or not found else ""
   sums = _read_sums(folder)
 
   def asked(name):
-    return "/" not in name or item in (None, name.split("/")[0])
+    return "/" not in name or items is None or name.split("/")[0] in items
 
   names = sorted(filter(asked, sums))
   if not any("/" in name for name in names):

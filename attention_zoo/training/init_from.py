@@ -8,6 +8,7 @@ import numpy as np
 
 from attention_zoo import files
 from attention_zoo.errors import UserError
+from attention_zoo.protocols import Initial
 from attention_zoo.training import loading, sharding, untrusted
 
 
@@ -25,21 +26,22 @@ class Taken(NamedTuple):
     return "\n".join([f"parameters: {counts}", *lines])
 
 
-def init_from(params, config) -> tuple[dict, Taken]:
-  """(params with the values of the run config.train.init_from, what was taken).
+def init_from(initial: Initial, config) -> tuple[Initial, Taken]:
+  """(params and variables with the values of the run config.train.init_from, what was taken).
 
-  params: the drawn parameters, placed. config.train.init_map, ((pattern, replacement), ...), makes the name there
+  initial: what was drawn, placed. config.train.init_map, ((pattern, replacement), ...), makes the name there
   of each name here (re.sub, one after the other); what has no counterpart there stays as it was drawn. Raises
   UserError for shapes that differ (all of them are listed), and where nothing at all is taken.
   """
   path = files.expand(config.train.init_from)
   untrusted.check_folder(path)
-  stored = loading.load(path, read=untrusted.read_params).params
-  there = {sharding.path_name(p): value for p, value in jax.tree_util.tree_leaves_with_path(stored)}
-  leaves, tree = jax.tree_util.tree_flatten_with_path(params)
+  stored = loading.load(path, read=untrusted.read_params)
+  stored = jax.tree_util.tree_leaves_with_path(Initial(stored.params, stored.variables))
+  there = {sharding.path_name(p[1:]): value for p, value in stored}  # p[0] says which of the two
+  leaves, tree = jax.tree_util.tree_flatten_with_path(initial)
   taken, new, wrong, values = [], [], [], []
   for key, leaf in leaves:
-    name = source = sharding.path_name(key)
+    name = source = sharding.path_name(key[1:])
     for entry in config.train.init_map:
       try:
         pattern, replacement = entry

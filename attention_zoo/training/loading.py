@@ -9,30 +9,33 @@ from etils import epath
 from attention_zoo import files
 from attention_zoo.errors import UserError
 from attention_zoo.training import checksums, storage
-from attention_zoo.training.checkpoints import check_identity, read_metadata, read_params, steps
+from attention_zoo.training.arrays import ITEMS, read_items
+from attention_zoo.training.checkpoints import check_identity, read_metadata, steps
 
 logger = logging.getLogger(__name__)
 ATTEMPTS = 20
 
 
 class Loaded(NamedTuple):
-  """checkpoint: "average", "latest" or a step. steps: those whose mean it is, ascending, or the one. params: nested
-  dict of numpy arrays."""
+  """checkpoint: "average", "latest" or a step. steps: those whose mean it is, ascending, or the one. params and
+  variables: nested dicts of numpy arrays; the second {} where the model has none."""
 
   checkpoint: str
   steps: list[int]
   params: dict
+  variables: dict = {}
 
 
 class _Damaged(UserError):
   pass
 
 
-def load(workdir, checkpoint=None, run=None, read=read_params) -> Loaded:
+def load(workdir, checkpoint=None, run=None, read=None) -> Loaded:
   """The parameters that "average", "latest" or a step means; None: the average where it is the better choice.
 
   It is that where no checkpoint is newer than the newest in it, and where its dev loss is not the higher one; else the
-  log says what was taken and why. run: the "config" and "text" they have to be of. read: reads a params directory.
+  log says what was taken and why. run: the "config" and "text" they have to be of. read: reads a directory of arrays, .../params
+  or .../variables; by default `arrays.read_params`.
   No mesh, no optimizer state, no devices of the past. Raises UserError for what is missing, damaged, unreadable or of
   another run, and for a step that is deleted meanwhile (`storage.Gone`); in its place the latest or the new average is
   taken where that was asked for.
@@ -65,7 +68,7 @@ def _load(workdir, checkpoint, run, read):
       _refuse_damage(average)
       record = read_record(average)
       check_identity(average, record, run)
-      return Loaded("average", record["steps"], read(average / "params"))
+      return Loaded("average", record["steps"], **read_items(average, read))
   if checkpoint != "latest" and not re.fullmatch("[0-9]{1,18}", str(checkpoint)):
     raise UserError(f"checkpoint must be 'average', 'latest' or a step, not {checkpoint!r}")
   if checkpoint != "latest" and int(checkpoint) not in found:
@@ -78,7 +81,7 @@ def _load(workdir, checkpoint, run, read):
       with storage.reading(directory):
         _refuse_damage(directory)
         check_identity(directory, read_metadata(workdir, step), run)
-        return Loaded(str(checkpoint), [step], read(directory / "params"))
+        return Loaded(str(checkpoint), [step], **read_items(directory, read))
     except _Damaged as error:
       if checkpoint != "latest":
         raise
@@ -87,7 +90,7 @@ def _load(workdir, checkpoint, run, read):
 
 
 def _refuse_damage(directory):
-  if problem := checksums.damage(directory, "params"):
+  if problem := checksums.damage(directory, ITEMS):
     raise _Damaged(f"the checkpoint {directory} is damaged: {problem}")
 
 

@@ -9,7 +9,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from attention_zoo.protocols import Task
+from attention_zoo.protocols import Initial, Task
 from attention_zoo.training import sharding, stopping
 from attention_zoo.training.best import Best
 from attention_zoo.training.checkpoints import Checkpoints
@@ -65,8 +65,8 @@ def train(task: Task, config, workdir, quiet=False, trackers=()) -> State:
         init = functools.partial(init_state, task, optimizer, config)
         state, start = jax.jit(init, out_shardings=places)(), 0
         if config.train.init_from:
-          params, taken = init_from(state.params, config)
-          state = state._replace(params=params, ema=jax.tree.map(jnp.copy, params) if state.ema else {})
+          (params, variables), taken = init_from(Initial(state.params, state.variables), config)
+          state = state._replace(params=params, variables=variables, ema=jax.tree.map(jnp.copy, params) if state.ema else {})
       first = jax.process_index() == 0
       metrics = Metrics(workdir, start, config.train.steps, enabled=first, quiet=quiet, trackers=trackers)
       try:

@@ -19,7 +19,7 @@ from etils import epath
 
 from attention_zoo import files
 from attention_zoo.errors import UserError
-from attention_zoo.training import checkpoints, checksums
+from attention_zoo.training import arrays, checkpoints, checksums
 
 MOST_FILES, DEEPEST = 200_000, 16
 # Of files by name, but for parameters: a file of holes takes no room, and for ever to read.
@@ -131,25 +131,25 @@ def _numbers(value):
 # The parameters
 
 
-def abstract_params(task, workdir):
-  """The tree of shapes that the task's parameters have, without computing any.
+def abstract_items(task, workdir) -> dict:
+  """{"params": the tree of shapes that the task's parameters have, "variables": likewise}, without computing any.
 
   Raises UserError where the config's sizes do not go together, or name more layers than any checkpoint has arrays:
   each would be traced, before its parameters are missed. Likewise for checkpoints larger than any of this model.
   """
   workdir = epath.Path(workdir)
   directories = [workdir / "average", *(workdir / "checkpoints" / str(step) for step in checkpoints.steps(workdir))]
-  arrays = []
+  counts = []
   for directory in directories:
     with contextlib.suppress(UserError):  # of one that is not there, or damaged: it is refused if it is chosen
-      arrays.append(len(checkpoints.array_keys(directory / "params")))
-  if not arrays:
-    return {}  # nothing can be loaded, and what is chosen says why
+      counts.append(len(arrays.array_keys(directory / "params")))
+  if not counts:
+    return dict.fromkeys(arrays.ITEMS, {})  # nothing can be loaded, and what is chosen says why
   for name, value in task.config.model.items():
-    if fnmatch.fnmatch(name, "num_*layers") and value > max(arrays):
-      raise UserError(f"config.model.{name} = {value}, but no checkpoint in {workdir} has more than {max(arrays)} arrays")
+    if fnmatch.fnmatch(name, "num_*layers") and value > max(counts):
+      raise UserError(f"config.model.{name} = {value}, but no checkpoint in {workdir} has more than {max(counts)} arrays")
   try:
-    shapes = jax.eval_shape(task.init, jax.random.key(0)).params
+    shapes = jax.eval_shape(task.init, jax.random.key(0))._asdict()
   except UserError:
     raise
   except Exception as error:  # sizes that do not go together fail wherever they meet
@@ -177,30 +177,30 @@ def _size(directory) -> int:
 
 
 def read_params(directory, expected=None):
-  """`checkpoints.read_params`, if the arrays are those that are expected, and hold what they promise.
+  """`arrays.read_params`, if the arrays are those that are expected, and hold what they promise.
 
-  directory: .../params. expected: the model's own tree of shapes; None: any will do. Raises UserError that names the
+  directory: .../params or .../variables. expected: the model's own tree of shapes; None: any will do. Raises UserError that names the
   array which is missing, not the model's, of another shape or of another type, and for what cannot be read.
   """
-  keys = checkpoints.array_keys(directory)
+  keys = arrays.array_keys(directory)
   if expected is not None:
     expected = {tuple(key.key for key in path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(expected)}
     _compare(directory, expected, keys)
   try:
     unpacked = 0
-    for key, array in zip(keys, checkpoints.open_arrays(directory, keys), strict=True):
+    for key, array in zip(keys, arrays.open_arrays(directory, keys), strict=True):
       name, shape, dtype = "/".join(key), array.shape, array.dtype.numpy_dtype
       if expected and shape != expected[key].shape:
         raise UserError(f"{directory}: the array {name} has shape {shape}, but the model wants {expected[key].shape}")
       if expected and dtype != expected[key].dtype:
         raise UserError(f"{directory}: the array {name} is {dtype}, but the model wants {expected[key].dtype}")
-      pieces = array.chunk_layout.read_chunk.shape  # what is unpacked at once, whatever the shape
+      pieces = array.chunk_layout.read_chunk.shape or ()  # what is unpacked at once, whatever the shape
       if any(piece > max(size, 1) for piece, size in zip(pieces, shape, strict=True)):
         raise UserError(f"{directory}: the array {name} has shape {shape}, but is stored in pieces of {pieces}")
       unpacked += math.prod(shape) * dtype.itemsize
     if files.is_local(directory) and unpacked > max(SMALL, UNPACKED * (packed := _size(directory))):
       raise UserError(f"{directory} has {packed:,} bytes, too few for its arrays, which would take {unpacked:,}")
-    return checkpoints.read_params(directory)
+    return arrays.read_params(directory)
   except UserError:
     raise
   except Exception as error:  # of TensorStore, which has many ways to say that files are not in order

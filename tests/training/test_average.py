@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from attention_zoo.errors import UserError
+from attention_zoo.training import arrays, checksums, loading, storage
 from attention_zoo.training import average as average_lib
 from attention_zoo.training import checkpoints as checkpoints_lib
-from attention_zoo.training import checksums, loading, storage
 from tests.training import toy_task
 from tests.training.saved import assert_same, at, data_file, edit_metadata, flip_one_bit, placed, truncate
 
@@ -72,7 +72,7 @@ def test_an_average_that_was_killed_while_renaming(copy):
   average_lib.average(copy, last=2)
   (copy / "average").rename(copy / "average.old")
   with pytest.raises(UserError, match="No such file"):  # it fails, but has put back what there was
-    average_lib._write(copy / "average", {"x": np.zeros(2)}, {"nowhere/x": ""})
+    average_lib._write(copy / "average", {"params": {"x": np.zeros(2)}}, {"nowhere/x": ""})
   assert loading.read_record(copy / "average")["steps"] == [20, 30]
   shutil.copytree(copy / "average", copy / "average.old")
   average_lib.average(copy, last=3)
@@ -113,24 +113,24 @@ def test_checkpoints_of_different_texts_are_refused(copy):
 
 
 def test_the_dev_losses_are_recorded(copy, start):
-  average_lib.average(copy, last=3, dev_loss=lambda params: float(params["embedding"]["table_VD"].mean()))
+  average_lib.average(copy, last=3, dev_loss=lambda params, variables: float(params["embedding"]["table_VD"].mean()))
   record = loading.read_record(copy / "average")
   mean = float(start.params["embedding"]["table_VD"].mean())
   assert record["dev_loss"] == {"newest": pytest.approx(mean + 30, rel=1e-6), "average": pytest.approx(mean + 20, rel=1e-6)}
   assert record["steps"] == [10, 20, 30] and record["text"] == "toy 0" and record["config"]["train"]["seed"] == 0
-  average_lib.average(copy, last=2, dev_loss=lambda params: None)  # there is no dev text
+  average_lib.average(copy, last=2, dev_loss=lambda params, variables: None)  # there is no dev text
   assert "dev_loss" not in loading.read_record(copy / "average")
 
 
 def deleting(monkeypatch, copy, step):
   """Training deletes a step between the checks of an average and its reading."""
-  real = checkpoints_lib.read_params
+  real = arrays.read_params
 
   def read(directory, part=None):
     shutil.rmtree(copy / "checkpoints" / str(step), ignore_errors=True)
     return real(directory, part)
 
-  monkeypatch.setattr(checkpoints_lib, "read_params", read)
+  monkeypatch.setattr(arrays, "read_params", read)
 
 
 def test_a_parent_that_is_deleted_meanwhile(copy, monkeypatch):

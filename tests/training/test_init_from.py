@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from attention_zoo.errors import UserError
+from attention_zoo.protocols import Initial
 from attention_zoo.training import loading
 from attention_zoo.training.init_from import init_from
 from attention_zoo.training.loop import train
@@ -39,7 +40,7 @@ def config_of(parent, *entries):
 def test_names_are_mapped_and_the_rest_is_listed(parent):
   drawn = {"encoder": {"table_VD": np.ones((toy_task.V, toy_task.D), np.float32)}, "head": {"bias_V": np.zeros(3)}}
   drawn = jax.device_put(drawn)
-  params, taken = init_from(drawn, config_of(parent, ("^encoder/", "embedding/")))
+  (params, _), taken = init_from(Initial(drawn), config_of(parent, ("^encoder/", "embedding/")))
   stored = loading.load_params(parent, "latest")
   np.testing.assert_array_equal(params["encoder"]["table_VD"], stored["embedding"]["table_VD"])
   assert taken.taken == [("encoder/table_VD", "embedding/table_VD")] and taken.new == ["head/bias_V"]
@@ -50,13 +51,13 @@ def test_names_are_mapped_and_the_rest_is_listed(parent):
 def test_what_does_not_fit_is_all_listed(parent):
   drawn = jax.device_put({"embedding": {"table_VD": np.ones((3, 4))}, "source_positions": {"table_TD": np.ones(7)}})
   with pytest.raises(UserError, match=r"(?s)embedding/table_VD \(3, 4\) <- .*source_positions/table_TD \(7,\) <- "):
-    init_from(drawn, config_of(parent))
+    init_from(Initial(drawn), config_of(parent))
   with pytest.raises(UserError, match="no parameter there has a name of this model.*embedding/table_VD"):
-    init_from(jax.device_put({"other": np.ones(3)}), config_of(parent))
+    init_from(Initial(jax.device_put({"other": np.ones(3)})), config_of(parent))
   with pytest.raises(UserError, match="init_map: 'x' is not"):
-    init_from(drawn, config_of(parent, "x"))
+    init_from(Initial(drawn), config_of(parent, "x"))
   with pytest.raises(UserError, match="no checkpoints"):
-    init_from(drawn, config_of(parent / "nowhere"))
+    init_from(Initial(drawn), config_of(parent / "nowhere"))
 
 
 def test_the_folder_may_come_from_anybody(parent, tmp_path):
@@ -64,4 +65,4 @@ def test_the_folder_may_come_from_anybody(parent, tmp_path):
   shutil.copytree(parent, copy)
   os.mkfifo(copy / "checkpoints" / "pipe")
   with pytest.raises(UserError, match="checkpoints/pipe is neither a file nor a folder"):
-    init_from({}, config_of(copy))
+    init_from(Initial({}), config_of(copy))

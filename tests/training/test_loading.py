@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from attention_zoo.errors import UserError
+from attention_zoo.training import arrays, checksums, loading, storage
 from attention_zoo.training import average as average_lib
 from attention_zoo.training import checkpoints as checkpoints_lib
-from attention_zoo.training import checksums, loading, storage
 from tests.training.saved import CONFIG, assert_same, at, flip_one_bit, placed
 
 
@@ -18,7 +18,7 @@ def test_load_params_reads_parameters_only(copy, start):
   shutil.rmtree(copy / "checkpoints" / "30" / "rest")
   (copy / "checkpoints" / "30" / "checksums.json").unlink()
   directory = copy / "checkpoints" / "30" / "params"
-  params = checkpoints_lib.read_params(directory)
+  params = arrays.read_params(directory)
   assert all(type(leaf) is np.ndarray for leaf in jax.tree.leaves(params))
   assert_same(params, jax.tree.map(lambda x: x + 30, start.params))
 
@@ -47,10 +47,10 @@ def test_the_average_is_taken_where_it_is_the_better_choice(copy, start, caplog)
   assert chosen(copy, caplog) == ("latest", [30], "")  # there is none
   average_lib.average(copy, last=2)
   assert chosen(copy, caplog) == ("average", [20, 30], "")
-  average_lib.average(copy, last=2, dev_loss=lambda params: -params["embedding"]["table_VD"].mean())
+  average_lib.average(copy, last=2, dev_loss=lambda params, _: -params["embedding"]["table_VD"].mean())
   assert chosen(copy, caplog)[:2] == ("latest", [30])
   assert "taking the newest checkpoint, not the average, because its dev loss is -" in caplog.text
-  average_lib.average(copy, last=2, dev_loss=lambda params: params["embedding"]["table_VD"].mean())
+  average_lib.average(copy, last=2, dev_loss=lambda params, _: params["embedding"]["table_VD"].mean())
   assert chosen(copy, caplog) == ("average", [20, 30], "")
   shutil.rmtree(copy / "checkpoints" / "30")  # to save room: what is left is not newer
   assert chosen(copy, caplog) == ("average", [20, 30], "")
@@ -96,7 +96,7 @@ def test_steps_that_training_deletes_while_they_are_read(copy, start):
   def read(directory):
     if directory.parent.name == "30":
       shutil.rmtree(copy / "checkpoints" / "30")
-    return checkpoints_lib.read_params(directory)
+    return arrays.read_params(directory)
 
   with pytest.raises(storage.Gone, match="checkpoints/30 is gone.*config.train.keep"):
     loading.load(copy, 30, read=read)
@@ -108,7 +108,7 @@ def test_the_latest_is_another_one_when_training_deletes_it(copy):
   def read(directory):
     if directory.parent.name == "30":
       shutil.rmtree(copy / "checkpoints" / "30")
-    return checkpoints_lib.read_params(directory)
+    return arrays.read_params(directory)
 
   assert loading.load(copy, "latest", read=read).steps == [20]
 
@@ -125,7 +125,7 @@ def test_files_that_go_while_they_are_read_are_told_in_one_line(copy, capfd):
   def read(directory):
     for path in (directory / "d").iterdir():
       path.unlink()
-    return checkpoints_lib.read_params(directory)
+    return arrays.read_params(directory)
 
   with pytest.raises(UserError, match="checkpoints/30 is damaged: params/d/[0-9a-f]+ is missing"):
     loading.load(copy, 30, read=read)

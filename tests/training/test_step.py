@@ -9,7 +9,7 @@ import pytest
 
 from attention_zoo.errors import UserError
 from attention_zoo.protocols import Initial, Loss, Task
-from attention_zoo.training import loading, sharding, step
+from attention_zoo.training import average, loading, sharding, step
 from attention_zoo.training.loop import train
 from attention_zoo.training.optimizer import make_optimizer
 from tests.training import toy_task
@@ -163,6 +163,20 @@ def test_carry_variables_and_averages_survive_a_restart_bit_for_bit(tmp_path):
       state = train(Counter(config), config, workdir, quiet=True)
     workdir.with_suffix(".digest").write_text(toy_task.digest(state._asdict()))
   assert (tmp_path / "whole.digest").read_text() == (tmp_path / "parts.digest").read_text()
+
+
+def test_variables_are_loaded_averaged_and_taken_over(tmp_path):
+  config = make_config(**{"train.steps": 4, "train.checkpoint_every": 2, "train.eval_every": 2})
+  state = train(Counter(config), config, tmp_path / "first", quiet=True)
+  assert loading.load(tmp_path / "first", 2).variables == {"seen": 32.0}
+  assert loading.load(tmp_path / "first").variables == {"seen": float(state.variables["seen"])} == {"seen": 64.0}
+  asked = lambda params, variables: float(variables["seen"])
+  average.average(tmp_path / "first", last=2, dev_loss=asked)
+  assert loading.load(tmp_path / "first", "average").variables == {"seen": 48.0}
+  assert loading.read_record(tmp_path / "first" / "average")["dev_loss"] == {"newest": 64.0, "average": 48.0}
+  config = make_config(**{"train.init_from": str(tmp_path / "first"), "train.steps": 1})
+  state = train(Counter(config), config, tmp_path / "second", quiet=True)
+  assert float(state.variables["seen"]) == 48 + 16
 
 
 def test_what_is_loaded_is_the_moving_average(tmp_path):

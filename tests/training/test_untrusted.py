@@ -159,7 +159,7 @@ def test_a_config_that_was_changed_is_used_only_if_it_is_asked_for(run):
 def rewrite(run, change):
   """An average of other parameters, whole and with its checksums."""
   params = loading.load_params(run)
-  average_lib._write(run / "average", change(params), {"average.json": (run / "average/average.json").read_text()})
+  average_lib._write(run / "average", {"params": change(params)}, {"average.json": (run / "average/average.json").read_text()})
 
 
 def zeros(params):
@@ -262,6 +262,6 @@ def test_reading_writes_nowhere_but_in_the_run(tiny_run, run, tmp_path):
 
 def test_shapes_are_those_of_the_parameters(tiny_run):
   task = zoo.load(tiny_run).task
-  shapes = untrusted.abstract_params(task, tiny_run)
+  shapes = untrusted.abstract_items(task, tiny_run)["params"]
   found = loading.load_params(tiny_run)
   assert jax.tree.map(lambda x: (x.shape, x.dtype), shapes) == jax.tree.map(lambda x: (x.shape, x.dtype), found)
