@@ -143,9 +143,9 @@ def _explain(error) -> str:
   """absl's and ConfigDict's messages in one line."""
   text = str(error.args[0] if error.args else error).replace("\\n", " ").replace("\n", " ").strip()
   if isinstance(error, (KeyError, AttributeError)):
-    wanted = re.findall(r"[\w.]+", text)[0]
+    wanted = re.findall(r'Key "([^"]+)" does not exist', text) or re.findall(r"[\w.]+", text)
     near = re.findall(r'Did you mean "([^"]+)"', text)
-    return f"config has no field {wanted!r}" + (f" (did you mean {near[0]!r}?)" if near else "")
+    return f"config has no field {wanted[0]!r}" + (f" (did you mean {near[0]!r}?)" if near else "")
   return text
 
 

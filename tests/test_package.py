@@ -31,7 +31,7 @@ def test_load_knows_the_home_directory(tiny_run, monkeypatch):
 
 
 def test_models_are_listed_and_built_by_name():
-  assert zoo.list("*lm*") == ["lstm_lm", "transformer_lm"] and "transformer" in zoo.list()
+  assert {"lstm_lm", "transformer_lm"} <= set(zoo.list("*lm*")) and "transformer" in zoo.list()
   model = zoo.build("transformer_lm", vocab_size=11, d_model=8, num_heads=2, d_k=4, d_v=4)
   assert model.config.vocab_size == 11 and model.config.num_layers == 12
   with pytest.raises(UserError, match="no field 'num_layer' .did you mean 'num_layers'"):

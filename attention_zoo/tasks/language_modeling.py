@@ -1,8 +1,18 @@
 """Language modelling: where documents, a causal model, the cross-entropy of the next token and sampling meet.
 
 `LanguageModeling` is what the training loop sees; `tasks/language_model.py` holds what a user does with trained parameters.
-A model for it has `hidden(batch, train=.., carry=..) -> BTD` over the batches of `data/windows.py`, and its module
-`output_table(params) -> VD`; one with a memory also has `carry(config, rows)` and returns (BTD, carry).
+
+A model for it has, beside what `models/__init__.py` asks of every model:
+
+  - BATCH of "inputs", "segments" and "positions" (`data/windows.py`). A row may hold several documents, told apart by their
+    segments, and padding, segment 0. A model that does not keep them apart has `packs = False` in its Config.
+  - hidden(batch, *, train) -> BTD, a method: the output at each position, from the inputs up to it.
+  - output_table(params) -> VD in its module: logits are the products of both. They never exist for a whole batch
+    (`training/loss.py`).
+  - With a state that goes from batch to batch: carry(config, rows) -> what the first batch is handed, in its module, and
+    hidden(batch, *, train, carry) -> (BTD, carry). Such a model reads a row from left to right, whatever it holds.
+
+`tests/conformance/test_language_models.py` holds every model to this.
 """
 
 import functools
@@ -15,7 +25,6 @@ from attention_zoo.data.batches import batch_rows, prefetch
 from attention_zoo.data.corpus import build_corpus
 from attention_zoo.data.documents import make_documents
 from attention_zoo.errors import UserError
-from attention_zoo.evaluation.perplexity import exp
 from attention_zoo.protocols import Loss
 from attention_zoo.tasks.language_model import LanguageModel
 from attention_zoo.tasks.text import DATA, TextTask
@@ -48,16 +57,13 @@ class LanguageModeling(TextTask):
 
   def __init__(self, config, workdir):
     super().__init__(config, workdir)
-    packed = config.data.batching == "packed"
-    if packed and not getattr(self.model_config, "packs", True):
+    if config.data.batching == "packed" and (self._has_memory or not getattr(self.model_config, "packs", True)):
+      what = f'config.model.name = "{config.model.name}"'
+      if "attention" in config.model:
+        what += f' with config.model.attention = "{config.model.attention}"'
+      others = '"windows" or "contiguous"' if self._has_memory else '"windows"'
       raise UserError(
-        f"config.model.attention = {config.model.attention!r} works in blocks that begin with the row, so that a document "
-        'packed behind another would be cut elsewhere: set config.data.batching="windows"'
-      )
-    if packed and self._has_memory:
-      raise UserError(
-        f"config.model.name = {config.model.name!r} reads a row from left to right, whatever documents it holds: "
-        'set config.data.batching to "windows" or "contiguous"'
+        f"{what} does not keep the documents apart that are packed into one row: set config.data.batching to {others}"
       )
     self.stream = functools.cache(self.stream)
 
@@ -137,10 +143,6 @@ class LanguageModeling(TextTask):
       sums["balance"] = (sum(balance) * weight, weight)
       value += sums["balance"][0]
     return Loss(value, weight, sums, carry=carry)
-
-  def summarize(self, sums) -> dict:
-    means = super().summarize(sums)
-    return means | {"perplexity": exp(means["nll"])}
 
   def runner(self, params, variables, *, checkpoint, step) -> LanguageModel:
     return LanguageModel(self, params, variables, checkpoint=checkpoint, step=step)

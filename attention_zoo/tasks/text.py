@@ -56,7 +56,6 @@ class TextTask(Task):
         f"{longest}: lower the one or raise the other"
       )
     self.model = self.module.Model(self.model_config)
-    self.decoding = functools.partial(self.module.decoding, self.model_config)
     self.fingerprint = functools.cache(self.fingerprint)
 
   # The run's text and vocabulary
@@ -121,6 +120,12 @@ class TextTask(Task):
 
   # The model
 
+  def decoding(self, params, inputs, *, num_beams):
+    """The model's `protocols.Decoding`. Raises UserError where it has none."""
+    if not hasattr(self.module, "decoding"):
+      raise UserError(f"{self.config.model.name} cannot be decoded with: its module has no function decoding")
+    return self.module.decoding(self.model_config, params, inputs, num_beams=num_beams)
+
   def init(self, rng) -> Initial:
     tiny = {
       name: jnp.zeros((1, 2)[: len(shape.shape)], jnp.int32) for name, shape in self.batch_shapes().items()
@@ -132,7 +137,8 @@ class TextTask(Task):
 
   def apply_hidden(self, params, batch, rng, **options):
     """(what the model's `hidden` returns for a batch, the losses that its layers add). rng None: without dropout."""
-    params = {**params, "embedding": {"table_VD": sharding.gather_rows(params["embedding"]["table_VD"])}}
+    table = lambda path, x: sharding.gather_rows(x) if path[-1].key == "table_VD" else x
+    params = jax.tree_util.tree_map_with_path(table, params)
     with nn.intercept_methods(sharding.keep_rows(batch["targets"].shape[0])):
       return self.model.apply(
         {"params": params},

@@ -38,6 +38,7 @@ def test_parameters_are_those_of_the_manifest(name):
   if os.environ.get("GOLDEN") == "write":
     path.parent.mkdir(exist_ok=True)
     path.write_text("[\n" + ",\n".join(json.dumps(row) for row in found) + "\n]\n")
+  assert path.exists(), f"a new config needs its manifest: GOLDEN=write python -m pytest tests/golden -k {name}"
   assert found == json.loads(path.read_text())
 
 
