@@ -213,14 +213,14 @@ def rng(seed: int, epoch: int) -> np.random.Generator:
 def batch_rows(batch_tokens: int, length: int, multiple: int = 8) -> int:
   rows = batch_tokens // length
   if not rows:
-    raise UserError(f"data.batch_tokens={batch_tokens} is less than one row of {length} tokens.")
+    raise UserError(f"config.data.batch_tokens={batch_tokens} is less than one row of {length} tokens.")
   return rows // multiple * multiple or rows
 
 
 def share(rows: int, parts: Sequence[int], count: int) -> np.ndarray:
   """The numbers of the rows in these of `count` equal parts."""
   if rows % count:
-    raise UserError(f"A batch of {rows} rows cannot be divided into {count} parts: change data.batch_tokens.")
+    raise UserError(f"A batch of {rows} rows cannot be divided into {count} parts: change config.data.batch_tokens.")
   return np.arange(rows).reshape(count, -1)[list(parts)].ravel()
 
 

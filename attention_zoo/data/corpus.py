@@ -73,9 +73,9 @@ def build_corpus(
   Raises UserError for wrong text, a split without a sentence, and a cache_dir that cannot be read or written.
   """
   if too_long not in ("truncate", "skip"):
-    raise UserError(f'data.too_long="{too_long}" is unknown: use "truncate" or "skip".')
+    raise UserError(f'config.data.too_long="{too_long}" is unknown: use "truncate" or "skip".')
   if max_length < 2:
-    raise UserError(f"data.max_length={max_length} leaves no room for a token and the end of the sentence.")
+    raise UserError(f"config.data.max_length={max_length} leaves no room for a token and the end of the sentence.")
   key = (_FORMAT, source.languages, source.fingerprint(split), tokenizer.fingerprint, max_length, too_long)
   name = hashlib.sha256(repr(key).encode()).hexdigest()[:20]
   directory = _local(cache_dir) / name

@@ -79,10 +79,10 @@ class _Files:
 
   def __init__(self, roles, directory, endings):
     if not directory:
-      raise UserError("data.dir must name the text: a file, or a folder with a file for each split.")
+      raise UserError("config.data.dir must name the text: a file, or a folder with a file for each split.")
     self._roles, self._path, self._endings = roles, files.expand(directory), endings
     if not self._path.exists():
-      raise UserError(f"data.dir={directory} does not exist.")
+      raise UserError(f"config.data.dir={directory} does not exist.")
 
   def _files(self, split: str) -> list:
     name = resolve(split, self._roles)
@@ -98,7 +98,7 @@ class _Files:
       if found:
         return found
     raise UserError(
-      f"data.dir={self._path} has neither {name}{self._endings[0]} (or .gz) nor a folder {name} of such files."
+      f"config.data.dir={self._path} has neither {name}{self._endings[0]} (or .gz) nor a folder {name} of such files."
     )
 
   def fingerprint(self, split: str) -> str:
@@ -135,7 +135,7 @@ class _Texts(_Files):
   def _part(self, path, name) -> str:
     whole = _whole(path)
     if name not in ("train", "dev"):
-      raise UserError(f"data.dir={path} is one file, which has the splits train and dev, not {name!r}.")
+      raise UserError(f"config.data.dir={path} is one file, which has the splits train and dev, not {name!r}.")
     cut = round(len(whole) * (1 - self._held_out))
     part = whole[:cut] if name == "train" else whole[cut:]
     if not part:

@@ -43,8 +43,8 @@ def check_fit(source_lengths, target_lengths, row_length: int) -> None:
   for side, lengths in (("source", source_lengths), ("target", target_lengths)):
     if (longest := lengths.max()) > row_length:
       raise UserError(
-        f"A {side} sentence has {longest} tokens, but a row has room for data.row_length={row_length}. "
-        f"Set data.max_length to at most {row_length}, or data.row_length to at least {longest}."
+        f"A {side} sentence has {longest} tokens, but a row has room for config.data.row_length={row_length}. "
+        f"Set config.data.max_length to at most {row_length}, or config.data.row_length to at least {longest}."
       )
 
 

@@ -35,7 +35,7 @@ class Phrasebook:
       if language not in phrases.LANGUAGES:
         raise UserError(
           f'The phrasebook does not speak "{language}": choose two of {", ".join(phrases.LANGUAGES)} '
-          "for data.languages."
+          "for config.data.languages."
         )
     self.languages = tuple(languages)
     self._roles = roles or {}

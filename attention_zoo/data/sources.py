@@ -40,7 +40,7 @@ def make_source(data, directory: str) -> Source:
   """The source that the config group `data` asks for by its field `source`. directory: where data.dir was found."""
   languages = tuple(data.languages)
   if len(languages) != 2 or languages[0] == languages[1]:
-    raise UserError(f'data.languages={languages} must be two different languages, for example ("en", "de").')
+    raise UserError(f'config.data.languages={languages} must be two different languages, for example ("en", "de").')
   roles = {role: data[f"{role}_split"] for role in ROLES}
   if data.source == "phrasebook":
     from attention_zoo.data.phrasebook import Phrasebook
@@ -50,7 +50,7 @@ def make_source(data, directory: str) -> Source:
     return TextFiles(directory, languages, roles)
   if data.source == "tfds":
     return TensorFlowDatasets(data.name, directory, languages, roles)
-  raise UserError(f'data.source="{data.source}" is unknown: use "phrasebook", "text" or "tfds".')
+  raise UserError(f'config.data.source="{data.source}" is unknown: use "phrasebook", "text" or "tfds".')
 
 
 class TextFiles:
@@ -61,11 +61,11 @@ class TextFiles:
 
   def __init__(self, directory: str, languages: tuple[str, str], roles: dict[str, str]):
     if not directory:
-      raise UserError("data.dir must name the directory of the text files.")
+      raise UserError("config.data.dir must name the directory of the text files.")
     self._directory = files.expand(directory)
     if not self._directory.is_dir():
       raise UserError(
-        f"data.dir={directory} is not a directory. Where the text has moved to is told to training by --config.data.dir, "
+        f"config.data.dir={directory} is not a directory. Where the text has moved to is told to training by --config.data.dir, "
         "and to what uses a trained run by --data_dir."
       )
     self.languages = tuple(languages)
@@ -119,7 +119,7 @@ class TensorFlowDatasets:
 
   def __init__(self, name: str, directory: str, languages: tuple[str, str], roles: dict[str, str]):
     if not name:
-      raise UserError('data.name must name a dataset of TFDS, for example "wmt14_translate/de-en".')
+      raise UserError('config.data.name must name a dataset of TFDS, for example "wmt14_translate/de-en".')
     import tensorflow_datasets as tfds
     import tensorflow_datasets.translate  # registers the datasets
 
@@ -131,12 +131,12 @@ class TensorFlowDatasets:
     except ValueError as error:
       reason = str(error).partition("\n")[0]  # further lines list all datasets there are
       hint = f" {self._how_to_prepare()}" if "format" in reason else ""
-      raise UserError(f'TFDS cannot open the dataset data.name="{name}": {reason}{hint}') from error
+      raise UserError(f'TFDS cannot open the dataset config.data.name="{name}": {reason}{hint}') from error
     missing = [l for l in self.languages if l not in (self._builder.info.features or {})]
     if missing:
       raise UserError(
         f"{name} has no text in {', '.join(missing)}; its features are "
-        f"{', '.join(self._builder.info.features)}. Set data.languages or data.name."
+        f"{', '.join(self._builder.info.features)}. Set config.data.languages or config.data.name."
       )
 
   @property

@@ -146,21 +146,21 @@ def _explained(error: Exception, vocab_size: int, model_type: str, normalization
   text = str(error)
   if found := re.search(r"too high .*<= (\d+)", text):
     return UserError(
-      f"data.vocab_size={vocab_size} is too large for the training data: a {model_type} vocabulary can have "
-      f"at most {found[1]} pieces here. Set data.vocab_size to {found[1]} or less."
+      f"config.data.vocab_size={vocab_size} is too large for the training data: a {model_type} vocabulary can have "
+      f"at most {found[1]} pieces here. Set config.data.vocab_size to {found[1]} or less."
     )
   if found := re.search(r"smaller than required_chars\. \d+ vs (\d+)", text):
     return UserError(
-      f"data.vocab_size={vocab_size} is too small for the training data: its characters and the special "
-      f"pieces alone are {found[1]}. Set data.vocab_size to more than {found[1]}."
+      f"config.data.vocab_size={vocab_size} is too small for the training data: its characters and the special "
+      f"pieces alone are {found[1]}. Set config.data.vocab_size to more than {found[1]}."
     )
   if "charsmap" in text:
     return UserError(
-      f'data.normalization="{normalization}" is unknown to SentencePiece: '
+      f'config.data.normalization="{normalization}" is unknown to SentencePiece: '
       'use "nmt_nfkc", "nmt_nfkc_cf", "nfkc", "nfkc_cf" or "identity".'
     )
   if "ModelType" in text:
-    return UserError(f'data.tokenizer="{model_type}" is unknown to SentencePiece: use "bpe" or "unigram".')
+    return UserError(f'config.data.tokenizer="{model_type}" is unknown to SentencePiece: use "bpe" or "unigram".')
   return error
 
 

@@ -77,7 +77,7 @@ class WindowBatches(_Batches):
     super().__init__(stream, **options)
     if len(stream) < self._length:
       raise UserError(
-        f"The training text has {len(stream)} tokens, fewer than data.row_length={self._length}: lower that."
+        f"The training text has {len(stream)} tokens, fewer than config.data.row_length={self._length}: lower that."
       )
     self.rows_per_epoch = max(len(stream) // self._length - 1, 1)
     self._epoch = functools.lru_cache(maxsize=2)(self._epoch)  # a cache of its own for each object
@@ -103,7 +103,7 @@ class ContiguousBatches(_Batches):
     if not self.steps_per_epoch:
       raise UserError(
         f"The training text has {len(stream)} tokens, fewer than one batch of {self._rows} rows of "
-        f"{self._length}: lower data.batch_tokens or data.row_length."
+        f"{self._length}: lower config.data.batch_tokens or config.data.row_length."
       )
 
   @property

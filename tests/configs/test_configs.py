@@ -17,7 +17,7 @@ from tests import config_files
 from tests.config_files import NAMES, get_config
 
 TOY = dict(
-  d_model=8, d_ff=12, num_heads=2, d_k=4, d_v=4, num_encoder_layers=1, num_decoder_layers=1, max_length=8,
+  d_model=8, d_hidden=8, d_ff=12, num_heads=2, d_k=4, d_v=4, num_encoder_layers=1, num_decoder_layers=1, max_length=8,
   vocab_size=16, row_length=8, batch_tokens=16,
 )  # fmt: skip
 PUBLISHED = ("Attention Is All You Need", "et al.", "Table")
@@ -106,8 +106,10 @@ def random_batch(task):
   rng = np.random.default_rng(0)
   batch = {}
   for key, shape in task.batch_shapes().items():
-    at = np.arange(shape.shape[1])
-    if key.endswith("segments"):
+    at = np.arange(shape.shape[-1])
+    if key == "fresh":
+      value = 1
+    elif key.endswith("segments"):
       value = np.digitize(at, [4, 7]) + 1
       value = np.where(value == 3, 0, value)
     elif key.endswith("positions"):
@@ -131,7 +133,7 @@ def step(key):
   @jax.jit
   def run(params, batch, rng):
     def objective(params):
-      loss = task.loss(params, {}, {}, batch, rng, 0)
+      loss = task.loss(params, {}, task.carry(len(batch["targets"])), batch, rng, 0)
       return loss.value, loss
 
     gradients, loss = jax.grad(objective, has_aux=True)(params)

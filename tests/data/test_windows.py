@@ -98,7 +98,7 @@ def test_evaluation_has_every_token_once(kind):
 
 
 def test_what_is_too_short():
-  with pytest.raises(UserError, match="87 tokens, fewer than data.row_length=100"):
+  with pytest.raises(UserError, match="87 tokens, fewer than config.data.row_length=100"):
     make("windows", length=100)
   with pytest.raises(UserError, match="fewer than one batch of 4 rows of 30"):
     make("contiguous", length=30)

@@ -186,7 +186,7 @@ def test_subword_sampling_is_asked_for_by_the_config(make):
 
 
 def test_what_is_wrong_with_train_leaves_no_vocabulary(make, files, tmp_path):
-  with pytest.raises(UserError, match=r"vocab_size=9000 is too large .* Set data.vocab_size to \d+ or less"):
+  with pytest.raises(UserError, match=r"vocab_size=9000 is too large .* Set config.data.vocab_size to \d+ or less"):
     make({"data.vocab_size": 9000}).train_batches(0, (0,), 1)
   lines = (files / "train.de").read_bytes().splitlines()
   (files / "train.de").write_bytes(b"\n".join(lines[:-1] + [b"\xe4cht"]))

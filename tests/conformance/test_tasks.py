@@ -1,0 +1,128 @@
+"""What the loop asks of every task (`protocols.Task`), on the smallest config of each: batches, losses, runner."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from attention_zoo import tasks
+from attention_zoo.configs.language import quickstart
+from attention_zoo.protocols import Evaluation, Initial, Loss, Score
+from attention_zoo.training import config as config_lib
+from tests.small_run import small_config
+
+
+def language_model(files):
+  config = quickstart.get_config()
+  config.model.update(num_heads=1, d_model=8, d_ff=8, d_k=8, d_v=8, num_layers=1)
+  config.data.update(source="text", dir=str(files / "train.en"), test_split="dev", vocab_size=200, batch_tokens=512, row_length=32)
+  config.decode.update(max_tokens=4, batch_tokens=512)
+  return config
+
+
+def translation(files):
+  config = small_config(files)
+  config.decode.update(beam_size=1, extra_length=2)
+  return config
+
+
+CONFIGS = {"translation": translation, "language_modeling": language_model}  # of a folder with text
+
+
+@pytest.fixture(scope="module", params=tasks.TASKS)
+def task(request, number_files, tmp_path_factory):
+  config = CONFIGS[request.param](number_files)
+  tasks.validate(config)
+  task = tasks.make(config, tmp_path_factory.mktemp(request.param))
+  task.claim()
+  return task
+
+
+@pytest.fixture(scope="module")
+def initial(task):
+  return jax.jit(task.init)(jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def batch(task):
+  return next(iter(task.train_batches(0, (0,), 1)))
+
+
+@pytest.fixture(scope="module")
+def loss(task):
+  return jax.jit(lambda initial, carry, batch: task.loss(*initial, carry, batch, None, None))
+
+
+def test_every_task_is_tried_here():
+  assert set(CONFIGS) == set(tasks.TASKS)
+
+
+def test_its_fields_are_its_own(task):
+  for group, fields in task.FIELDS.items():
+    assert group == "model" or not set(fields) & set(config_lib.GROUPS.get(group, ())), group
+  assert set(task.defaults) <= set(config_lib.flat(task.config))
+  assert task.unit.endswith("s")
+
+
+def test_batches_have_the_shapes_that_were_announced(task):
+  announced = [{name: tuple(shape) for name, shape in shapes.items()} for shapes in task.train_shapes()]
+  for batch in itertools.islice(task.train_batches(0, (0,), 1), 3):
+    assert {name: x.shape for name, x in batch.items()} in announced
+  most = task.batch_shapes()  # without having seen the data
+  assert set(batch) == set(most)
+  for name, x in batch.items():
+    assert x.dtype == most[name].dtype and len(x) == most[name].shape[0] and x.size <= np.prod(most[name].shape)
+  assert task.batch_units() >= max(x.size for x in batch.values())
+
+
+def test_batches_are_functions_of_the_step_and_come_in_parts(task):
+  whole = list(itertools.islice(task.train_batches(0, (0,), 1), 3))
+  for name, x in next(iter(task.train_batches(2, (0,), 1))).items():
+    np.testing.assert_array_equal(x, whole[2][name])
+  halves = [next(iter(task.train_batches(1, (part,), 2))) for part in (0, 1)]
+  for name, x in whole[1].items():
+    np.testing.assert_array_equal(np.concatenate([half[name] for half in halves]), x)
+
+
+def test_the_loss_adds_over_rows_and_empty_rows_add_nothing(task, initial, batch, loss):
+  assert isinstance(initial, Initial)
+  rows = next(iter(batch.values())).shape[0]
+  whole = loss(initial, task.carry(rows), batch)
+  assert isinstance(whole, Loss) and np.isfinite(whole.value) and whole.weight > 0
+  half = rows // 2
+  parts = [
+    loss(initial, task.carry(rows), {name: jnp.asarray(x).at[at].set(0) for name, x in batch.items()})
+    for at in (slice(half, None), slice(half))
+  ]
+  for found, wanted in (
+    (sum(part.value for part in parts), whole.value), (sum(part.weight for part in parts), whole.weight),
+    *((sum(part.sums[name][i] for part in parts), whole.sums[name][i]) for name in whole.sums for i in (0, 1)),
+  ):  # fmt: skip
+    np.testing.assert_allclose(found, wanted, rtol=1e-4)
+  empty = loss(initial, task.carry(rows), {name: jnp.zeros_like(x) for name, x in batch.items()})
+  assert empty.value == empty.weight == 0
+  assert jax.tree.map(jnp.shape, whole.variables) == jax.tree.map(jnp.shape, initial.variables)
+  assert jax.tree.map(jnp.shape, whole.carry) == jax.tree.map(jnp.shape, task.carry(rows))
+
+
+def test_its_figures_have_names(task, initial, batch, loss):
+  found = loss(initial, task.carry(next(iter(batch.values())).shape[0]), batch)
+  sums = {name: (float(sum), float(weight)) for name, (sum, weight) in found.sums.items()}
+  figures = task.summarize(sums | {"loss": (float(found.value), float(found.weight))})
+  assert {"loss", "weight", *found.sums} <= set(figures)
+  assert all(isinstance(value, float) and np.isfinite(value) for value in figures.values())
+  assert len(task.fingerprint()) == 64
+
+
+def test_the_runner_evaluates_and_makes_a_page(task, initial):
+  task.workdir.joinpath("config.json").write_text(config_lib.to_json(task.config))
+  run = task.runner(*jax.device_get(initial), checkpoint="latest", step=0)
+  run.parents = [0]
+  assert np.isfinite(run.dev_loss())
+  result = run.evaluate("dev")
+  assert isinstance(result, Evaluation) and result.scores and all(isinstance(score, Score) for score in result.scores)
+  assert all(np.isfinite(score.value) for score in result.scores)
+  assert all(isinstance(text, str) for sample in result.samples for text in sample.values())
+  assert run.page(result, "command").lower().startswith("<!doctype html>")
