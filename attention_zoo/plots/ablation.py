@@ -19,7 +19,8 @@ PARAMETERS_NOTE = (
 def ablation_report(results, metrics):
   """The report as (markdown text, HTML document, matplotlib figure).
 
-  metrics: an `ablation_charts.Metric` for each figure that is compared; m stands for its key. results: {"header": header, "rows": rows}. The header holds scale, data, hardware, versions (package:
+  metrics: an `ablation_charts.Metric` for each figure that is compared; m stands for its key.
+  results: {"header": header, "rows": rows}. The header holds scale, data, hardware, versions (package:
   version), command, and what else should stand on top; the rows come in the table's order, each a dict of
 
     row              name, e.g. "a_heads_1"; "base" is what the others are compared with
@@ -308,8 +309,8 @@ printed.</p>
 <section><h2>Rows</h2>{_table(rows, metrics)}<p class="note">{LEGEND}</p>
 <p class="note">{PARAMETERS_NOTE}</p></section>
 <section class="whole"><h2>One change at a time</h2>
-<p class="note">Against base, each grid by its own: {shown}. Where two values stand below a point, the upper is ours and the lower the paper's. Bars span
-the seeds; × is a row that did not run.
+<p class="note">Against base, each grid by its own: {shown}.
+Where two values stand below a point, the upper is ours and the lower the paper's. Bars span the seeds; × is a row that did not run.
 <span class="side ours">ours</span> <span class="side">paper</span></p>
 <div class="plots small">{charts or "<p>No row with a chart.</p>"}</div></section>
 <section class="whole"><h2>Order of the rows</h2>{text}<div class="ranks">{ranks}</div></section>"""
