@@ -4,7 +4,7 @@
   python -m attention_zoo.average --workdir=runs/quickstart --steps=800,900,1000
 
 Writes WORKDIR/average and prints the dev loss of the newest of them and of the average. Where the average is the worse,
-or training goes on, `evaluate`, `translate` and `load` take the newest checkpoint unless they are told otherwise.
+or training goes on, whatever loads the run takes the newest checkpoint unless it is told otherwise.
 """
 
 import sys

@@ -17,6 +17,7 @@ from attention_zoo.grammar import nearest
 
 FLAGS = flags.FLAGS
 VERSION = flags.DEFINE_bool("version", False, "Print the version and end.")
+_GROUPS: list[str] = []  # of `define_fields`
 flags.disclaim_key_flags()  # They count as flags of the entry point that asks for them: --help shows them.
 
 
@@ -44,6 +45,12 @@ def define_checkpoint():
   return flags.DEFINE_string(
     "checkpoint", None, "average, latest or a step; default: average unless the latest is newer or better."
   )
+
+
+def define_fields(group, help):
+  """--GROUP.NAME=VALUE, any number of times; the flag's value is the list of "NAME=VALUE"."""
+  _GROUPS.append(group)
+  return flags.DEFINE_multi_string(group, [], help)
 
 
 def define_workdir():
@@ -120,10 +127,14 @@ def guard(main):
 
 def _expanded(argument) -> str:
   """--config=~/file.py with the home directory, and --config=quickstart as a file of configs/; that flag's parser is not ours.
+  --GROUP.NAME=VALUE as --GROUP=NAME=VALUE, where there is such a flag.
 
   Raises UserError for a name that is neither a file nor one of configs/.
   """
   flag, equals, path = argument.partition("=")
+  group, dot, name = flag.partition(".")
+  if dot and group.lstrip("-") in _GROUPS:
+    return f"{group}={name}{equals}{path}"
   if flag.lstrip("-") != "config" or not path:
     return argument
   found = files.expand(path)

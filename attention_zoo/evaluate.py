@@ -1,9 +1,11 @@
-"""How good a run is on a split, printed as a table and kept in WORKDIR/eval/: for translation perplexity, BLEU and chrF.
+"""How good a run is on a split: its task's scores, printed as a table and kept with what they were computed from in WORKDIR/eval/.
 
   python -m attention_zoo.evaluate --workdir=runs/quickstart --checkpoint=average --split=test
+  python -m attention_zoo.evaluate --workdir=runs/quickstart --decode.beam_size=1 --report
 
-BLEU is given in three dialects, each with its signature: on the same output they can differ by a point or more. Words are cut
-as sacreBLEU does it for the target language (config.data.languages).
+A score that can be computed in several ways has its signature beside it. --decode.NAME=VALUE puts another value in the place of
+config.decode.NAME; the result then has a file of its own. With --report comes a page, WORKDIR/report.html, when the table and the
+JSON are out: where it cannot be made, they stand, and the exit code is 2.
 """
 
 import json
@@ -18,42 +20,38 @@ WORKDIR = cli.define_workdir()
 CHECKPOINT = cli.define_checkpoint()
 SPLIT = flags.DEFINE_string("split", "test", "train, dev, test, or the name of a split of the data.")
 DATA_DIR = cli.define_path("data_dir", "Where the text lies now, or other test sets; default: the config's data.dir.")
-BEAM_SIZE = flags.DEFINE_integer("beam_size", None, "The config's by default; 1 is greedy.", lower_bound=1)
-ALPHA = flags.DEFINE_float("alpha", None, "Exponent of the length penalty; the config's by default.")
-REPORT = flags.DEFINE_boolean("report", False, "Also write WORKDIR/report.html: curve, scores, samples, attention maps.")
+DECODE = cli.define_fields("decode", "--decode.NAME=VALUE overrides config.decode.NAME of the run; may be repeated.")
+REPORT = flags.DEFINE_boolean("report", False, "Also write WORKDIR/report.html: scores, curves, samples, attention.")
 
 
 def main():
-  from attention_zoo import api, files, progress, streams
+  from attention_zoo import api, files, progress, streams, tasks
   from attention_zoo.errors import UserError
 
   run = api.load(WORKDIR.value, CHECKPOINT.value, DATA_DIR.value)
-  given = {"beam_size": BEAM_SIZE.value, "alpha": ALPHA.value}
-  given = {name: value for name, value in given.items() if value is not None}
-  if unknown := [name for name in given if name not in run.config.decode]:
-    raise UserError(f"--{unknown[0]}: the task {run.config.task!r} has no such option")
+  changed = tasks.set_fields(run.config, "decode", DECODE.value)
   # What differs from the config has a file of its own.
-  other = "".join(f"-{name}_{value}" for name, value in given.items() if value != run.config.decode[name])
-  if DATA_DIR.value:
-    other += "-" + DATA_DIR.value.strip("/").replace("/", "_")
-  path = f"{WORKDIR.value}/eval/{SPLIT.value}-{run.checkpoint}{other}.json"
-  written = [path, f"{WORKDIR.value}/report.html"][: 1 + REPORT.value]
-  for name in written:
+  other = "".join(f"-{name}_{value}" for name, value in changed.items())
+  other += f"-{DATA_DIR.value.strip('/')}" if DATA_DIR.value else ""
+  path = f"{WORKDIR.value}/eval/{SPLIT.value}-{run.checkpoint}{other.replace('/', '_')}.json"
+  page = f"{WORKDIR.value}/report.html"
+  for name in [path, page][: 1 + REPORT.value]:
     streams.check_output(name)
-  with progress.bar("decoding") as report:
-    result = run.evaluate(SPLIT.value, **given, report=report)
+  with progress.bar("evaluating") as report:
+    result = run.evaluate(SPLIT.value, report=report)
   taken = {"checkpoint": run.checkpoint, "step": run.step, "parents": run.parents, "split": SPLIT.value}
-  record = taken | run.config.decode.to_dict() | given | result.record
+  record = taken | run.config.decode.to_dict() | result.record
   files.write_text(path, json.dumps(record, indent=1, ensure_ascii=False))
-  if REPORT.value:
-    command = shlex.join(["python", "-m", "attention_zoo.evaluate", *sys.argv[1:]])
-    files.write_text(written[1], run.page(result, command))
   title = f"{SPLIT.value}, checkpoint {run.checkpoint} ({', '.join(map(str, run.parents))})"
-  table = [(s.name, f"{s.value:.2f}" if s.signature else f"{s.value:.4f}", s.signature) for s in result.scores]
+  table = progress.table(title, [(score.name, score.shown, score.signature) for score in result.scores])
   try:
-    streams.write_lines([*progress.table(title, table).splitlines(), f"written to {' and '.join(written)}"])
+    streams.write_lines([*table.splitlines(), f"written to {path}"])
   except UserError as error:
     raise UserError(f"{error}; the result is in {path}") from error
+  if REPORT.value:
+    command = shlex.join(["python", "-m", "attention_zoo.evaluate", *sys.argv[1:]])
+    files.write_text(page, run.page(result, command))
+    streams.write_lines([f"written to {page}"])
 
 
 if __name__ == "__main__":

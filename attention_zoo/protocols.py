@@ -51,6 +51,11 @@ class Score(NamedTuple):
   value: float
   signature: str = ""
 
+  @property
+  def shown(self) -> str:
+    """The value in a table: what has a signature is printed elsewhere with two digits."""
+    return f"{self.value:.2f}" if self.signature else f"{self.value:.4f}"
+
 
 class Evaluation(NamedTuple):
   """scores: what a table shows. samples: (name, text) columns of each example, the first of which a page shows.
@@ -61,13 +66,21 @@ class Evaluation(NamedTuple):
   record: dict
 
 
+class Examples(NamedTuple):
+  """What a person looks at while a model is trained. samples: as in Evaluation. figures: name -> content of a PNG file."""
+
+  samples: list[dict[str, str]]
+  figures: dict[str, bytes] = {}
+
+
 class Runner(Protocol):
   """Trained parameters of one task: what `zoo.load` returns. Each kind adds its verbs: translate, sample, ..."""
 
+  config: Any  # the run's; `evaluate` uses its `decode` as it is at that moment
   checkpoint: str
   step: int
 
-  def evaluate(self, split: str, **options) -> Evaluation: ...
+  def evaluate(self, split: str, *, report: Callable[[int, int], None] | None = None) -> Evaluation: ...
   def page(self, evaluation: Evaluation, command: str = "") -> str: ...  # the HTML page about the run
   def dev_loss(self) -> float: ...  # of the dev split, in the units of training: what averages are compared by
 
@@ -80,6 +93,7 @@ class Task(Protocol):
   unit: ClassVar[str]  # "tokens", "pixels", "graphs": what a rate counts
   dev_score_names: tuple[str, ...] = ()  # of dev_scores
   defaults: dict[str, Any] = {}  # "group.field" of its config -> default; `tasks.make` sets it
+  has_dev_samples: bool = False
 
   def init(self, rng) -> Initial: ...
 
@@ -110,6 +124,10 @@ class Task(Protocol):
   def dev_scores(self, params, variables) -> dict[str, float]:
     """Figures of the dev split that the loss does not give (BLEU of a sample), with whole parameters on one device."""
     return {}
+
+  def dev_samples(self, params, variables, count: int) -> Examples:
+    """About `count` examples of what the model makes of the dev split, the same at every call; parameters as in dev_scores."""
+    return Examples([])
 
   def check(self) -> None:
     """Raises UserError where what a trained run depends on beside its parameters (a vocabulary) is not as it was written."""

@@ -92,6 +92,7 @@ def get_config():
       best_metric="",  # "bleu", "loss", ..: the checkpoint with the best figure on dev is kept too
       best_mode="min",  # or "max"
       patience=0,  # evaluations without a better figure that end training; 0 = never
+      dev_samples=3,  # examples that TensorBoard shows at each evaluation, where every device has all parameters; 0 = none
       init_from="",  # fine-tuning: the run whose parameters this one begins with
       init_map=(),  # ((pattern, replacement), ..): from the names here to the names there
       learning_rate_factors=(),  # ((pattern, factor), ..): by a parameter's path; 0 freezes

@@ -126,13 +126,20 @@ def _distinct(texts):
   return " and ".join(dict.fromkeys(texts))
 
 
+def metrics():
+  """What Table 3 compares its rows by."""
+  from attention_zoo.plots.ablation_charts import Metric
+
+  return (Metric("perplexity", "perplexity", digits=2, lower=True, per_cent=True), Metric("bleu", "BLEU", digits=1))
+
+
 def write(grid):
   """Writes the four files into the grid's directory and returns their paths."""
   from attention_zoo.plots import ablation
 
   gathered = gather(grid)
-  markdown, html, figure = ablation.ablation_report(gathered)
-  rows, summary = ablation.compare(gathered["rows"])
+  markdown, html, figure = ablation.ablation_report(gathered, metrics())
+  rows, summary = ablation.compare(gathered["rows"], metrics())
   picture = io.BytesIO()
   figure.savefig(picture, format="png", dpi=150)
   results = json.dumps({"header": gathered["header"], "rows": rows, "summary": summary}, indent=1) + "\n"

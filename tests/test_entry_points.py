@@ -42,7 +42,7 @@ def test_train_average_evaluate_translate(number_files, tmp_path):
   record = json.loads((tmp_path / "run/average/average.json").read_text())
   # This early in training the mean with an older step is worse: nobody gets it without asking.
   assert record["dev_loss"]["average"] > record["dev_loss"]["newest"] and "averaging made it worse" in out
-  done = command("attention_zoo.evaluate", workdir, "--beam_size=1", f"--data_dir={number_files}", check=0)
+  done = command("attention_zoo.evaluate", workdir, "--decode.beam_size=1", f"--data_dir={number_files}", check=0)
   assert b"taking the newest checkpoint, not the average, because its dev loss is" in done.stderr
   flags_of_average = ("--split=test", "--report", "--checkpoint=average")
   out = command("attention_zoo.evaluate", workdir, *flags_of_average, check=0).stdout.decode()

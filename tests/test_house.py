@@ -1,10 +1,11 @@
-"""The rules of the house: who imports whom, and how long a file may be.
+"""The rules of the house: who imports whom, which words a room may not know, and how long a file may be.
 
 Each rule is a function from source text to complaints; each is shown a bad snippet before it is trusted.
 """
 
 import ast
 import pathlib
+import re
 import sys
 
 import pytest
@@ -168,6 +169,35 @@ def test_the_import_rule_lets_pass():
   assert not list(room_complaints("ops", "import math\nimport jax.numpy as jnp\nfrom attention_zoo.ops import masks"))
   assert not list(room_complaints("tasks", "import flax\nfrom attention_zoo import errors\nimport attention_zoo.data"))
   assert not list(room_complaints("", "from absl import flags\nfrom attention_zoo import api, cli"))
+
+
+# Words
+
+# What serves every task names none. The pages draw with SVG, whose word for moving a thing is another matter.
+TASK_WORDS = re.compile(r"translat|bleu|encoder", re.IGNORECASE)
+SVG = 'transform="translate('
+GENERIC = ("training", "decoding", "plots", "train.py", "evaluate.py", "average.py", "compile.py")
+
+
+def word_complaints(source):
+  for number, line in enumerate(source.splitlines(), 1):
+    for word in TASK_WORDS.findall(line.replace(SVG, "")):
+      yield f"line {number} says {word!r}: the file is for every task"
+
+
+def test_what_serves_every_task_names_none():
+  places = [ROOT / PACKAGE / name for name in GENERIC]
+  paths = [path for place in places for path in (sorted(place.rglob("*")) if place.is_dir() else [place])]
+  paths = [path for path in paths if path.is_file() and path.suffix != ".pyc"]
+  assert len(paths) > 30
+  assert not complaints(word_complaints, paths)
+
+
+def test_the_word_rule_catches():
+  for line in ('"""Sample translations."""', 'CSS = ".zoo table.bleu"', "BLEU = 1", "params['encoder']", "def translate():"):
+    assert list(word_complaints(line)), line
+  assert list(word_complaints(f"f'<text {SVG}0 0)\"> translated'"))
+  assert not list(word_complaints(f"f'<text {SVG}0 0)\">'"))
 
 
 # Sizes

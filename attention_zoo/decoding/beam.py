@@ -89,7 +89,7 @@ def beam_search(
 
   Args:
     step_fn: (tokens_BJ, t, cache) -> (logits_BJV, cache), t an int32 scalar that counts from 0; step 0 is fed
-      `bos`. Logits need not be normalised. Encoder outputs are best closed over: they need no reordering.
+      `bos`. Logits need not be normalised. What all beams of a row share is best closed over: it needs no reordering.
     cache: any pytree; `reorder` must understand it.
     batch_size: B.
     beam_size: J; 1 is greedy search.

@@ -1,15 +1,35 @@
 """Charts of an ablation grid: one change at a time, the paper's curve beside ours, and the order of the rows.
 
 Scales differ (a small model on a small corpus against the paper's), so values are drawn against each grid's
-own base: perplexity as a change in per cent, which is a difference in nats whatever its level, and BLEU as
-points. All functions take the rows that `ablation.compare` returns.
+own base. All functions take the rows that `ablation.compare` returns.
 """
 
 import math
+from typing import NamedTuple
 
 from matplotlib import figure, lines, ticker
 
 from attention_zoo.plots import theme
+
+
+class Metric(NamedTuple):
+  """A figure by which the rows are compared.
+
+  key: its name in the rows. name: as it stands in a sentence. digits: behind the point. lower: whether lower is better.
+  per_cent: whether a change is shown as a part of base's value, as suits a perplexity (a change in per cent is a difference in
+  nats, whatever its level), and not in its own points.
+  """
+
+  key: str
+  name: str
+  digits: int
+  lower: bool = False
+  per_cent: bool = False
+
+  @property
+  def title(self) -> str:
+    return self.name[:1].upper() + self.name[1:]
+
 
 # Prefix of the row's name, title of the chart, the paper's base value.
 FACTORS = (
@@ -33,7 +53,6 @@ SIDES = (
 )
 LINE = {"linewidth": 1.6, "marker": "o", "markersize": 4.5}
 GROUP_COLOURS = dict(zip("ABCDE", theme.SERIES, strict=False))
-LABELS = {"perplexity": "perplexity, %", "bleu": "BLEU, points"}
 
 
 def factor_points(rows, prefix, base_value):
@@ -52,19 +71,19 @@ def factor_points(rows, prefix, base_value):
 def _relative(metric, value, base):
   if value is None or base is None:
     return math.nan
-  return 100 * (value / base - 1) if metric == "perplexity" else value - base
+  return 100 * (value / base - 1) if metric.per_cent else value - base
 
 
 def _panel(axes, points, metric, base):
   for _, prefix, style in SIDES:
-    key = prefix + metric
+    key = prefix + metric.key
     values = [_relative(metric, row[key], base[key]) for _, row in points]
     there = [(x, y) for x, y in enumerate(values) if not math.isnan(y)]
     if there:
       axes.plot(*zip(*there, strict=True), **LINE, **style)
     for x, (_, row) in enumerate(points):
-      if not prefix and row[f"{metric}_spread"] is not None:
-        ends = [_relative(metric, value, base[key]) for value in row[f"{metric}_range"]]
+      if not prefix and row[f"{metric.key}_spread"] is not None:
+        ends = [_relative(metric, value, base[key]) for value in row[f"{metric.key}_range"]]
         axes.plot([x, x], ends, color=style["color"], linewidth=5, alpha=0.35)
       if not prefix and math.isnan(values[x]):
         # On the axis itself, where no point of the paper's can be.
@@ -82,15 +101,14 @@ def _panel(axes, points, metric, base):
   axes.yaxis.set_major_formatter(
     ticker.FuncFormatter(lambda v, _: f"{v:+.3g}".replace("-", "−") if v else "0")
   )
-  axes.set_ylabel(LABELS[metric], fontsize=8)
+  axes.set_ylabel(f"{metric.name}, {'%' if metric.per_cent else 'points'}", fontsize=8)
 
 
-def _pair(fig, title, points):
-  """Perplexity above BLEU for one factor, into a figure or a part of one."""
-  upper, lower = fig.subplots(2, 1, sharex=True)
+def _factor(fig, title, points, metrics):
+  """The metrics below each other for one factor, into a figure or a part of one."""
   base = next(row for _, row in points if row["row"] == "base")
-  _panel(upper, points, "perplexity", base)
-  _panel(lower, points, "bleu", base)
+  for axes, metric in zip(fig.subplots(len(metrics), 1, sharex=True, squeeze=False)[:, 0], metrics, strict=True):
+    _panel(axes, points, metric, base)
   fig.suptitle(title, x=0.02, ha="left", fontsize=10, fontweight="bold")
   fig.align_ylabels()
 
@@ -101,25 +119,25 @@ def _found(rows):
 
 
 @theme.styled
-def factor_figures(rows):
+def factor_figures(rows, metrics):
   """[(label, figure)]: one small figure a factor."""
   figures = []
   for title, points in _found(rows):
-    fig = figure.Figure(figsize=(2.8, 3.3), layout="constrained")
-    _pair(fig, title, points)
-    figures.append((f"{title}: perplexity and BLEU against base, ours and the paper's", fig))
+    fig = figure.Figure(figsize=(2.8, 1.65 * len(metrics)), layout="constrained")
+    _factor(fig, title, points, metrics)
+    names = " and ".join(m.name for m in metrics)
+    figures.append((f"{title}: {names} against base, ours and the paper's", fig))
   return figures
 
 
 def _ranks(axes, rows, metric):
   """The paper's order on the left, ours on the right, best on top, a line for each row."""
-  sign = 1 if metric == "perplexity" else -1
+  key, sign = metric.key, 1 if metric.lower else -1
   places = []
-  for key, other in ((f"paper_{metric}", metric), (metric, f"paper_{metric}")):
+  for side, other in ((f"paper_{key}", key), (key, f"paper_{key}")):
     # Rows that tie on one side keep the other side's order, so that no line crosses without cause.
-    order = sorted(rows, key=lambda row: (sign * row[key], sign * row[other]))
+    order = sorted(rows, key=lambda row: (sign * row[side], sign * row[other]))
     places.append({row["row"]: place for place, row in enumerate(order)})
-  digits = 2 if metric == "perplexity" else 1
   for row in rows:
     colour = theme.LIGHT[GROUP_COLOURS.get(str(row.get("group")), "ink")]
     left, right = (side[row["row"]] for side in places)
@@ -128,52 +146,50 @@ def _ranks(axes, rows, metric):
     axes.text(
       -0.05,
       left,
-      f"{name}  {row[f'paper_{metric}']:.{digits}f}",
+      f"{name}  {row[f'paper_{key}']:.{metric.digits}f}",
       ha="right",
       va="center",
       color=colour,
       fontsize=8,
     )
     axes.text(
-      1.05, right, f"{row[metric]:.{digits}f}  {name}", ha="left", va="center", color=colour, fontsize=8
+      1.05, right, f"{row[key]:.{metric.digits}f}  {name}", ha="left", va="center", color=colour, fontsize=8
     )
   axes.set_axis_off()
   axes.set_xlim(-1.05, 2.05)
   axes.set_ylim(len(rows) - 0.4, -1.6)
   for x, side in ((0, "paper"), (1, "ours")):
     axes.text(x, -1, side, ha="center", va="center", color=theme.LIGHT["muted"], fontsize=9)
-  axes.set_title(
-    "Perplexity, lowest on top" if metric == "perplexity" else "BLEU, highest on top", loc="center"
-  )
+  axes.set_title(f"{metric.title}, {'lowest' if metric.lower else 'highest'} on top", loc="center")
 
 
 def _both(rows, metric):
-  return [row for row in rows if row[metric] is not None and row[f"paper_{metric}"] is not None]
+  return [row for row in rows if row[metric.key] is not None and row[f"paper_{metric.key}"] is not None]
 
 
 @theme.styled
-def rank_figures(rows):
+def rank_figures(rows, metrics):
   """[(label, figure)] for each metric: the order of the rows that ran beside the paper's; two at least."""
   figures = []
-  for metric in ("perplexity", "bleu"):
+  for metric in metrics:
     ran = _both(rows, metric)
     if len(ran) > 1:
       fig = figure.Figure(figsize=(4.6, 0.21 * len(ran) + 0.8), layout="constrained")
       _ranks(fig.subplots(), ran, metric)
-      figures.append((f"order of the rows by {metric}, the paper's beside ours", fig))
+      figures.append((f"order of the rows by {metric.name}, the paper's beside ours", fig))
   return figures
 
 
 @theme.styled
-def grid_figure(rows, title=""):
+def grid_figure(rows, metrics, title=""):
   """Everything in one figure, for the PNG: the factors, four a row, and below them the orders."""
-  factors, metrics = _found(rows), [m for m in ("perplexity", "bleu") if len(_both(rows, m)) > 1]
+  factors, ranked = _found(rows), [m for m in metrics if len(_both(rows, m)) > 1]
   height = (
-    math.ceil(len(factors) / 4) * 3.5,
-    (0.21 * max(len(_both(rows, m)) for m in metrics) + 0.8) if metrics else 0,
+    math.ceil(len(factors) / 4) * 1.75 * len(metrics),
+    (0.21 * max(len(_both(rows, m)) for m in ranked) + 0.8) if ranked else 0,
   )
   fig = figure.Figure(figsize=(12.6, max(sum(height), 1)), layout="constrained")
-  if not factors and not metrics:
+  if not factors and not ranked:
     fig.text(0.5, 0.5, "No row ran.", ha="center", va="center")
     return fig
   parts = iter(
@@ -185,9 +201,9 @@ def grid_figure(rows, title=""):
     fig.suptitle(theme.drawable(title), x=0.01, ha="left", fontsize=9, color=theme.LIGHT["muted"])
     grid = next(parts).subfigures(math.ceil(len(factors) / 4), 4, squeeze=False)
     for part, (title, points) in zip(grid.flat, factors, strict=False):
-      _pair(part, title, points)
-  if metrics:
-    grid = next(parts).subplots(1, len(metrics), squeeze=False)
-    for axes, metric in zip(grid.flat, metrics, strict=True):
+      _factor(part, title, points, metrics)
+  if ranked:
+    grid = next(parts).subplots(1, len(ranked), squeeze=False)
+    for axes, metric in zip(grid.flat, ranked, strict=True):
       _ranks(axes, _both(rows, metric), metric)
   return fig

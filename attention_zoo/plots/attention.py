@@ -4,6 +4,7 @@ Weights are softmax outputs: entry [t, s] is how much query token t takes from k
 to 1. Tokens are SentencePiece pieces; the mark of a word's start is shown as a middle dot.
 """
 
+import io
 import json
 import math
 import unicodedata
@@ -95,6 +96,14 @@ def attention_figure(weights, queries, keys, title=""):
   if title:
     fig.suptitle(theme.drawable(title), x=0.01, ha="left", fontsize=11, fontweight="bold")
   return fig
+
+
+@theme.styled
+def attention_png(weights, queries, keys, title=""):
+  """`attention_figure` as the content of a PNG file."""
+  buffer = io.BytesIO()
+  attention_figure(weights, queries, keys, title).savefig(buffer, format="png", dpi=100)
+  return buffer.getvalue()
 
 
 CSS = """

@@ -106,12 +106,12 @@ def _panel(axes, runs, metric):
   if metric == "perplexity" and highest > 20 * lowest > 0:
     axes.set_yscale("log")
     axes.yaxis.set_minor_formatter(ticker.NullFormatter())
-  elif lowest >= 0 and metric in ("learning_rate", "tokens_per_second"):
+  elif lowest >= 0 and (metric == "learning_rate" or metric.endswith("_per_second")):
     axes.set_ylim(bottom=0)
   _number_axis(axes.xaxis, max(row["step"] for rows in runs.values() for row in rows), "step")
   _number_axis(axes.yaxis, highest)
   axes.xaxis.set_major_locator(ticker.MaxNLocator(6))
   axes.margins(x=0.02)
   handles, labels = axes.get_legend_handles_labels()
-  if len(labels) > 1:
+  if labels != [" train"]:  # where there is nothing else, nobody asks
     axes.legend(handles, labels, loc="best")

@@ -185,13 +185,13 @@ body.zoo { margin: 0; }
 .zoo th, .zoo td { text-align: left; vertical-align: top; padding: 6px 16px 6px 0;
     border-bottom: 1px solid var(--rule); }
 .zoo th { font-size: .8rem; font-weight: 600; color: var(--muted); vertical-align: bottom; }
-.zoo table.bleu td:last-child { overflow-wrap: anywhere;
+.zoo table.scores td:nth-child(3) { overflow-wrap: anywhere;
     font-family: ui-monospace, Menlo, "DejaVu Sans Mono", monospace; font-size: .8em; }
 .zoo .n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .zoo mark { background: none; color: inherit; text-decoration: underline 2px var(--orange);
     text-underline-offset: 3px; }
 .zoo table.even { table-layout: fixed; width: 100%; }
-.zoo table.even td { overflow-wrap: anywhere; }
+.zoo table.even td { overflow-wrap: anywhere; white-space: pre-wrap; }
 .zoo .groups { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 250px), 1fr)); gap: 0 34px;
     margin: 14px 0; }
 .zoo .groups > div > div { break-inside: avoid; padding-bottom: 14px; }
@@ -205,8 +205,8 @@ body.zoo { margin: 0; }
   .zoo table.stack thead { display: none; }
   .zoo table.stack, .zoo table.stack tbody, .zoo table.stack tr, .zoo table.stack td { display: block; }
   .zoo table.stack tr { padding: 8px 0; border-bottom: 1px solid var(--rule); }
-  .zoo table.stack td { border: 0; padding: 2px 0; text-align: left; overflow-wrap: anywhere;
-    white-space: normal; }
+  .zoo table.stack td { border: 0; padding: 2px 0; text-align: left; overflow-wrap: anywhere; }
+  .zoo table.stack td.n { white-space: normal; }
   .zoo table.stack td::before { content: attr(data-head); display: block; font-size: .72rem;
     color: var(--muted); }
 }
@@ -220,7 +220,7 @@ body.zoo { margin: 0; }
   .zoo h2, .zoo h3, .zoo .note { break-after: avoid; }
   .zoo .note { break-inside: avoid; }
   .zoo h2 { margin-top: 22px; }
-  .zoo table.bleu { break-inside: avoid; }
+  .zoo table.scores { break-inside: avoid; }
   @page { margin: 15mm; }
 }
 """

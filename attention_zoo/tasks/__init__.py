@@ -50,6 +50,19 @@ def _groups(config) -> dict:
   return groups
 
 
+def set_fields(config, group, texts) -> dict:
+  """Sets fields of a group that is the task's alone from texts "name=value"; returns those that differ from before.
+
+  Raises UserError for a field that there is not, and for a value that is not of its type or out of range.
+  """
+  fields = find(config.task).FIELDS.get(group, {})
+  given = dict(config_lib.read_field(group, text, fields) for text in texts)
+  changed = {name: value for name, value in given.items() if value != config[group][name]}
+  with config.unlocked():
+    config[group].update(changed)
+  return changed
+
+
 def make(config, workdir):
   """The task that `config.task` names."""
   task = find(config.task)(config, workdir)

@@ -70,6 +70,10 @@ class LanguageModel:
   def __init__(self, task, params, variables, *, checkpoint, step):
     self.task, self.config, self.checkpoint, self.step = task, task.config, checkpoint, step
     self._mesh = sharding.local_mesh()
+    self.take(params, variables)
+
+  def take(self, params, variables) -> None:
+    """Goes on with other parameters; what was compiled stays."""
     self.params, self.variables = jax.device_put((params, variables), NamedSharding(self._mesh, P()))
 
   def __repr__(self):
@@ -297,10 +301,11 @@ class LanguageModel:
 
   def evaluate(self, split: str, *, num_samples: int = 4, report=None) -> Evaluation:
     """Perplexities of a split, and samples."""
+    # First: what it may have to complain of would cost the perplexities.
+    samples = [{"sample": x.text} for x in self.sample("", num_samples=num_samples)]
     found = self.perplexity(split)
     if report:
       report(1, 1)
-    samples = [{"sample": x.text} for x in self.sample("", num_samples=num_samples)]
     scores = [Score(name.replace("_", " "), value) for name, value in found.items()]
     return Evaluation(scores, samples, {"perplexity": found, "samples": [sample["sample"] for sample in samples]})
 

@@ -25,13 +25,14 @@ from attention_zoo.data.batches import batch_rows, prefetch
 from attention_zoo.data.corpus import build_corpus
 from attention_zoo.data.documents import make_documents
 from attention_zoo.errors import UserError
-from attention_zoo.protocols import Loss
+from attention_zoo.protocols import Examples, Loss
 from attention_zoo.tasks.language_model import LanguageModel
 from attention_zoo.tasks.text import DATA, TextTask
 from attention_zoo.training.config import COUNT, FRACTION, Field
 from attention_zoo.training.loss import linear_cross_entropy
 
 _UNCUT = 1 << 40  # tokens of a document
+_SHOWN = 128
 
 
 class LanguageModeling(TextTask):
@@ -143,6 +144,12 @@ class LanguageModeling(TextTask):
       sums["balance"] = (sum(balance) * weight, weight)
       value += sums["balance"][0]
     return Loss(value, weight, sums, carry=carry)
+
+  def dev_samples(self, params, variables, count) -> Examples:
+    """Samples of nothing but the beginning of a text, of _SHOWN tokens at most."""
+    with self.lent(params, variables) as run:
+      drawn = run.sample(num_samples=count, max_tokens=min(self.config.decode.max_tokens, _SHOWN))
+    return Examples([{"sample": sample.text} for sample in drawn])
 
   def runner(self, params, variables, *, checkpoint, step) -> LanguageModel:
     return LanguageModel(self, params, variables, checkpoint=checkpoint, step=step)

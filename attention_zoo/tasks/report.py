@@ -1,4 +1,4 @@
-"""One HTML page about a trained translation run: scores, curves, samples, attention, settings."""
+"""The HTML page about a trained run: what every task's page has, and what those of translation and language modelling add."""
 
 import fnmatch
 
@@ -10,37 +10,55 @@ from attention_zoo.training.metrics import read_metrics
 from attention_zoo.training.workdir import versions
 
 
-def translation_report(run, result, *, command, num_samples=20, num_attentions=3) -> str:
-  """HTML of a `tasks.translator.Translator` and what its `evaluate` returned."""
-  workdir = run.task.workdir
-  triples = list(zip(result["sources"], result["hypotheses"], result["references"], strict=True))
-  # Sentences of ten words or so make maps that can be read; the longest of those reorder the most.
-  drawn = sorted((s for s, hypothesis, _ in triples if hypothesis and len(s) <= 60), key=len)[-num_attentions:]
-  attentions = []
-  for sentence in drawn:
-    seen = run.attention(sentence)
-    attentions.append((sentence, seen.cross, seen.target, seen.source))
-  stride = max(1, len(triples) // num_samples)
+def task_report(run, name, evaluation, *, headline=(), **parts) -> str:
+  """HTML of a Runner and what its `evaluate` returned. name: what the run does, for the title; parts: of `run_report`.
+
+  headline: scores that stand on top, before the perplexity and the rate.
+  """
+  task = run.task
+  rate = f"{task.unit}_per_second"
+  parts = {"scores": evaluation.scores, "samples": evaluation.samples} | parts
   return run_report(
-    f"{epath.Path(workdir).name}: {'-'.join(run.config.data.languages)}, checkpoint {run.checkpoint}",
-    used_fields(run.config, run.task.model_config.bounded),
-    [_by_split(record) for record in read_metrics(workdir)],
-    [(row["name"], row["score"], row["signature"]) for row in (*result["bleu"], result["chrf"])],
-    triples[::stride][:num_samples],
-    attentions,
-    versions(),
-    command,
+    f"{epath.Path(task.workdir).name}: {name}, checkpoint {run.checkpoint}",
+    used_fields(run.config, getattr(task.model_config, "bounded", False)),
+    [_by_split(record) for record in read_metrics(task.workdir)],
+    curve_names=("loss", "perplexity", *task.dev_score_names, "learning_rate", rate),
+    headline=(*headline, "perplexity", rate),
+    versions=versions(),
+    **parts,
   )
 
 
-def language_report(run, evaluation, *, command) -> str:
+def translation_report(run, evaluation, *, command, num_samples=20, num_attentions=3) -> str:
+  """HTML of a `tasks.translator.Translator` and what its `evaluate` returned."""
+  samples = evaluation.samples
+  # Sentences of ten words or so make maps that can be read; the longest of those reorder the most.
+  short = [s["source"] for s in samples if s["translation"] and len(s["source"]) <= 60]
+  drawn = [(sentence, run.attention(sentence)) for sentence in sorted(short, key=len)[-num_attentions:]]
+  stride = max(1, len(samples) // num_samples)
+  return task_report(
+    run,
+    "-".join(run.config.data.languages),
+    evaluation,
+    headline=[row["name"] for row in evaluation.record["bleu"][:2]],
+    samples=samples[::stride][:num_samples],
+    compare=("translation", "reference"),
+    attentions=[(sentence, seen.cross, seen.target, seen.source) for sentence, seen in drawn],
+    attention_note="Cross-attention: rows are the tokens produced, columns the source tokens they look at.",
+    command=command,
+  )
+
+
+def language_report(run, evaluation, *, command, num_attentions=2) -> str:
   """HTML of a `tasks.language_model.LanguageModel` and what its `evaluate` returned."""
-  workdir = run.task.workdir
-  return run_report(
-    f"{epath.Path(workdir).name}: {run.config.model.name}, checkpoint {run.checkpoint}",
-    used_fields(run.config, getattr(run.task.model_config, "bounded", False)),
-    [_by_split(record) for record in read_metrics(workdir)],
-    versions=versions(),
+  lines = (next(iter(sample["sample"].splitlines()), "")[:40] for sample in evaluation.samples)
+  drawn = [(line, run.attention(line)) for line in [line for line in lines if line.strip()][:num_attentions]]
+  return task_report(
+    run,
+    run.config.model.name,
+    evaluation,
+    attentions=[(line, seen.weights, seen.target, seen.inputs) for line, seen in drawn if seen.weights is not None],
+    attention_note="Rows are the tokens predicted, columns the tokens before them.",
     command=command,
   )
 

@@ -20,6 +20,7 @@ class Rows:
   def __init__(self, decode, longest):
     self.mesh = sharding.local_mesh()
     self._decode, self._longest = decode, longest
+    self._usual = decode.beam_size  # what is set later is an option, as an argument is
 
   def replicate(self, params):
     """The tree, whole on every device."""
@@ -32,10 +33,9 @@ class Rows:
     of the rows before them. config.decode.batch_tokens fits at the config's own beam size: of wider beams, fewer rows do.
     """
     lengths = [max(map(len, sentence)) for sentence in zip(*sides, strict=True)]
-    usual = self._decode.beam_size
     cut = length_batches(
       lengths,
-      batch_tokens=max(self._decode.batch_tokens * usual // max(usual, beam_size), 1),
+      batch_tokens=max(self._decode.batch_tokens * self._usual // max(self._usual, beam_size), 1),
       row_multiple=self.mesh.size,
       longest=self._longest,
     )

@@ -1,5 +1,6 @@
 """What every task on text has: a model made from the config, a vocabulary and a text that belong to the run, packed rows."""
 
+import contextlib
 import functools
 
 import flax.linen as nn
@@ -40,6 +41,7 @@ class TextTask(Task):
 
   GIVEN = ("vocab_size",)
   unit = "tokens"
+  has_dev_samples = True
 
   def __init__(self, config, workdir):
     self.config, self.workdir = config, epath.Path(workdir)
@@ -57,6 +59,7 @@ class TextTask(Task):
       )
     self.model = self.module.Model(self.model_config)
     self.fingerprint = functools.cache(self.fingerprint)
+    self._runner = None
 
   # The run's text and vocabulary
 
@@ -117,6 +120,20 @@ class TextTask(Task):
     if tokenizer == "characters":
       return characters.learn(self.training_texts(), vocab_size=vocab_size)
     return tokenizers.learn(self.training_texts(), vocab_size=vocab_size, model_type=tokenizer, **settings)
+
+  # Trained parameters
+
+  @contextlib.contextmanager
+  def lent(self, params, variables):
+    """A runner that has these parameters inside the `with`. It is kept without them: in a run each shape is compiled once."""
+    if self._runner is None:
+      self._runner = self.runner(params, variables, checkpoint="training", step=0)
+    else:
+      self._runner.take(params, variables)
+    try:
+      yield self._runner
+    finally:
+      self._runner.take({}, {})
 
   # The model
 

@@ -15,7 +15,7 @@ from attention_zoo.data.corpus import Corpus, build_corpus
 from attention_zoo.data.sampling import Sampler
 from attention_zoo.data.sources import Sentences, make_source
 from attention_zoo.errors import UserError
-from attention_zoo.protocols import Loss
+from attention_zoo.protocols import Examples, Loss
 from attention_zoo.tasks import translation_scores
 from attention_zoo.tasks.text import DATA, TextTask
 from attention_zoo.tasks.translator import Translator
@@ -63,7 +63,6 @@ class Translation(TextTask):
         f"{config.model.decoder_attention!r} works in blocks that begin with the row, so that a sentence packed behind "
         'another would be cut elsewhere: set config.data.batching="bucketed"'
       )
-    self._run = None
     self.corpus = functools.cache(self.corpus)  # opened once, and what it has to say said once
 
   # Data
@@ -161,9 +160,28 @@ class Translation(TextTask):
     """BLEU (sacreBLEU's) and chrF of the first config.decode.dev_sentences sentences of the dev split, greedily translated."""
     pairs = itertools.islice(self.source.pairs("dev"), self.config.decode.dev_sentences)
     sources, references = zip(*pairs, strict=True)
-    if self._run is None:  # kept, so that each length is compiled once and not at every evaluation
-      self._run = self.runner(params, variables, checkpoint="training", step=0)
-    run = self._run
-    run.take(params, variables)
-    found = translation_scores.scores(self.config, run.translate(sources, beam_size=1), references)
+    with self.lent(params, variables) as run:
+      translations = run.translate(sources, beam_size=1)
+    found = translation_scores.scores(self.config, translations, references)
     return {"bleu": found["bleu"][0]["score"], "chrf": found["chrf"]["score"]}
+
+  def dev_samples(self, params, variables, count) -> Examples:
+    """Greedy translations of the first sentences of the dev split, and the cross-attention of the shortest of them.
+
+    The map is of the last layer, the mean of its heads, with the reference as the target: it can be compared between steps.
+    """
+    with self.lent(params, variables) as run:
+      fitting = (pair for pair in self.source.pairs("dev") if not run.too_long(pair))
+      pairs = list(itertools.islice(fitting, count))
+      translations = run.translate([source for source, _ in pairs], beam_size=1)
+      samples = [
+        {"source": source, "translation": translation, "reference": reference}
+        for (source, reference), translation in zip(pairs, translations, strict=True)
+      ]
+      shortest = min(pairs, key=lambda pair: len(pair[0]) + len(pair[1]), default=None)
+      seen = run.attention(*shortest) if shortest else None
+    if seen is None or seen.cross is None:
+      return Examples(samples)
+    from attention_zoo.plots.attention import attention_png
+
+    return Examples(samples, {"attention": attention_png(seen.cross[-1].mean(0), seen.target, seen.source)})

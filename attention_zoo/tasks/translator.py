@@ -238,4 +238,4 @@ class Translator:
     """The HTML page about the run."""
     from attention_zoo.tasks.report import translation_report
 
-    return translation_report(self, evaluation.record, command=command)
+    return translation_report(self, evaluation, command=command)

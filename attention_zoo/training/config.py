@@ -6,6 +6,8 @@ its own (`data`, `decode`, more of `train`); `tasks.validate` puts them together
 wrong type or a value out of range is a `UserError` that names it.
 """
 
+import ast
+import contextlib
 import dataclasses
 import fnmatch
 import json
@@ -63,6 +65,8 @@ GROUPS = {
     "best_metric": Field(str, default=""),
     "best_mode": Field(str, choices=("min", "max"), default="min"),
     "patience": Field(int, low=0, default=0),  # evaluations without a better figure that end training; 0: never
+    # Examples of the dev split that TensorBoard shows at each evaluation, where every device has all parameters; 0: none.
+    "dev_samples": Field(int, low=0, default=3),
     "init_from": Field(str, default=""),  # fine-tuning: the run whose parameters this one begins with
     "init_map": Field(tuple, default=()),  # ((pattern, replacement), ..): names here -> names there
     "learning_rate_factors": Field(tuple, default=()),  # ((pattern, factor), ..): by path; 0 freezes
@@ -89,6 +93,7 @@ MAY_CHANGE = (
   "train.best_metric",
   "train.best_mode",
   "train.patience",
+  "train.dev_samples",
   "data.cache_dir",
   "data.dir",  # what lies there may not: the task's fingerprint
   "data.dev_split",
@@ -138,6 +143,22 @@ def _check_value(path, value, field):
   if (field.low is not None and value < field.low) or (field.high is not None and value > field.high):
     bounds = f"at least {field.low}" if field.high is None else f"from {field.low} to {field.high}"
     raise UserError(f"config.{path} must be {bounds}, not {_shown(value)}")
+
+
+def read_field(group, text, fields) -> tuple[str, object]:
+  """(name, value) of "name=value" as a command line has it. fields: of the group. Raises UserError as `validate` does."""
+  name, equals, value = text.partition("=")
+  if name not in fields:
+    raise UserError(f"config.{group}.{name} is not a field{nearest(name, fields)}; there are {', '.join(fields) or 'none'}")
+  if not equals:
+    raise UserError(f"config.{group}.{name} needs a value: --{group}.{name}=VALUE")
+  field = fields[name]
+  if field.type is not str:
+    with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):  # left a string, which is no such type
+      value = ast.literal_eval(value.strip())
+    value = float(value) if field.type is float and type(value) is int else value
+  _check_value(f"{group}.{name}", value, field)
+  return name, value
 
 
 def validate(config, groups) -> None:

@@ -129,9 +129,15 @@ def _run(task, config, mesh, optimizer, abstract, state, start, checkpoints, met
     summary = evaluate(params, state.variables, "dev")
     if not summary:
       return False
+    count = config.train.dev_samples if task.has_dev_samples else 0
+    # Sharded parameters are put together only for who has asked for scores: they may not fit.
+    whole = task.dev_score_names or count and all(x.is_fully_replicated for x in jax.tree.leaves(params))
+    copies = local_copies((params, state.variables), mesh) if whole else None
     if task.dev_score_names:
-      summary |= task.dev_scores(*local_copies((params, state.variables), mesh))
+      summary |= task.dev_scores(*copies)
     metrics.write(step, "dev", summary)
+    if count and whole:
+      metrics.show(step, "dev", functools.partial(task.dev_samples, *copies, count))
     return best.take(step, summary)
 
   if start and start % config.train.eval_every == 0 and not metrics.has(start, "dev"):

@@ -13,7 +13,7 @@ from jax.experimental import multihost_utils
 from attention_zoo import files
 from attention_zoo.errors import UserError
 from attention_zoo.training.display import Display
-from attention_zoo.training.tensorboard import EventFile
+from attention_zoo.training.tensorboard import EventFile, markdown_table
 from attention_zoo.training.trackers import Trackers
 
 
@@ -86,6 +86,21 @@ class Metrics:
     self._events.scalars(step, {f"{split}/{name}": value for name, value in values.items()})
     self._show(self._display.show, step, split, values)
     self._trackers.send(step, split, values)
+
+  def show(self, step: int, split: str, make) -> None:
+    """What make() -> protocols.Examples returns, for TensorBoard: `split/samples` as text, `split/name` as images.
+
+    Every process makes them, so that none waits for another. Where that fails, a line says so, and the run goes on.
+    """
+    try:
+      examples = make()
+    except (UserError, ValueError) as error:
+      return self.say(f"no examples at step {step}: {error}")
+    if self._enabled:
+      if examples.samples:
+        self._events.text(step, f"{split}/samples", markdown_table(examples.samples))
+      for name, png_bytes in examples.figures.items():
+        self._events.image(step, f"{split}/{name}", png_bytes)
 
   def has(self, step: int, split: str) -> bool:
     """Whether there was such a record when the run resumed. All processes must ask: the first one knows."""

@@ -79,7 +79,7 @@ def make_mesh(config_mesh, devices=None) -> Mesh:
 
 
 def path_name(path) -> str:
-  """'encoder/layer_0/...' for a key path of jax.tree_util."""
+  """'decoder/layer_0/...' for a key path of jax.tree_util."""
   return jax.tree_util.keystr(path, simple=True, separator="/")
 
 

@@ -51,6 +51,16 @@ def _float32(value: float) -> bytes:
     return struct.pack("<f", math.copysign(math.inf, value))
 
 
+def markdown_table(samples: list[dict[str, str]]) -> str:
+  """Rows of the same columns as a Markdown table that shows every character as itself."""
+
+  def cell(text):
+    return re.sub(r"""[^\w\s.,:;'"?()/-]|_""", lambda found: f"&#{ord(found[0])};", text).replace("\n", "<br>")
+
+  rows = [list(samples[0]), ["---"] * len(samples[0]), *([cell(text) for text in sample.values()] for sample in samples)]
+  return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
 class EventFile:
   """A TensorBoard event file of scalars, texts and pictures, written without TensorFlow.
 

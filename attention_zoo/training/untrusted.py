@@ -89,7 +89,7 @@ def _check_entry(entry, root):
 def check_digest(workdir) -> None:
   """Raises UserError where config.json is not the one that versions.json was written with.
 
-  With one digit changed it would still be a config, and give other translations."""
+  With one digit changed it would still be a config, and give other answers."""
   path, noted = epath.Path(workdir) / "config.json", epath.Path(workdir) / "versions.json"
   expected = files.read_json(noted) if noted.exists() else {}
   expected = expected.get("config.json") if isinstance(expected, dict) else None

@@ -7,6 +7,10 @@ import pytest
 from scipy import stats
 
 from attention_zoo.plots import ablation, ablation_charts
+from launch.ablation_report import metrics
+
+METRICS = metrics()
+COLUMNS = [name for _, columns in ablation._head(METRICS) for name in columns]
 
 
 def row(name, group, value, perplexity, bleu, paper_perplexity, paper_bleu, **more):
@@ -47,7 +51,7 @@ HEADER = {
 
 @functools.cache
 def report():
-  return ablation.ablation_report({"header": HEADER, "rows": rows()})
+  return ablation.ablation_report({"header": HEADER, "rows": rows()}, METRICS)
 
 
 def cells(markdown, name):
@@ -56,7 +60,7 @@ def cells(markdown, name):
 
 
 def test_comparison_by_hand():
-  compared, summary = ablation.compare(rows())
+  compared, summary = ablation.compare(rows(), METRICS)
   by_name = {r["row"]: r for r in compared}
   base, one, learned = by_name["base"], by_name["a_heads_1"], by_name["e_learned_positions"]
   assert base["perplexity"] == pytest.approx(8.0) and base["bleu"] == pytest.approx(33.5)
@@ -104,14 +108,14 @@ def test_markdown():
   assert "Perplexity: 2 of 4 differences" in text and ablation.PARAMETERS_NOTE in text
   assert "base rows imply about 41k, big about 36k" in text and "    run --rows=a|b <x>" in text
   # A status may hold anything: it stays in its cell, and is no markup.
-  assert len(cells(text, "e_learned_positions")) == len(ablation.HEAD)
+  assert len(cells(text, "e_learned_positions")) == len(COLUMNS)
   assert r"*failed: log &lt;b&gt;\|x*" in text and "two &lt;i&gt;files&lt;/i&gt;" in text
 
 
 def test_seeds_that_did_not_finish_are_told_in_the_row():
   some = rows()
   some[1]["unfinished"] = ["seed 1 failed: boom <b>", "seed 2 not run"]
-  text, html, _ = ablation.ablation_report({"header": HEADER, "rows": some})
+  text, html, _ = ablation.ablation_report({"header": HEADER, "rows": some}, METRICS)
   assert cells(text, "a_heads_1")[14] == "1 of 3; seed 1 failed: boom &lt;b&gt;; seed 2 not run"
   assert cells(text, "a_heads_1")[4] == "9.00"
   assert '<td class="first gone">1 of 3; seed 1 failed: boom &lt;b&gt;; seed 2 not run</td>' in html
@@ -133,7 +137,7 @@ def test_html():
   # Charts for the four factors with rows, and the two orders.
   assert text.count('<svg class="plot"') == 6
   body = text[text.index("<tbody>") : text.index("</tbody>")]
-  assert [part.count("<td") for part in body.split("</tr>")[:-1]] == [len(ablation.HEAD)] * 7
+  assert [part.count("<td") for part in body.split("</tr>")[:-1]] == [len(COLUMNS)] * 7
 
 
 def test_figure(tmp_path):
@@ -146,10 +150,10 @@ def test_figure(tmp_path):
 
 
 def test_chart_values():
-  compared, _ = ablation.compare(rows())
+  compared, _ = ablation.compare(rows(), METRICS)
   points = ablation_charts.factor_points(compared, "a_heads", 8)
   assert [label for label, _ in points] == ["1", "8", "4\n16"]
-  (_, fig) = ablation_charts.factor_figures(compared)[0]
+  (_, fig) = ablation_charts.factor_figures(compared, METRICS)[0]
   paper, ours = fig.axes[0].lines[:2]
   np.testing.assert_allclose(paper.get_ydata(), [100 * (5.29 / 4.92 - 1), 0, 100 * (4.91 / 4.92 - 1)])
   np.testing.assert_allclose(ours.get_ydata(), [12.5, 0, 2.5])
@@ -157,15 +161,15 @@ def test_chart_values():
 
 
 def test_a_row_that_did_not_run_is_crossed():
-  compared, _ = ablation.compare(rows())
-  label, fig = ablation_charts.factor_figures(compared)[-1]
+  compared, _ = ablation.compare(rows(), METRICS)
+  label, fig = ablation_charts.factor_figures(compared, METRICS)[-1]
   assert label.startswith("E") and [t.get_text() for t in fig.axes[0].texts] == ["×"]
   assert [t.get_text() for t in fig.axes[1].get_xticklabels()] == ["sinusoidal", "learned"]
 
 
 @pytest.mark.parametrize("left", [0, 1, 2], ids=["no row", "base alone", "base and one"])
 def test_a_grid_that_has_hardly_begun(left, tmp_path):
-  markdown, html, fig = ablation.ablation_report({"header": HEADER, "rows": rows()[:left]})
+  markdown, html, fig = ablation.ablation_report({"header": HEADER, "rows": rows()[:left]}, METRICS)
   fig.savefig(tmp_path / "report.png")
   assert "too few rows for a rank correlation" in markdown and "<h1>" in html
 
@@ -175,7 +179,7 @@ def test_nothing_ran_and_no_header(tmp_path):
     {k: v for k, v in r.items() if k in ("row", "group", "paper_perplexity")} | {"status": "not run"}
     for r in rows()
   ]
-  markdown, html, fig = ablation.ablation_report({"rows": unrun})
+  markdown, html, fig = ablation.ablation_report({"rows": unrun}, METRICS)
   fig.savefig(tmp_path / "report.png")
   assert "0 of 7 rows ran." in markdown and html.count("not run</td>") == 7
 
@@ -183,23 +187,34 @@ def test_nothing_ran_and_no_header(tmp_path):
 def test_a_seed_without_figures_counts_for_nothing():
   one = rows()[:2]
   one[0]["seeds"].append({"seed": 2, "perplexity": float("nan"), "bleu": None})
-  compared, _ = ablation.compare(one)
+  compared, _ = ablation.compare(one, METRICS)
   assert compared[0]["perplexity"] == pytest.approx(8.0)
   one[1].update(perplexity=float("inf"), seeds=[])
-  assert cells(ablation.ablation_report({"rows": one})[0], "a_heads_1")[4] == "–"
+  assert cells(ablation.ablation_report({"rows": one}, METRICS)[0], "a_heads_1")[4] == "–"
 
 
 def test_figures_of_a_row_that_failed_half_way_are_not_used():
   half = rows()
   half[1].update(status="failed: see log.txt", seeds=half[0]["seeds"])
-  compared, summary = ablation.compare(half)
+  compared, summary = ablation.compare(half, METRICS)
   assert compared[1]["perplexity"] is None and compared[1]["perplexity_spread"] is None
   assert summary["ran"] == 4 and summary["bleu"]["rows"] == 4
 
 
 def test_a_chart_without_a_difference_does_not_show_rounding():
   base, *others = rows()
-  compared, _ = ablation.compare([base | {"seeds": base["seeds"][:1]}, *others])
-  figures = ablation_charts.factor_figures(compared)
+  compared, _ = ablation.compare([base | {"seeds": base["seeds"][:1]}, *others], METRICS)
+  figures = ablation_charts.factor_figures(compared, METRICS)
   (perplexity,) = [found.axes[0] for title, found in figures if title.startswith("E · positions: ")]
   assert np.ptp(perplexity.get_ylim()) > 0.1
+
+
+def test_any_metrics_can_be_compared():
+  """Three of them, of which these files know nothing: as many panels, columns, tiles and sentences."""
+  some = [ablation_charts.Metric("fid", "FID", 1, lower=True), *METRICS]
+  three = [row | {"fid": 10.0 + i, "paper_fid": 5.0 + i, "seeds": []} for i, row in enumerate(rows())]
+  text, html, fig = ablation.ablation_report({"header": {"fid": "of 50,000"}, "rows": three}, some)
+  assert "FID: Spearman's rank correlation with the paper is 1.00 over 5 rows." in text and "- **FID:** of 50,000" in text
+  assert "FID Δ paper" in text and "FID in points (down is better)" in html and "perplexity in per cent" in html
+  assert {"FID, points", "perplexity, %", "BLEU, points"} <= {axes.get_ylabel() for axes in fig.axes}
+  assert "FID, lowest on top" in {axes.get_title() for axes in fig.axes}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from attention_zoo.plots import report
+from attention_zoo.protocols import Score
 
 EVIL = "<script>alert('x')</script>"
 WEIGHTS = np.full((1, 2, 2, 2), 0.5)
@@ -25,8 +26,14 @@ def full(**change):
       ("data.dir", EVIL),
     ],
     "metrics": METRICS,
-    "bleu_rows": [("sacreBLEU", 93.214, "nrefs:1|tok:13a"), ("tokenised", 94.0, EVIL)],
-    "samples": [("Good day.", "Guten Tag!", "Guten Tag."), (EVIL, EVIL, ""), ("Zurich", "Zürich", "Zürich")],
+    "scores": [Score("perplexity", 8.17), Score("sacreBLEU", 93.214, "nrefs:1|tok:13a"), Score("tokenised", 94.0, EVIL)],
+    "samples": [
+      {"source": s, "translation": t, "reference": r}
+      for s, t, r in (("Good day.", "Guten Tag!", "Guten Tag."), (EVIL, EVIL, ""), ("Zurich", "Zürich", "Zürich"))
+    ],
+    "compare": ("translation", "reference"),
+    "attention_note": "Rows are " + EVIL,
+    "headline": ["sacreBLEU", "perplexity", "tokens_per_second"],
     "attentions": [(EVIL, WEIGHTS, [EVIL, "</s>"], ["▁Zürich", "</s>"])],
     "versions": {"jax": "0.10.2"},
     "command": "python -m attention_zoo.train --config=" + EVIL,
@@ -39,6 +46,11 @@ def test_everything_is_there():
   for part in (
     "93.21",
     "94.00",
+    "8.1700",
+    "<b>93.21</b><span>sacreBLEU</span>",
+    "<b>1,234</b><span>tokens per second (median)</span>",
+    "Guten <mark>Tag!</mark>",
+    "Words that the reference does not have",
     "nrefs:1|tok:13a",
     "<dd>128</dd>",
     "<dd>en, de</dd>",
@@ -48,7 +60,7 @@ def test_everything_is_there():
     assert part in text, part
   sections = re.findall(r'<section id="(\w+)">', text)
   assert sections == re.findall(r'<a href="#(\w+)"', text)
-  assert sections == ["bleu", "learning", "samples", "attention", "settings"]  # what it is read for comes first
+  assert sections == ["scores", "learning", "samples", "attention", "settings"]  # what it is read for comes first
   assert len(re.findall('<svg class="plot"', text)) == 3  # loss, perplexity, tokens per second
   assert "<b>8.17</b><span>dev perplexity, last</span>" in text
 
@@ -89,3 +101,16 @@ def test_several_runs_are_laid_over_each_other():
 def test_weights_are_checked():
   with pytest.raises(ValueError, match="sums to 0.8"):
     full(attentions=[("t", WEIGHTS * 0.8, ["a", "b"], ["a", "b"])])
+
+
+def test_a_task_of_which_the_page_knows_nothing():
+  """Other scores without signatures, other columns, other curves."""
+  rows = [{"step": step, "dev/fid": 9.0 - step, "pixels_per_second": 5.0} for step in (1, 2)]
+  text = report.run_report(
+    "t", [], rows, scores=[Score("FID", 7.0)], samples=[{"prompt": "a  b\nc", "caption": EVIL}],
+    curve_names=["fid", "pixels_per_second", "loss"], headline=["FID", "fid", "pixels_per_second"],
+  )  # fmt: skip
+  assert "Signature" not in text and "7.0000" in text and "<th>Prompt</th><th>Caption</th>" in text and "a  b\nc</td>" in text
+  assert text.count('<svg class="plot"') == 2 and "fid over steps" in text and "<mark>" not in text
+  for tile in ("<b>7.0000</b><span>FID", "<b>7</b><span>dev fid, last", "<b>5</b><span>pixels per second (median)"):
+    assert tile in text, tile

@@ -3,6 +3,7 @@
 import json
 import math
 
+import jax
 import numpy as np
 import pytest
 
@@ -30,7 +31,7 @@ def make_config(path, model=TRANSFORMER, **data):
     batching="windows", batch_tokens=512, row_length=32, **data,
   )  # fmt: skip
   config.optimizer.update(name="adam", schedule="constant", learning_rate=0.01, warmup_steps=10)
-  config.train.update(steps=60, eval_every=30, checkpoint_every=30, log_every=30)
+  config.train.update(steps=60, eval_every=30, checkpoint_every=30, log_every=30, dev_samples=0)
   config.decode.update(max_tokens=24, batch_tokens=512)
   return config
 
@@ -216,3 +217,25 @@ def test_text_of_another_kind(text_file, tmp_path):
   config.model.name = "transformer"
   with pytest.raises(UserError, match="config.model"):
     train(config, tmp_path / "b")
+
+
+def test_samples_while_training(text_file, tmp_path):
+  """TensorBoard shows them; training goes the same way as without them."""
+  from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+  runs = []
+  for count in (0, 2):
+    config = make_config(text_file)
+    config.train.update(steps=4, eval_every=2, checkpoint_every=4, log_every=1, dev_samples=count)
+    runs.append(train(config, tmp_path / str(count)))
+  without, shown = runs
+  jax.tree.map(np.testing.assert_array_equal, without.params, shown.params)
+  losses = [[record["loss"] for record in read_metrics(run.task.workdir)] for run in runs]
+  assert losses[0] == losses[1] and len(losses[0]) == 6
+  events = [EventAccumulator(str(run.task.workdir / "tensorboard")) for run in runs]
+  for event in events:
+    event.Reload()
+  assert "dev/samples" not in events[0].Tags()["tensors"]
+  texts = events[1].Tensors("dev/samples")
+  assert [text.step for text in texts] == [2, 4] and texts[0].tensor_proto.string_val[0].startswith(b"| sample |")
+  assert shown.task.dev_samples(shown.params, {}, 2) == shown.task.dev_samples(shown.params, {}, 2)

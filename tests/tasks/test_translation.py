@@ -256,6 +256,21 @@ def test_bleu_while_training_is_of_these_parameters_and_compiles_once(tiny_run):
   params = jax.device_get(run.params)
   found = run.task.dev_scores(params, {})
   assert found == run.task.dev_scores(params, {}) and 0 <= found["bleu"] <= 100
-  count = run.task._run._search._cache_size()
+  count = run.task._runner._search._cache_size()
   other = run.task.dev_scores(jax.tree.map(lambda x: -x, params), {})
-  assert other != found and run.task._run._search._cache_size() == count
+  assert other != found and run.task._runner._search._cache_size() == count
+
+
+def test_samples_while_training_are_the_same_at_every_call(tiny_run):
+  import jax
+
+  run = zoo.load(tiny_run)
+  params = jax.device_get(run.params)
+  found = run.task.dev_samples(params, {}, 2)
+  pairs = list(run.task.source.pairs("dev"))[:2]
+  assert [(sample["source"], sample["reference"]) for sample in found.samples] == pairs
+  assert [sample["translation"] for sample in found.samples] == run.translate([s for s, _ in pairs], beam_size=1)
+  assert set(found.figures) == {"attention"} and found.figures["attention"].startswith(b"\x89PNG")
+  count = run.task._runner._search._cache_size()
+  assert run.task.dev_samples(params, {}, 2) == found and run.task._runner._search._cache_size() == count
+  assert not run.task._runner.params  # training has the memory back

@@ -1,5 +1,6 @@
 import functools
 import gc
+import io
 import json
 import os
 import signal
@@ -11,8 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from attention_zoo.errors import UserError
+from attention_zoo.protocols import Examples
 from attention_zoo.training import checkpoints, loading, lock, metrics, sharding
 from attention_zoo.training.loop import Diverged, train
 from attention_zoo.training.optimizer import make_optimizer
@@ -159,6 +163,58 @@ def test_a_run_that_was_stopped_has_the_whole_dev_curve(tmp_path):
   task.kill_at = 8  # the last
   train(task, config, tmp_path, quiet=True)
   assert [r["step"] for r in metrics.read_metrics(tmp_path) if r["split"] == "dev"] == [2, 4, 6, 8, 9]
+
+
+class ShowingTask(toy_task.ToyTask):
+  """Shows the sum of the parameters. calls: the counts that it was asked for."""
+
+  has_dev_samples = True
+
+  def __init__(self, config, dev_score_names=()):
+    super().__init__(config)
+    self.calls, self.dev_score_names = [], dev_score_names
+
+  def dev_scores(self, params, variables):
+    return dict.fromkeys(self.dev_score_names, 1.0)
+
+  def dev_samples(self, params, variables, count):
+    self.calls.append(count)
+    if len(self.calls) == 3:
+      raise UserError("nothing to see")
+    total = sum(np.asarray(leaf).sum(dtype=np.float64) for leaf in jax.tree.leaves(params))
+    picture = io.BytesIO()
+    Image.new("L", (2, 3)).save(picture, "png")
+    return Examples([{"sum": f"{total:.4f}"}], {"picture": picture.getvalue()})
+
+
+def test_samples_are_shown_and_training_is_the_same(tmp_path, undisturbed):
+  changes = {"train.steps": 4, "train.eval_every": 2, "train.checkpoint_every": 2}
+  task = ShowingTask(toy_task.make_config())
+  run(tmp_path, task, **changes)
+  state = run(tmp_path, task, **changes | {"train.steps": 9, "train.dev_samples": 1})  # may change
+  assert same_bits(state.params, undisturbed[9]) and task.calls == [2, 2, 1, 1, 1]
+  events = EventAccumulator(str(tmp_path / "tensorboard"))
+  events.Reload()
+  texts = events.Tensors("dev/samples")
+  assert [text.step for text in texts] == [image.step for image in events.Images("dev/picture")] == [2, 4, 8, 9]
+  total = sum(leaf.sum(dtype=np.float64) for leaf in jax.tree.leaves(undisturbed[9]))
+  shown = texts[-1].tensor_proto.string_val[0].decode().splitlines()[-1].replace("&#45;", "-")
+  assert float(shown.strip("| ")) == pytest.approx(total, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+  ("names", "changes", "calls"),
+  [
+    ((), {"train.dev_samples": 0}, []),
+    ((), {"mesh.rules": "fsdp", "mesh.fsdp": 8, "mesh.data": 1}, []),
+    (("bleu",), {"mesh.rules": "fsdp", "mesh.fsdp": 8, "mesh.data": 1}, [2]),
+  ],
+  ids=["none asked for", "sharded", "sharded, and put together for scores"],
+)
+def test_where_no_samples_are_made(tmp_path, names, changes, calls):
+  task = ShowingTask(toy_task.make_config(), names)
+  run(tmp_path, task, **{"train.steps": 1} | changes)
+  assert task.calls == calls
 
 
 def test_one_device_equals_eight(undisturbed):

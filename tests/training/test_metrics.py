@@ -77,3 +77,13 @@ def test_other_processes_write_nothing(tmp_path):
   metrics.say("hello")
   metrics.close()
   assert list(tmp_path.iterdir()) == []
+
+
+def test_examples_that_cannot_be_made_do_not_stop_a_run(tmp_path, capsys):
+  def fail():
+    raise UserError("the model's logits are not finite")
+
+  metrics = metrics_lib.Metrics(tmp_path, 0, 4)
+  metrics.show(2, "dev", fail)
+  metrics.close()
+  assert "no examples at step 2: the model's logits are not finite" in capsys.readouterr().err

@@ -1,6 +1,9 @@
 import io
 import math
+import re
 import struct
+import warnings
+from html import unescape
 
 import numpy as np
 import pytest
@@ -77,3 +80,15 @@ def test_names_of_folders_and_files_are_taken_as_they_are(tmp_path):
   (folder / "events.out.tfevents.old.mine").write_text("")
   tensorboard.EventFile(folder, 0).close()
   assert (folder / "events.out.tfevents.10000000000.attention_zoo").exists()
+
+
+def test_a_table_of_samples_shows_every_character():
+  with warnings.catch_warnings(action="ignore"):  # of what TensorBoard brings along
+    from tensorboard import plugin_util
+
+  evil = "a | *b* _c_ <script>x</script> & [d](http://e) `f` \\ # 한국어\nsecond"
+  table = tensorboard.markdown_table([{"source": "x", "reference": ""}, {"source": evil, "reference": "y"}])
+  html = plugin_util.markdown_to_safe_html(table)
+  assert html.count("<tr>") == 3 and html.count("<td>") == 4 and "<em>" not in html and "<a" not in html and "<code>" not in html
+  shown = re.sub(r"<br\s*/?>", "\n", re.findall(r"<td>(.*?)</td>", html, re.S)[2])
+  assert unescape(shown) == evil

@@ -47,6 +47,7 @@ def make_config(**changes):
         "best_metric": "",
         "best_mode": "min",
         "patience": 0,
+        "dev_samples": 2,
         "init_from": "",
         "init_map": (),
         "learning_rate_factors": (),
