@@ -1,15 +1,17 @@
-"""What a notebook needs: `list` and `build` models, `load` a run and use it, without configs/ or the mesh the run was trained on."""
+"""What a notebook needs: `list` and `build` models, `load` a run and use it or an `ensemble`, without configs/ or the mesh the run was trained on."""
 
 import builtins
 import dataclasses
 import fnmatch
 import os
+from collections.abc import Iterable
 
 from etils import epath
 
 from attention_zoo import files, models, tasks
 from attention_zoo.errors import UserError
 from attention_zoo.grammar import nearest
+from attention_zoo.tasks.ensemble import Ensemble
 from attention_zoo.tasks.translator import Translator
 from attention_zoo.training import compilation, distributed, loading, untrusted
 from attention_zoo.training.workdir import read_config, read_text
@@ -35,6 +37,15 @@ def build(name: str, **fields):
     return module.Model(module.Config(**fields))
   except (TypeError, ValueError) as error:
     raise UserError(f"{name}: {error}") from error
+
+
+def ensemble(runs: Iterable[Translator]) -> Ensemble:
+  """Several loaded translation runs as one, which translates by the mean of their probabilities.
+
+  zoo.ensemble([zoo.load("runs/a"), zoo.load("runs/b")]).translate([...]). The models may differ. Raises UserError where the
+  vocabularies or languages do.
+  """
+  return Ensemble(runs)
 
 
 def load(

@@ -166,6 +166,11 @@ def _complain(error) -> int:
   return 2
 
 
+def paths(value) -> list[str]:
+  """A,B as [A, B], but for a folder whose own name has a comma."""
+  return [value] if files.expand(value).exists() else value.split(",")
+
+
 def whole(text, flag) -> int:
   try:
     return int(text)

@@ -74,6 +74,14 @@ def test_train_average_evaluate_translate(number_files, tmp_path):
   )  # fmt: skip
   records = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
   assert records[0]["id"] == 1 and records[0]["translations"][0]["text"] and records[1]["translations"][0]["text"] == ""
+  # Beginnings and words from files, by two runs, which are one here.
+  (tmp_path / "prefixes").write_text("zwei\n\n\n")
+  (tmp_path / "words").write_text("acht\n\nein\thundert\n")
+  lines = command(
+    "attention_zoo.translate", f"{workdir},{tmp_path}/run", f"--input={tmp_path}/in.txt", "--beam_size=1",
+    f"--prefixes={tmp_path}/prefixes", f"--force_words={tmp_path}/words", check=0,
+  ).stdout.decode().split("\n")  # fmt: skip
+  assert lines[0].startswith("zwei") and "acht" in lines[0] and lines[1] == "" and "ein" in lines[2] and "hundert" in lines[2]
   # What cannot be written is told before the work, in one line.
   (tmp_path / "run/report.html").unlink()
   (tmp_path / "run/report.html").mkdir()

@@ -11,7 +11,8 @@ search for something else with the same alpha.) alpha may be negative.
 The model is a function, `step_fn(tokens_BJ, t, cache) -> (logits_BJV, cache)`: nothing here knows what is
 behind it.
 
-Letters: B sentences, J beams, V vocabulary, T target positions, and P the 2J candidates of one step.
+Letters: B sentences, J beams, V vocabulary, T target positions, P the candidates of one step (2J without constraints),
+C phrases.
 """
 
 from typing import NamedTuple
@@ -21,6 +22,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from attention_zoo.decoding.candidates import best_candidates, pick
+from attention_zoo.decoding.constraints import Guide
 from attention_zoo.decoding.score import length_penalty
 
 
@@ -49,6 +51,7 @@ class _State(NamedTuple):
   logprobs_BJ: jax.Array
   origins_BJ: jax.Array  # steps before EOS * beam_size + beam that EOS was appended to
   done_B: jax.Array
+  matched: object = None  # of the phrases, see constraints.py
 
 
 def gather_beams(cache, parents_BJ):
@@ -71,6 +74,7 @@ def beam_search(
   n_best=None,
   reorder=gather_beams,
   grow=None,
+  constraints=None,
 ):
   """Finds the n_best hypotheses of every sentence; to be called under `jax.jit`, shapes are static.
 
@@ -103,6 +107,8 @@ def beam_search(
       that beam j continues.
     grow: (cache, length) -> the cache with room for `length` steps, at least as many as it had. With it the search
       runs with a quarter of the room first, then half, then all: a step that attends reads all the room there is.
+    constraints: `constraints.Constraints`, what the hypotheses must hold. Where a sentence has no finished hypothesis that
+      holds its phrases, those that have not ended stand in, with phrases missing.
 
   Returns:
     BeamResult.
@@ -120,16 +126,26 @@ def beam_search(
       f"want max_length >= 1 and {batch_size} max_lengths_B, got {max_length} and {limits_B.shape}"
     )
 
+  guide = None if constraints is None else Guide(constraints, beam_size, eos)
+
   def search_step(state):
     logits_BJV, cache = step_fn(state.tokens_BJ, state.t, state.cache)
     if logits_BJV.ndim != 3 or logits_BJV.shape[:2] != (batch_size, beam_size) or logits_BJV.shape[2] < 2:
       raise ValueError(f"want logits of shape {(batch_size, beam_size, 'V >= 2')}, got {logits_BJV.shape}")
     logprobs_BP, parents_BP, tokens_BP, failed_BJ = best_candidates(logits_BJV, state.alive_BJ, 2 * beam_size)
     failed_B = jnp.any(failed_BJ & (state.alive_BJ > -jnp.inf), axis=1)
+    matched_BPC = None
+    if guide:
+      found = logprobs_BP, parents_BP, tokens_BP
+      logprobs_BP, parents_BP, tokens_BP, matched_BPC = guide.candidates(
+        found, logits_BJV, state.alive_BJ, state.matched, state.t, limits_B
+      )
     ends_BP = tokens_BP == eos
 
-    alive_BJ, picks_BJ = lax.top_k(jnp.where(ends_BP, -jnp.inf, logprobs_BP), beam_size)
+    going_BP = jnp.where(ends_BP, -jnp.inf, logprobs_BP)
+    alive_BJ, picks_BJ = guide.allocate(going_BP, matched_BPC) if guide else lax.top_k(going_BP, beam_size)
     tokens_BJ, parents_BJ = pick(tokens_BP, picks_BJ), pick(parents_BP, picks_BJ)
+    matched_BJC = None if matched_BPC is None else pick(matched_BPC, picks_BJ)
     history_T2BJ = state.history_T2BJ.at[state.t].set(jnp.stack([tokens_BJ, parents_BJ]))
 
     length = state.t + 1
@@ -158,6 +174,7 @@ def beam_search(
       logprobs_BJ=frozen(state.logprobs_BJ, logprobs_BJ),
       origins_BJ=frozen(state.origins_BJ, origins_BJ),
       done_B=done_B,
+      matched=matched_BJC,
     )
 
   state = _State(
@@ -170,6 +187,7 @@ def beam_search(
     logprobs_BJ=jnp.full((batch_size, n_best), -jnp.inf, jnp.float32),
     origins_BJ=jnp.zeros((batch_size, n_best), jnp.int32),
     done_B=limits_B <= 0,
+    matched=guide.start() if guide else None,
   )
   for room in sorted({-(-max_length // parts) for parts in (4, 2, 1)}) if grow else [max_length]:
     if grow:

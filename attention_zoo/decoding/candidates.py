@@ -1,6 +1,6 @@
 """The best one-token extensions of a sentence's beams: log-softmax and top-k over beams times vocabulary.
 
-Letters: B sentences, J beams, V vocabulary, P candidates asked for, C chunks of the vocabulary, W width.
+Letters: B sentences, J beams, V vocabulary, P candidates asked for, E tokens asked for, C chunks of the vocabulary, W width.
 """
 
 import jax
@@ -40,6 +40,15 @@ def best_candidates(logits_BJV, alive_BJ, count):
     cpu=lambda *args: _by_chunk_maxima(*args, count=count),
     default=lambda *args: _by_full_sort(*args, count=count),
   )
+
+
+def log_probabilities(logits_BJV, alive_BJ, tokens_BJE):
+  """Of extending each beam by the given tokens, as `best_candidates` counts them. E tokens for each beam."""
+  logits_BJV = logits_BJV.astype(jnp.float32)
+  peak_BJ1 = _finite_or_nan(jnp.max(logits_BJV, axis=-1, keepdims=True))
+  total_BJ1 = jnp.sum(jnp.exp(logits_BJV - peak_BJ1), axis=-1, keepdims=True)
+  logits_BJE = jnp.take_along_axis(logits_BJV, tokens_BJE, axis=-1)
+  return _extend(logits_BJE, peak_BJ1, jnp.log(total_BJ1), alive_BJ[..., None])
 
 
 def _by_full_sort(logits_BJV, alive_BJ, *, count):

@@ -20,13 +20,27 @@ def sentences(given, name="sentences") -> list[str]:
   name: the argument's, for errors. The line end that an open file leaves on its lines is taken off, and so is a byte-order
   mark. Raises UserError for one string, for what is no iterable, and for an item that is not text, which it names.
   """
+  return [sentence(item, f"{name}[{i}]") for i, item in enumerate(items(given, name))]
+
+
+def items(given, name, of="sentences", write="[sentence]") -> list:
+  """What an iterable holds, which is read once. Raises UserError for one string and for what is no iterable.
+
+  of, write: what it should hold and how that is written, for errors.
+  """
   if isinstance(given, (str, bytes)):
-    raise UserError(f"{name} must be a list of sentences, not a single string: write [sentence]")
+    raise UserError(f"{name} must be a list of {of}, not a single string: write {write}")
   try:
-    items = iter(given)
+    found = iter(given)
   except TypeError:
-    raise UserError(f"{name} must be a list of sentences, not {_shown(given)}") from None
-  return [sentence(item, f"{name}[{i}]") for i, item in enumerate(items)]
+    raise UserError(f"{name} must be a list of {of}, not {_shown(given)}") from None
+  return list(found)
+
+
+def as_many(name, given, sentences) -> None:
+  """Raises UserError where there are not as many as sentences."""
+  if len(given) != len(sentences):
+    raise UserError(f"there must be as many {name} as sentences, got {len(given)} and {len(sentences)}")
 
 
 def sentence(given, name="sentence") -> str:

@@ -41,7 +41,11 @@ class Rows:
     )
     for indices, length, rows in cut:
       padded = (_padded([side[i] for i in indices], length, rows) for side in sides)
-      yield indices, *jax.device_put(tuple(padded), sharding.batch_sharding(self.mesh))
+      yield indices, *self.spread(tuple(padded))
+
+  def spread(self, tree):
+    """A tree of arrays with the rows first, split over the devices as the batches are."""
+    return jax.device_put(tree, sharding.batch_sharding(self.mesh))
 
   @contextlib.contextmanager
   def enough_memory(self, verb):

@@ -56,7 +56,7 @@ def read_attention(task, params, source_ids, target_ids) -> Attention:
 def forced_scores(task, params, source_BS, source_lengths_B, target_BT, target_lengths_B, alpha):
   """(log-probability over length penalty, log-probability) of each target, both B."""
   batch = teacher_forcing(source_BS, source_lengths_B, target_BT, target_lengths_B)
-  logits_BTV = task.model.apply({"params": params}, batch)
+  logits_BTV = task.logits(params, batch)
   scores = sequence_scores(logits_BTV, target_BT, batch["target_segments"], alpha=alpha)
   return scores.scores_B, scores.logprobs_BT.sum(-1)
 

@@ -149,6 +149,10 @@ class Translation(TextTask):
       loss += sums["balance"][0]
     return Loss(loss, weight, sums)
 
+  def logits(self, params, batch):
+    """Of teacher forcing, without dropout; BTV."""
+    return self.model.apply({"params": params}, batch)
+
   def runner(self, params, variables, *, checkpoint, step) -> Translator:
     return Translator(self, params, variables, checkpoint=checkpoint, step=step)
 

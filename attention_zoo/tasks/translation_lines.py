@@ -17,7 +17,7 @@ def json_lines(run, records, field, found) -> list[str]:
   """One object a sentence: the record that came in, with `source_tokens` and `translations`, best first.
 
   Each of those has text, score, logprob, tokens, and alignment: for each token the index of the source token that it looked
-  at most (see `tasks/teacher_forcing.py`). records: dicts with the sentence under `field`.
+  at most (see `tasks/teacher_forcing.py`); `missing` only where it lacks words that were forced. records: dicts with the sentence under `field`.
   """
   sentences = [record[field] for record in records]
   pieces = run.task.tokenizer.pieces
@@ -27,6 +27,7 @@ def json_lines(run, records, field, found) -> list[str]:
   for record, source_ids, hypotheses in zip(records, run.encode(sentences), found, strict=True):
     translations = [
       {"text": h.text, "score": h.score, "logprob": h.logprob, "tokens": pieces(h.ids), "alignment": next(alignments)}
+      | ({"missing": h.missing} if h.missing else {})
       for h in hypotheses
     ]
     line = record | {"source_tokens": pieces(source_ids), "translations": translations}

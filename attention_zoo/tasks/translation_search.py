@@ -6,8 +6,11 @@ from attention_zoo.data.tokenizer import BOS, EOS, PAD
 from attention_zoo.decoding.beam import beam_search
 
 
-def search(task, params, source_BS, lengths_B, alpha, *, beam_size, n_best):
-  """`beam_search` of a batch: source_BS ids with EOS and padding, lengths_B how many; returns a BeamResult."""
+def search(task, params, source_BS, lengths_B, alpha, constraints=None, *, beam_size, n_best):
+  """`beam_search` of a batch: source_BS ids with EOS and padding, lengths_B how many; returns a BeamResult.
+
+  constraints: what the translations must hold, see `decoding/constraints.py`.
+  """
   B, S = source_BS.shape
   extra = task.config.decode.extra_length
   positions_BS = jnp.broadcast_to(jnp.arange(S, dtype=jnp.int32), (B, S))
@@ -33,4 +36,5 @@ def search(task, params, source_BS, lengths_B, alpha, *, beam_size, n_best):
     n_best=n_best,
     reorder=decoding.reorder,
     grow=decoding.grow,
+    constraints=constraints,
   )

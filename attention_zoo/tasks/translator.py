@@ -11,6 +11,7 @@ from attention_zoo.data.tokenizer import EOS
 from attention_zoo.errors import UserError
 from attention_zoo.protocols import Evaluation
 from attention_zoo.tasks import arguments, translation_scores
+from attention_zoo.tasks.forced import Forced
 from attention_zoo.tasks.rows import Rows, check_finite
 from attention_zoo.tasks.teacher_forcing import Attention, alignment, forced_scores, read_attention
 from attention_zoo.tasks.translation_search import search
@@ -23,12 +24,16 @@ Report = Callable[[int, int], None]  # (sentences done since the last call, all 
 
 @dataclasses.dataclass(frozen=True)
 class Hypothesis:
-  """One translation. score: log-probability over length penalty; logprob: in nats; ids end with EOS if complete."""
+  """One translation. score: log-probability over length penalty; logprob: in nats; ids end with EOS if complete.
+
+  missing: words that it was to hold and that found no room in it.
+  """
 
   text: str
   score: float
   logprob: float
   ids: list[int]
+  missing: tuple[str, ...] = ()
 
 
 class Translator:
@@ -65,10 +70,13 @@ class Translator:
     *,
     beam_size: int | None = None,
     alpha: float | None = None,
+    prefixes: Iterable[str] | None = None,
+    force_words: Iterable[Iterable[str]] | None = None,
     report: Report | None = None,
   ) -> list[str]:
     """The best translation of each sentence; an empty one stays empty. Options: see `hypotheses`."""
-    found = self.hypotheses(sentences, beam_size=beam_size, alpha=alpha, report=report)
+    options = {"beam_size": beam_size, "alpha": alpha, "prefixes": prefixes, "force_words": force_words}
+    found = self.hypotheses(sentences, **options, report=report)
     return [hypotheses[0].text for hypotheses in found]
 
   def hypotheses(
@@ -78,29 +86,50 @@ class Translator:
     beam_size: int | None = None,
     alpha: float | None = None,
     n_best: int = 1,
+    prefixes: Iterable[str] | None = None,
+    force_words: Iterable[Iterable[str]] | None = None,
     report: Report | None = None,
   ) -> list[list[Hypothesis]]:
     """The n_best translations of each sentence, best first.
 
     sentences: one longer than config.data.max_length pieces is cut there, which is logged as a warning.
     beam_size, alpha: the config's when None. report: called with the number of sentences just done and of all.
+    prefixes: a text a sentence, "" for none, with which each of its translations begins. What is forced is the prefix's own pieces,
+    as it is cut without what follows: a prefix that ends within a word can be completed otherwise than that word is
+    usually cut. Scores count the probabilities of its pieces.
+    force_words: a list of words or phrases a sentence that stand in each of its translations, each as the pieces that it is
+    cut into by itself, which begin with a space. A beam wider than their pieces finds good ones. Where a translation could not
+    be finished with them within its limit (source pieces + config.decode.extra_length), `missing` names those that it
+    lacks and a warning is logged.
     """
     options = arguments.search(self.config.decode, beam_size, alpha, n_best)
     sentences = arguments.sentences(sentences)
     found = [[Hypothesis("", 0.0, 0.0, [])] for _ in sentences]
     sources = self._encode(sentences, "sentences")
+    forced = Forced(self.task, sources, prefixes, force_words)
     full = [i for i, source in enumerate(sources) if len(source) > 1]
     report = report or (lambda done, total: None)
     report(len(sentences) - len(full), len(sentences))
     for indices, source in self._rows.batches([sources[i] for i in full], beam_size=options.beam_size):
+      constraints = forced.constraints([full[i] for i in indices], rows=len(source[0]))
       with self._rows.enough_memory("decode"):
         result = jax.device_get(
-          self._search(self.params, *source, options.alpha, beam_size=options.beam_size, n_best=options.n_best)
-        )
+          self._search(
+            self.params, *source, options.alpha, self._rows.spread(constraints),
+            beam_size=options.beam_size, n_best=options.n_best,
+          )
+        )  # fmt: skip
       check_finite(result.scores_BJ[: len(indices)])
       for b, i in enumerate(indices):
-        found[full[i]] = [self._hypothesis(result, b, j) for j in range(options.n_best) if result.lengths_BJ[b, j]]
+        found[full[i]] = [
+          self._hypothesis(result, b, j, functools.partial(forced.missing, full[i]))
+          for j in range(options.n_best)
+          if result.lengths_BJ[b, j]
+        ]
       report(len(indices), len(sentences))
+    if lacking := [(i, hypotheses[0].missing) for i, hypotheses in enumerate(found) if hypotheses[0].missing]:
+      numbers = ", ".join(f"number {i + 1} ({', '.join(words)})" for i, words in lacking[:5]) + (", ..." if lacking[5:] else "")
+      logger.warning("%d of %d translations have no room for their force_words: %s", len(lacking), len(sentences), numbers)
     return found
 
   def too_long(self, sentences: Iterable[str]) -> list[int]:
@@ -131,9 +160,10 @@ class Translator:
   def _text(self, ids):
     return self.task.tokenizer.decode([[i for i in ids if i != EOS]])[0]
 
-  def _hypothesis(self, result, b, j):
+  def _hypothesis(self, result, b, j, missing):
     ids = [int(i) for i in result.tokens_BJT[b, j, : result.lengths_BJ[b, j]]]
-    return Hypothesis(self._text(ids), float(result.scores_BJ[b, j]), float(result.logprobs_BJ[b, j]), ids)
+    score, logprob = float(result.scores_BJ[b, j]), float(result.logprobs_BJ[b, j])
+    return Hypothesis(self._text(ids), score, logprob, ids, missing(ids))
 
   # Scoring and looking
 

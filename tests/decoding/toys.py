@@ -9,6 +9,7 @@ import numpy as np
 
 from attention_zoo.decoding.beam import beam_search
 from attention_zoo.decoding.candidates import pick
+from attention_zoo.protocols import Decoding
 
 PAD, BOS, EOS = 0, 1, 2
 
@@ -23,21 +24,32 @@ def random_tables(seed, batch, num_states=97, vocab=5, scale=1.5):
   return np.random.default_rng(seed).normal(size=(batch, num_states, vocab), scale=scale).astype(np.float32)
 
 
+def decoding(tables_BMV, beam_size):
+  """The toy model as a Decoding, for steps of one token."""
+  batch, num_states, _ = tables_BMV.shape
+
+  def step(tokens_BJ1, t, cache):
+    state_BJ = next_state(cache["state"], tokens_BJ1[..., 0], num_states)
+    return pick(tables_BMV, state_BJ)[:, :, None], {"state": state_BJ}
+
+  return Decoding({"state": jnp.zeros((batch, beam_size), jnp.int32)}, step)
+
+
 @functools.cache
 def compiled_search(beam_size, max_length, n_best=None):
-  """A jitted (tables_BMV, limits_B, alpha) -> BeamResult over the toy model, whose cache is its state."""
+  """A jitted (tables_BMV, limits_B, alpha, constraints) -> BeamResult over the toy model, whose cache is its state."""
 
-  def search(tables_BMV, limits_B, alpha):
-    batch, num_states, _ = tables_BMV.shape
+  def search(tables_BMV, limits_B, alpha, constraints):
+    model = decoding(tables_BMV, beam_size)
 
     def step_fn(tokens_BJ, t, cache):
-      state_BJ = next_state(cache["state"], tokens_BJ, num_states)
-      return pick(tables_BMV, state_BJ), {"state": state_BJ}
+      logits_BJ1V, cache = model.step(tokens_BJ[..., None], t, cache)
+      return logits_BJ1V[:, :, 0], cache
 
     return beam_search(
       step_fn,
-      {"state": jnp.zeros((batch, beam_size), jnp.int32)},
-      batch_size=batch,
+      model.cache,
+      batch_size=tables_BMV.shape[0],
       beam_size=beam_size,
       max_lengths_B=limits_B,
       max_length=max_length,
@@ -45,14 +57,15 @@ def compiled_search(beam_size, max_length, n_best=None):
       eos=EOS,
       alpha=alpha,
       n_best=n_best,
+      constraints=constraints,
     )
 
   return jax.jit(search)
 
 
-def search(tables_BMV, limits_B, alpha, *, beam_size, max_length, n_best=None):
+def search(tables_BMV, limits_B, alpha, *, beam_size, max_length, n_best=None, constraints=None):
   limits_B = np.asarray(limits_B, np.int32)
-  result = compiled_search(beam_size, max_length, n_best)(tables_BMV, limits_B, np.float32(alpha))
+  result = compiled_search(beam_size, max_length, n_best)(tables_BMV, limits_B, np.float32(alpha), constraints)
   return jax.tree.map(np.asarray, result)
 
 
