@@ -282,9 +282,15 @@ class LanguageModel:
 
     Each spreads the same sum over another count, so that models with other vocabularies can be compared.
     """
-    found = self._evaluate(self.params, self.variables, arguments.split_name(split))
-    if not found:
-      raise UserError(f"the split {split!r} is empty")
+    return self._perplexity(split, self._figures(split))
+
+  def _figures(self, split: str) -> dict[str, float]:
+    """What the task's `summarize` says of a split."""
+    if found := self._evaluate(self.params, self.variables, arguments.split_name(split)):
+      return found
+    raise UserError(f"the split {split!r} is empty")
+
+  def _perplexity(self, split, found):
     words = characters = size = 0
     for document in self.task.source.documents(split):
       words += len(document.split())
@@ -300,14 +306,17 @@ class LanguageModel:
     }
 
   def evaluate(self, split: str, *, num_samples: int = 4, report=None) -> Evaluation:
-    """Perplexities of a split, and samples."""
+    """Perplexities of a split, what else the task's `summarize` has, and samples."""
     # First: what it may have to complain of would cost the perplexities.
     samples = [{"sample": x.text} for x in self.sample("", num_samples=num_samples)]
-    found = self.perplexity(split)
+    figures = self._figures(split)
+    found = self._perplexity(split, figures)
+    others = {name: value for name, value in figures.items() if name not in ("loss", "weight", "nll", "perplexity")}
     if report:
       report(1, 1)
-    scores = [Score(name.replace("_", " "), value) for name, value in found.items()]
-    return Evaluation(scores, samples, {"perplexity": found, "samples": [sample["sample"] for sample in samples]})
+    scores = [Score(name.replace("_", " "), value) for name, value in (found | others).items()]
+    record = {"perplexity": found, **others, "samples": [sample["sample"] for sample in samples]}
+    return Evaluation(scores, samples, record)
 
   def page(self, evaluation: Evaluation, command: str = "") -> str:
     """The HTML page about the run."""

@@ -9,6 +9,9 @@ from attention_zoo.training.config import flat
 from attention_zoo.training.metrics import read_metrics
 from attention_zoo.training.workdir import versions
 
+# Of a record of the dev split: what places it, and what the loss and the perplexity show already.
+KNOWN = ("step", "split", "time", "weight", "loss", "nll", "perplexity")
+
 
 def task_report(run, name, evaluation, *, headline=(), **parts) -> str:
   """HTML of a Runner and what its `evaluate` returned. name: what the run does, for the title; parts: of `run_report`.
@@ -18,11 +21,13 @@ def task_report(run, name, evaluation, *, headline=(), **parts) -> str:
   task = run.task
   rate = f"{task.unit}_per_second"
   parts = {"scores": evaluation.scores, "samples": evaluation.samples} | parts
+  records = read_metrics(task.workdir)
+  figures = {name: None for record in records if record["split"] == "dev" for name in record if name not in KNOWN}
   return run_report(
     f"{epath.Path(task.workdir).name}: {name}, checkpoint {run.checkpoint}",
     used_fields(run.config, getattr(task.model_config, "bounded", False)),
-    [_by_split(record) for record in read_metrics(task.workdir)],
-    curve_names=("loss", "perplexity", *task.dev_score_names, "learning_rate", rate),
+    [_by_split(record) for record in records],
+    curve_names=("loss", "perplexity", *figures, "learning_rate", rate),
     headline=(*headline, "perplexity", rate),
     versions=versions(),
     **parts,

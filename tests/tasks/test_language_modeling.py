@@ -116,7 +116,11 @@ def test_evaluation(run):
   found = run.evaluate("dev", num_samples=2)
   assert [score.name for score in found.scores][0] == "nats per token" and len(found.samples) == 2
   assert "LanguageModel transformer_lm" in repr(run)
-  assert "<!doctype html>" in run.page(found, "python").lower()
+  page = run.page(found, "python")
+  assert page.lower().startswith("<!doctype html>") and "accuracy over steps" in page
+  (accuracy,) = (score.value for score in found.scores if score.name == "accuracy")
+  dev = [record for record in read_metrics(run.task.workdir) if record["split"] == "dev"]
+  assert accuracy == found.record["accuracy"] == pytest.approx(dev[-1]["accuracy"], rel=1e-5)
 
 
 @pytest.mark.parametrize(
