@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from attention_zoo.decoding.candidates import best_candidates, pick
-from attention_zoo.decoding.constraints import Guide
+from attention_zoo.decoding.constraints import UNCONSTRAINED, Guide
 from attention_zoo.decoding.score import length_penalty
 
 
@@ -51,7 +51,7 @@ class _State(NamedTuple):
   logprobs_BJ: jax.Array
   origins_BJ: jax.Array  # steps before EOS * beam_size + beam that EOS was appended to
   done_B: jax.Array
-  matched: object = None  # of the phrases, see constraints.py
+  matched_BJC: jax.Array | None  # of the phrases, see constraints.py; None where there are none
 
 
 def gather_beams(cache, parents_BJ):
@@ -74,7 +74,7 @@ def beam_search(
   n_best=None,
   reorder=gather_beams,
   grow=None,
-  constraints=None,
+  constraints=UNCONSTRAINED,
 ):
   """Finds the n_best hypotheses of every sentence; to be called under `jax.jit`, shapes are static.
 
@@ -126,7 +126,7 @@ def beam_search(
       f"want max_length >= 1 and {batch_size} max_lengths_B, got {max_length} and {limits_B.shape}"
     )
 
-  guide = None if constraints is None else Guide(constraints, beam_size, eos)
+  guide = Guide(constraints, beam_size, eos)
 
   def search_step(state):
     logits_BJV, cache = step_fn(state.tokens_BJ, state.t, state.cache)
@@ -134,16 +134,13 @@ def beam_search(
       raise ValueError(f"want logits of shape {(batch_size, beam_size, 'V >= 2')}, got {logits_BJV.shape}")
     logprobs_BP, parents_BP, tokens_BP, failed_BJ = best_candidates(logits_BJV, state.alive_BJ, 2 * beam_size)
     failed_B = jnp.any(failed_BJ & (state.alive_BJ > -jnp.inf), axis=1)
-    matched_BPC = None
-    if guide:
-      found = logprobs_BP, parents_BP, tokens_BP
-      logprobs_BP, parents_BP, tokens_BP, matched_BPC = guide.candidates(
-        found, logits_BJV, state.alive_BJ, state.matched, state.t, limits_B
-      )
+    found = logprobs_BP, parents_BP, tokens_BP
+    logprobs_BP, parents_BP, tokens_BP, matched_BPC = guide.candidates(
+      found, logits_BJV, state.alive_BJ, state.matched_BJC, state.t, limits_B
+    )
     ends_BP = tokens_BP == eos
 
-    going_BP = jnp.where(ends_BP, -jnp.inf, logprobs_BP)
-    alive_BJ, picks_BJ = guide.allocate(going_BP, matched_BPC) if guide else lax.top_k(going_BP, beam_size)
+    alive_BJ, picks_BJ = guide.allocate(jnp.where(ends_BP, -jnp.inf, logprobs_BP), matched_BPC)
     tokens_BJ, parents_BJ = pick(tokens_BP, picks_BJ), pick(parents_BP, picks_BJ)
     matched_BJC = None if matched_BPC is None else pick(matched_BPC, picks_BJ)
     history_T2BJ = state.history_T2BJ.at[state.t].set(jnp.stack([tokens_BJ, parents_BJ]))
@@ -174,7 +171,7 @@ def beam_search(
       logprobs_BJ=frozen(state.logprobs_BJ, logprobs_BJ),
       origins_BJ=frozen(state.origins_BJ, origins_BJ),
       done_B=done_B,
-      matched=matched_BJC,
+      matched_BJC=matched_BJC,
     )
 
   state = _State(
@@ -187,7 +184,7 @@ def beam_search(
     logprobs_BJ=jnp.full((batch_size, n_best), -jnp.inf, jnp.float32),
     origins_BJ=jnp.zeros((batch_size, n_best), jnp.int32),
     done_B=limits_B <= 0,
-    matched=guide.start() if guide else None,
+    matched_BJC=guide.start(),
   )
   for room in sorted({-(-max_length // parts) for parts in (4, 2, 1)}) if grow else [max_length]:
     if grow:

@@ -38,6 +38,9 @@ class Constraints(NamedTuple):
   phrases_BCW: jax.Array | None = None
 
 
+UNCONSTRAINED = Constraints()
+
+
 class Guide:
   """Constraints as the steps of a search ask for them."""
 

@@ -53,13 +53,14 @@ class Forced:
         f"(its own and config.decode.extra_length = {task.config.decode.extra_length}): shorten it"
       )
 
-  def constraints(self, indices, rows) -> Constraints | None:
-    """Of the sentences `indices`, NumPy arrays of `rows` rows; their other dimensions are the same in every call."""
-    longest = max(map(len, self.prefixes), default=0)
+  def constraints(self, indices, rows) -> Constraints:
+    """Of the sentences `indices`, NumPy arrays of `rows` rows; their other dimensions are the same in every call. None where
+    no sentence has a prefix, or a word: the search is then compiled without."""
+    first = max(map(len, self.prefixes), default=0)
     most = max(map(len, self.phrases), default=0)
     prefix_BT = phrases_BCW = None
-    if longest:
-      prefix_BT = np.full((rows, padded_length(longest)), NONE, np.int32)
+    if first:
+      prefix_BT = np.full((rows, padded_length(first)), NONE, np.int32)
       for b, i in enumerate(indices):
         prefix_BT[b, : len(self.prefixes[i])] = self.prefixes[i]
     if most:
@@ -68,7 +69,7 @@ class Forced:
       for b, i in enumerate(indices):
         for c, phrase in enumerate(self.phrases[i]):
           phrases_BCW[b, c, : len(phrase)] = phrase
-    return Constraints(prefix_BT, phrases_BCW) if longest or most else None
+    return Constraints(prefix_BT, phrases_BCW)
 
   def missing(self, i, ids) -> tuple[str, ...]:
     """The words of sentence i that do not stand in its translation."""

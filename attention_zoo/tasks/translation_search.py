@@ -6,7 +6,7 @@ from attention_zoo.data.tokenizer import BOS, EOS, PAD
 from attention_zoo.decoding.beam import beam_search
 
 
-def search(task, params, source_BS, lengths_B, alpha, constraints=None, *, beam_size, n_best):
+def search(task, params, source_BS, lengths_B, alpha, constraints, *, beam_size, n_best):
   """`beam_search` of a batch: source_BS ids with EOS and padding, lengths_B how many; returns a BeamResult.
 
   constraints: what the translations must hold, see `decoding/constraints.py`.

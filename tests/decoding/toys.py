@@ -9,6 +9,7 @@ import numpy as np
 
 from attention_zoo.decoding.beam import beam_search
 from attention_zoo.decoding.candidates import pick
+from attention_zoo.decoding.constraints import UNCONSTRAINED
 from attention_zoo.protocols import Decoding
 
 PAD, BOS, EOS = 0, 1, 2
@@ -39,7 +40,7 @@ def decoding(tables_BMV, beam_size):
 def compiled_search(beam_size, max_length, n_best=None):
   """A jitted (tables_BMV, limits_B, alpha, constraints) -> BeamResult over the toy model, whose cache is its state."""
 
-  def search(tables_BMV, limits_B, alpha, constraints):
+  def search(tables_BMV, limits_B, alpha, constraints=UNCONSTRAINED):
     model = decoding(tables_BMV, beam_size)
 
     def step_fn(tokens_BJ, t, cache):
@@ -63,7 +64,7 @@ def compiled_search(beam_size, max_length, n_best=None):
   return jax.jit(search)
 
 
-def search(tables_BMV, limits_B, alpha, *, beam_size, max_length, n_best=None, constraints=None):
+def search(tables_BMV, limits_B, alpha, *, beam_size, max_length, n_best=None, constraints=UNCONSTRAINED):
   limits_B = np.asarray(limits_B, np.int32)
   result = compiled_search(beam_size, max_length, n_best)(tables_BMV, limits_B, np.float32(alpha), constraints)
   return jax.tree.map(np.asarray, result)

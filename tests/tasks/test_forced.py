@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 import attention_zoo as zoo
+from attention_zoo.decoding.constraints import UNCONSTRAINED
 from attention_zoo.errors import UserError
 from attention_zoo.tasks import translation_lines
+from attention_zoo.tasks.forced import Forced
 
 SENTENCES = ["seven", "", "one hundred and twelve", "forty-nine"]
 
@@ -120,6 +122,8 @@ def test_the_longest_prefix_leaves_room_for_the_end(run):
 
 
 def test_without_constraints_the_search_is_compiled_without_them(run):
+  forced = Forced(run.task, run.encode(["seven"]), [""], [[]])
+  assert forced.constraints([0], rows=1) == UNCONSTRAINED
   other = zoo.load(run.task.workdir)
   other.translate(["seven"])
   other.translate(["seven"], prefixes=[""], force_words=[[]])
