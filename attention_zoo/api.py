@@ -1,4 +1,5 @@
-"""What a notebook needs: `list` and `build` models, `load` a run and use it or an `ensemble`, without configs/ or the mesh the run was trained on."""
+"""What a notebook needs: `list` and `build` models, `load` a run and use it or an `ensemble`,
+without configs/ or the mesh the run was trained on."""
 
 import builtins
 import dataclasses
@@ -25,8 +26,8 @@ def list(pattern: str = "*") -> builtins.list[str]:
 def build(name: str, **fields):
   """A model (a Flax module) by name: zoo.build("transformer_lm", vocab_size=50257).
 
-  fields: of its `Config`, whose other fields have their defaults. Raises UserError for a name or field that there is not,
-  and for values that do not go together.
+  fields: of its `Config`, whose other fields have their defaults.
+  Raises UserError for a name or field that there is not, and for values that do not go together.
   """
   module = models.find(name)
   known = {field.name for field in dataclasses.fields(module.Config)}
@@ -42,8 +43,8 @@ def build(name: str, **fields):
 def ensemble(runs: Iterable[Translator]) -> Ensemble:
   """Several loaded translation runs as one, which translates by the mean of their probabilities.
 
-  zoo.ensemble([zoo.load("runs/a"), zoo.load("runs/b")]).translate([...]). The models may differ. Raises UserError where the
-  vocabularies or languages do.
+  zoo.ensemble([zoo.load("runs/a"), zoo.load("runs/b")]).translate([...]). The models may differ.
+  Raises UserError where the vocabularies or languages do.
   """
   return Ensemble(runs)
 
@@ -55,8 +56,8 @@ def load(
 
   path: the work directory, local or gs://. checkpoint: "average", "latest" or a step; by default the average where
   it is newer and not worse than the latest (`training.loading.load`). data_dir: where the text lies now, in place of
-  config.data.dir. Returns the task's runner, for translation `tasks.translator.Translator`; its `checkpoint`, `step` and
-  `parents` say what was taken.
+  config.data.dir. Returns the task's runner, for translation `tasks.translator.Translator`;
+  its `checkpoint`, `step` and `parents` say what was taken.
   Raises UserError when there is no such run or checkpoint, and for a folder that is not as training leaves it: it may
   come from anybody (`training/untrusted.py`).
   """

@@ -121,13 +121,14 @@ def guard(main):
   for stream in (sys.stdout, sys.stderr):
     with contextlib.suppress(OSError, UserError, AttributeError):  # full, or closed
       stream.flush()
-  # Python would wait: for the other processes, and for Orbax's threads, ten minutes for a directory that cannot be made.
+  # Python would wait: for the other processes, and for Orbax's threads,
+  # ten minutes for a directory that cannot be made.
   os._exit(code)
 
 
 def _expanded(argument) -> str:
-  """--config=~/file.py with the home directory, and --config=quickstart as a file of configs/; that flag's parser is not ours.
-  --GROUP.NAME=VALUE as --GROUP=NAME=VALUE, where there is such a flag.
+  """--config=~/file.py with the home directory, and --config=quickstart as a file of configs/; that flag's parser is
+  not ours. --GROUP.NAME=VALUE as --GROUP=NAME=VALUE, where there is such a flag.
 
   Raises UserError for a name that is neither a file nor one of configs/.
   """
@@ -144,7 +145,8 @@ def _expanded(argument) -> str:
     if not named.is_file():
       names = sorted(str(p.relative_to(folder).with_suffix("")) for p in (*folder.glob("*.py"), *folder.glob("*/*.py")))
       raise UserError(
-        f"--config={path}: there is no such file, and no config of that name{nearest(path, names)}; there are {', '.join(names)}"
+        f"--config={path}: there is no such file, and no config of that name{nearest(path, names)}; "
+        f"there are {', '.join(names)}"
       )
     found = named
   return f"{flag}={found}"

@@ -21,7 +21,9 @@ from attention_zoo import cli
 from attention_zoo.errors import UserError
 
 CONFIG = cli.define_config()
-TOPOLOGY = flags.DEFINE_string("topology", None, "For example v5e:2x4, v5e:16x16, v5p:4x4x4, v6e:8x8; local: the devices here.")
+TOPOLOGY = flags.DEFINE_string(
+  "topology", None, "For example v5e:2x4, v5e:16x16, v5p:4x4x4, v6e:8x8; local: the devices here."
+)
 NUM_SLICES = flags.DEFINE_integer("num_slices", 1, "Slices joined by the data-centre network.", lower_bound=1)
 
 

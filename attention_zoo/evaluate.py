@@ -1,11 +1,12 @@
-"""How good a run is on a split: its task's scores, printed as a table and kept with what they were computed from in WORKDIR/eval/.
+"""How good a run is on a split: its task's scores,
+printed as a table and kept with what they were computed from in WORKDIR/eval/.
 
   python -m attention_zoo.evaluate --workdir=runs/quickstart --checkpoint=average --split=test
   python -m attention_zoo.evaluate --workdir=runs/quickstart --decode.beam_size=1 --report
 
-A score that can be computed in several ways has its signature beside it. --decode.NAME=VALUE puts another value in the place of
-config.decode.NAME; the result then has a file of its own. With --report comes a page, WORKDIR/report.html, when the table and the
-JSON are out: where it cannot be made, they stand, and the exit code is 2.
+A score that can be computed in several ways has its signature beside it. --decode.NAME=VALUE puts another value in the
+place of config.decode.NAME; the result then has a file of its own. With --report comes a page, WORKDIR/report.html,
+when the table and the JSON are out: where it cannot be made, they stand, and the exit code is 2.
 """
 
 import json

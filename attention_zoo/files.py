@@ -24,7 +24,8 @@ def is_local(path) -> bool:
 
 
 def expand(path):
-  """The path that a person wrote: pathlib.Path with a leading `~` or `~user` replaced, or epath.Path for gs:// and its like."""
+  """The path that a person wrote: pathlib.Path with a leading `~` or `~user` replaced,
+  or epath.Path for gs:// and its like."""
   if not is_local(path):
     from etils import epath
 
@@ -36,7 +37,8 @@ def expand(path):
 
 
 def open_regular(path):
-  """A local regular file, open for reading bytes. Raises UserError for a pipe or a device: reading one may never end."""
+  """A local regular file, open for reading bytes. Raises UserError for a pipe or a device:
+  reading one may never end."""
   file = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")  # a pipe without a writer would wait for one
   if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
     file.close()
@@ -65,7 +67,8 @@ def read_bytes(path, most: int) -> bytes:
 
 
 def read_json(path, most: int = 1 << 20, depth: int = 32):
-  """The value in a JSON file. Raises UserError as `read_bytes` does, and for what is no JSON or nested deeper than `depth`."""
+  """The value in a JSON file. Raises UserError as `read_bytes` does,
+  and for what is no JSON or nested deeper than `depth`."""
   return parse_json(read_bytes(path, most), path, depth)
 
 
@@ -123,7 +126,8 @@ def replacing(path):
 
 
 def write_bytes(path, data: bytes) -> None:
-  """Writes a file whole or not at all. Raises UserError where it cannot be written. Remote stores do so by themselves."""
+  """Writes a file whole or not at all. Raises UserError where it cannot be written.
+  Remote stores do so by themselves."""
   if is_local(path):
     with replacing(path) as temporary:
       temporary.write_bytes(data)
@@ -142,7 +146,8 @@ def write_text(path, text: str) -> None:
 
 
 def remove_remains(directory) -> None:
-  """Deletes the temporary files that killed processes left in a local directory; call it while nobody else writes there.
+  """Deletes the temporary files that killed processes left in a local directory;
+  call it while nobody else writes there.
 
   Temporary folders go once nothing has been written in them for a minute: an evaluation may be at work in them.
   """
@@ -158,7 +163,8 @@ def remove_remains(directory) -> None:
 
 @contextlib.contextmanager
 def writing(path):
-  """Turns an OSError of the block into a UserError that names `path`; a bucket out of reach may come back, and stays one."""
+  """Turns an OSError of the block into a UserError that names `path`;
+  a bucket out of reach may come back, and stays one."""
   try:
     yield
   except OSError as error:

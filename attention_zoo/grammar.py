@@ -1,4 +1,5 @@
-"""The texts by which a config names a function and its options: "shaw(max_distance=16)", "adam(b1=0.9, b2=0.98)", "cosine"."""
+"""The texts by which a config names a function and its options: "shaw(max_distance=16)",
+"adam(b1=0.9, b2=0.98)", "cosine"."""
 
 import ast
 import difflib

@@ -1,4 +1,5 @@
-"""What the loop, the entry points, the searches and the pages know of a system: the shapes of everything that passes between rooms.
+"""What the loop, the entry points, the searches and the pages know of a system:
+the shapes of everything that passes between rooms.
 
 Every room may import this file, as it may import errors.py and files.py. A test runs over everything that claims to
 follow a protocol (tests/conformance/).
@@ -67,7 +68,8 @@ class Evaluation(NamedTuple):
 
 
 class Examples(NamedTuple):
-  """What a person looks at while a model is trained. samples: as in Evaluation. figures: name -> content of a PNG file."""
+  """What a person looks at while a model is trained. samples: as in Evaluation.
+  figures: name -> content of a PNG file."""
 
   samples: list[dict[str, str]]
   figures: dict[str, bytes] = {}
@@ -107,7 +109,8 @@ class Task(Protocol):
     """Of the parameter at that path: freezing, gradual unfreezing, rates by layer."""
     return 1.0
 
-  def train_batches(self, start: int, parts: Sequence[int], count: int) -> Iterator[Batch]: ...  # this process's rows, from step `start`
+  # This process's rows, from step `start`.
+  def train_batches(self, start: int, parts: Sequence[int], count: int) -> Iterator[Batch]: ...
   def eval_batches(self, split: str) -> Iterable[Batch]: ...  # all rows, each once
   def batch_shapes(self) -> Shapes: ...  # of a global training batch, without data: for compiling
   def train_shapes(self) -> Sequence[Shapes]: ...  # of all training batches: several where they are bucketed
@@ -117,7 +120,8 @@ class Task(Protocol):
     return max(math.prod(x.shape) for x in self.batch_shapes().values())
 
   def summarize(self, sums: dict[str, tuple[float, float]]) -> dict[str, float]:
-    """Figures for people: perplexity, bits per dimension, accuracy, ...; these are the means and the weight of the loss."""
+    """Figures for people: perplexity, bits per dimension, accuracy, ...;
+    these are the means and the weight of the loss."""
     means = {name: sum / weight if weight else math.nan for name, (sum, weight) in sums.items()}
     return means | {"weight": sums["loss"][1]}
 
@@ -126,11 +130,13 @@ class Task(Protocol):
     return {}
 
   def dev_samples(self, params, variables, count: int) -> Examples:
-    """About `count` examples of what the model makes of the dev split, the same at every call; parameters as in dev_scores."""
+    """About `count` examples of what the model makes of the dev split, the same at every call;
+    parameters as in dev_scores."""
     return Examples([])
 
   def check(self) -> None:
-    """Raises UserError where what a trained run depends on beside its parameters (a vocabulary) is not as it was written."""
+    """Raises UserError where what a trained run depends on beside its parameters (a vocabulary)
+    is not as it was written."""
 
   def fingerprint(self) -> str: ...  # of the training data; the loop guards it
   def runner(self, params, variables, *, checkpoint: str, step: int) -> Runner: ...
@@ -141,8 +147,8 @@ class Decoding(NamedTuple):
 
   cache: any pytree. step: (tokens_BJT, t, cache) -> (logits_BJTV, cache): feeds the tokens of the positions t, t+1, ..,
   t+T-1 (t a traced int32 scalar) and returns the logits of what follows each; T = 1 in a search, more for a prompt or a
-  block to verify. What stands in the cache at t and later is overwritten. reorder: (cache, parents_BJ) -> cache, beam j goes on
-  from parents_BJ[:, j]; None gathers leaves [B, J, ...]. grow: (cache, length) -> cache with room for `length`
+  block to verify. What stands in the cache at t and later is overwritten. reorder: (cache, parents_BJ) -> cache, beam j
+  goes on from parents_BJ[:, j]; None gathers leaves [B, J, ...]. grow: (cache, length) -> cache with room for `length`
   positions; None where the cache has no length. max_length: the most positions that the model can take; None: any.
   """
 

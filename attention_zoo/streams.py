@@ -1,4 +1,5 @@
-"""Text in and out of the entry points, always UTF-8: lines, JSON lines, `.gz`; standard streams that may be closed or full."""
+"""Text in and out of the entry points, always UTF-8: lines, JSON lines, `.gz`;
+standard streams that may be closed or full."""
 
 import codecs
 import contextlib
@@ -85,10 +86,11 @@ def _content(name) -> bytes:
 
 
 def read_records(name=None, field=None) -> list[dict]:
-  """One dict a line that has a string under `field` ("source" by default): JSON lines as they are, other lines as {field: line}.
+  """One dict a line that has a string under `field` ("source" by default): JSON lines as they are,
+  other lines as {field: line}.
 
-  The input is JSON lines if `field` is given or the name ends with .jsonl or .jsonl.gz; each line is then an object with that
-  field, or a string. An empty line is an empty string. UserError names the line that is neither.
+  The input is JSON lines if `field` is given or the name ends with .jsonl or .jsonl.gz; each line is then an object
+  with that field, or a string. An empty line is an empty string. UserError names the line that is neither.
   """
   lines = read_lines(name)
   if field is None and not str(name or "").endswith((".jsonl", ".jsonl.gz")):
@@ -101,14 +103,18 @@ def _record(line, field, where) -> dict:
   value = files.parse_json(line, where) if line.strip() else ""
   record = {field: value} if isinstance(value, str) else value
   if not isinstance(record, dict) or field not in record:
-    found = f"an object with the fields {', '.join(record)}" if isinstance(record, dict) else f"a {type(value).__name__}"
+    found = (
+      f"an object with the fields {', '.join(record)}" if isinstance(record, dict) else f"a {type(value).__name__}"
+    )
     raise UserError(f"{where}: wanted an object with the field {field!r}, not {found} (--field names another)")
   if not isinstance(record[field], str):
     raise UserError(f"{where}: the field {field!r} must be a string, not a {type(record[field]).__name__}")
   try:
     json.dumps(record, ensure_ascii=False).encode()
   except UnicodeEncodeError as error:
-    raise UserError(f"{where}: half a surrogate pair (U+{ord(error.object[error.start]):04X}) is no character") from None
+    raise UserError(
+      f"{where}: half a surrogate pair (U+{ord(error.object[error.start]):04X}) is no character"
+    ) from None
   return record
 
 
@@ -122,7 +128,8 @@ def write_lines(lines, name=None) -> None:
 
 
 def write_text(text, name=None) -> None:
-  """Writes a text to a file (whole or not at all, zipped if its name ends with .gz) or standard output; UserError likewise."""
+  """Writes a text to a file (whole or not at all, zipped if its name ends with .gz) or standard output;
+  UserError likewise."""
   if name:
     data = text.encode()
     return files.write_bytes(name, gzip.compress(data, mtime=0) if str(name).endswith(".gz") else data)

@@ -7,8 +7,8 @@ Any field of the config can be set: --config.train.steps=2000 --config.model.dro
 Several processes find each other under Slurm, Open MPI and on Cloud TPU; elsewhere start each with --coordinator,
 --num_processes and --process_id.
 Exit codes: 0 done; 2 a wrong flag, config or input, or no room to write; 3 stopped, the loss was not finite too often;
-75 saved after SIGTERM or a preemption notice; 130 saved after Ctrl-C, 129 after a closed terminal; each goes on when run
-again. A second Ctrl-C ends at once, without saving.
+75 saved after SIGTERM or a preemption notice; 130 saved after Ctrl-C, 129 after a closed terminal;
+each goes on when run again. A second Ctrl-C ends at once, without saving.
 """
 
 from absl import flags
@@ -21,9 +21,13 @@ COORDINATOR = flags.DEFINE_string(
   "coordinator", None, "HOST:PORT of process 0, to join several processes that no launcher has started together."
 )
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "With --coordinator: how many there are.", lower_bound=1)
-PROCESS_ID = flags.DEFINE_integer("process_id", None, "With --coordinator: which of them this is, from 0.", lower_bound=0)
+PROCESS_ID = flags.DEFINE_integer(
+  "process_id", None, "With --coordinator: which of them this is, from 0.", lower_bound=0
+)
 TRACKER = flags.DEFINE_multi_string(
-  "tracker", [], "MODULE:FUNCTION called with (step, split, values) for every record, to send it elsewhere; may be repeated."
+  "tracker",
+  [],
+  "MODULE:FUNCTION called with (step, split, values) for every record, to send it elsewhere; may be repeated.",
 )
 
 

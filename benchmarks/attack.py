@@ -1,13 +1,15 @@
-"""Attacks copies of a run, and sees whether it ever answers wrongly in silence, dies, hangs, or writes where it must not.
+"""Attacks copies of a run and sees whether it ever answers wrongly in silence, dies, hangs or writes where it must not.
 
-  python -m benchmarks.attack [--corruptions=550] [--hostile=550] [--double_starts=16] [--seed=0] [--quick] [--only=KIND:NUMBER]
+  python -m benchmarks.attack [--corruptions=550] [--hostile=550] [--double_starts=16] [--seed=0] [--quick]
+    [--only=KIND:NUMBER]
 
-A small Transformer is trained on the phrasebook. An accident is done to one file of a copy (a bit flipped, the file cut,
-emptied, doubled, exchanged, ...), or a folder is made that somebody could have sent, whose checksums fit. A process with
-limits of time and memory opens it, translates, scores and evaluates. A silent difference is an answer other than that of the
-undisturbed run from the checkpoint that the process named. Double starts are two trainings of one work directory within a
-second: one must train, with the parameters of a run that was alone, and the other end with one line. Every trial follows from
-the seed and its number. Writes benchmarks/attack.md; exit code 1 if anything was found.
+A small Transformer is trained on the phrasebook. An accident is done to one file of a copy (a bit flipped, the
+file cut, emptied, doubled, exchanged, ...), or a folder is made that somebody could have sent, whose checksums
+fit. A process with limits of time and memory opens it, translates, scores and evaluates. A silent difference is an
+answer other than that of the undisturbed run from the checkpoint that the process named. Double starts are two
+trainings of one work directory within a second: one must train, with the parameters of a run that was alone, and
+the other end with one line. Every trial follows from the seed and its number. Writes benchmarks/attack.md; exit
+code 1 if anything was found.
 """
 
 import argparse
@@ -133,7 +135,9 @@ def trial(victim, base, clean, seed, kind, number) -> dict:
     what = attack_moves.corrupt(rng, folder, kind)
   else:
     what = getattr(attack_moves, kind)(rng, folder, base / "outside")
-  checkpoint = [None, "latest", "30"][int(rng.integers(3))] if kind not in ("average/", "headers", "parameters") else None
+  checkpoint = (
+    [None, "latest", "30"][int(rng.integers(3))] if kind not in ("average/", "headers", "parameters") else None
+  )
   if not accident and kind != "steps" and rng.random() < 0.5:  # nothing to fall back to
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     checkpoint = None
@@ -182,7 +186,14 @@ def parameters(workdir) -> str:
 
 
 def start(base, workdir, seed):
-  command = [sys.executable, "-m", "attention_zoo.train", *STARTS, f"--config.train.seed={seed}", f"--workdir={workdir}"]
+  command = [
+    sys.executable,
+    "-m",
+    "attention_zoo.train",
+    *STARTS,
+    f"--config.train.seed={seed}",
+    f"--workdir={workdir}",
+  ]
   pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
   return subprocess.Popen(command, cwd=ROOT, env=environment(base), text=True, **pipes)
 
@@ -245,7 +256,10 @@ def attack(base, run, seed, corruptions, hostile, starts, say) -> list[dict]:
   def note(record):
     records.append(record)
     if record["faults"]:
-      say(f"{record['kind']}:{record['number']} {record['what']}: {', '.join(record['faults'])}\n  {record['text'][-1500:]}")
+      say(
+        f"{record['kind']}:{record['number']} {record['what']}: {', '.join(record['faults'])}\n"
+        f"  {record['text'][-1500:]}"
+      )
 
   try:
     for done, (kind, number) in enumerate(trials):
@@ -278,7 +292,8 @@ def write(path, records, arguments, minutes):
   notes = [
     f"{found} of {len(records)} trials found a fault; {minutes:.0f} minutes; seed {arguments.seed}.",
     "memory: trials that ended the process or took more than 1 GB to open, and the most that any took.",
-    f"{about['command']}, {about['date']}, {about['processor']}, {about['cores']} cores, jax {about['versions']['jax']}",
+    f"{about['command']}, {about['date']}, {about['processor']}, {about['cores']} cores, "
+    f"jax {about['versions']['jax']}",
   ]
   lines = [f"# Attack\n\n{__doc__.split(chr(10) * 2, 2)[2].strip()}\n", *table, "", *(f"- {note}" for note in notes)]
   files.write_text(path, "\n".join(lines) + "\n")

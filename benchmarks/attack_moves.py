@@ -1,4 +1,5 @@
-"""What benchmarks/attack.py does to the copy of a run: accidents to its files, and folders that somebody made with intent.
+"""What benchmarks/attack.py does to the copy of a run: accidents to its files,
+and folders that somebody made with intent.
 
 `corrupt` harms one file. `HOSTILE` makes a folder wrong whose checksums fit, because the sender can compute them too.
 """
@@ -173,7 +174,8 @@ def links(rng, run, outside):
   """A link in the place of a file or folder that leads out, to a device, to nothing or round."""
   path = any_file(rng, run)
   path = pick(rng, (path, path, path.parent if path.parent != run else path))
-  target = pick(rng, ("/dev/zero", "/etc/passwd", str(outside), str(outside / "secret"), "nothing", ".", "..", path.name, "/proc/self/fd/0"))
+  target = pick(rng, ("/dev/zero", "/etc/passwd", str(outside), str(outside / "secret"), "nothing", ".", "..",
+                      path.name, "/proc/self/fd/0"))  # fmt: skip
   shutil.rmtree(path) if path.is_dir() else path.unlink()
   path.symlink_to(target)
   return f"{path.name} -> {target}"
@@ -187,7 +189,8 @@ def values(outside):
   return [
     None, True, -1, 0, 1, 2, 7, 10**6, 2**31, 2**63, 10**12, 10**400, 0.5, -0.5, 1e308, float("nan"), float("inf"), "",
     "x" * 10**5, "../../x", str(outside), "\0", "/dev/zero", "\ud800", [], [1], ["en"], {}, {"a": 1}, deep, code,
-    f"$(touch {outside}/ran)", f"!!python/object/apply:os.system ['touch {outside}/ran']", "name(a=1)", "huggingface:a/b",
+    f"$(touch {outside}/ran)", f"!!python/object/apply:os.system ['touch {outside}/ran']", "name(a=1)",
+    "huggingface:a/b",
   ]  # fmt: skip
 
 
@@ -218,7 +221,8 @@ def texts(rng, run, outside):
   config = json.loads(path.read_text())
   name = pick(rng, sorted(variant.by_name()))
   options = list(inspect.signature(variant.by_name()[name]).parameters)[1:]
-  value = lambda: pick(rng, ("1000000", "1000000000", "-1", "0", "1", "1e308", "'x'", "None", "True", "3", "[]", "9" * 400))
+  value = lambda: pick(rng, ("1000000", "1000000000", "-1", "0", "1", "1e308", "'x'", "None", "True", "3", "[]",
+                             "9" * 400))  # fmt: skip
   text = f"{name}({', '.join(f'{option}={value()}' for option in options if rng.random() < 0.9)})"
   field = pick(rng, ("encoder_attention", "decoder_attention"))
   if rng.random() < 0.2:
@@ -262,9 +266,11 @@ def checksums(rng, run, outside):
   """Lists of checksums that name other places, or are none."""
   path = pick(rng, sorted(run.glob("average/checksums.json")) + sorted(run.glob("checkpoints/*/checksums.json")))
   sums = json.loads(path.read_text())
-  name = pick(rng, ("/dev/zero", "../../../../dev/zero", "../../config.json", "../../../outside/secret", "", ".", "params", "\0"))
+  name = pick(rng, ("/dev/zero", "../../../../dev/zero", "../../config.json", "../../../outside/secret", "", ".",
+                    "params", "\0"))  # fmt: skip
   value = pick(rng, ([0, 0], 3, None, "x", [1, 2, 3], [10**400, 0]))
-  path.write_text(json.dumps(pick(rng, (sums | {name: value}, {name: value}, [name], {}, [], dict.fromkeys(sums, value)))))
+  path.write_text(json.dumps(pick(rng, (sums | {name: value}, {name: value}, [name], {}, [],
+                                        dict.fromkeys(sums, value)))))  # fmt: skip
   return f"{path.parent.name}/checksums.json: {name!r}: {value!r}"[:80]
 
 
@@ -284,8 +290,9 @@ def parameters(rng, run, outside):
     branch.pop(name)
   new = {
     "more": {"more": old}, "zeros": {"more": np.zeros((20_000, 20_000), np.int8)}, "missing": {}, "scalar": {name: 3.0},
-    "wider": {name: np.zeros((*old.shape, 2), old.dtype)}, "float16": {name: old.astype(np.float16)}, "text": {name: "x"},
-    "int8": {name: old.astype(np.int8)}, "nan": {name: old * np.nan}, "renamed": {f"../{name}": old}, "flat": {name: old.ravel()},
+    "wider": {name: np.zeros((*old.shape, 2), old.dtype)}, "float16": {name: old.astype(np.float16)},
+    "text": {name: "x"}, "int8": {name: old.astype(np.int8)}, "nan": {name: old * np.nan},
+    "renamed": {f"../{name}": old}, "flat": {name: old.ravel()},
   }  # fmt: skip
   branch.update(new[what])
   shutil.rmtree(directory)
@@ -319,7 +326,9 @@ def headers(rng, run, outside):
     key = pick(rng, [name for name in keys if not name.endswith("/.zarray")])
     content = b"\x28\xb5\x2f\xfd\x00\x38" + block(0) * 24_000 + block(1)
   else:
-    wrong = (None, 0, -1, 10**12, "x", [], [10**5, 10**5], [2**62] * 4, "<f8", "|O", {"id": "bz2"}, {"id": "x"}, [0], True)
+    wrong = (
+      None, 0, -1, 10**12, "x", [], [10**5, 10**5], [2**62] * 4, "<f8", "|O", {"id": "bz2"}, {"id": "x"}, [0], True,
+    )  # fmt: skip
     header[field] = pick(rng, wrong)
     content = json.dumps(header).encode()
   store.write(key, content).result()
@@ -332,8 +341,9 @@ def tokens(rng, run, outside):
   path = pick(rng, sorted(run.glob("data/*/*.npy")))
   old = path.read_bytes()
   wrong = (
-    np.int32([10**9] * 50), np.int32([-1] * 50), np.int64([0, 2**62]), np.int64([5, 3, 1]), np.float32([0.5] * 9), np.int32(7), [],
-    np.array([{}], object), flip(rng, bytearray(old)), garbage(rng, old), old.replace(b"(", b"(1000000000000,", 1), b"",
+    np.int32([10**9] * 50), np.int32([-1] * 50), np.int64([0, 2**62]), np.int64([5, 3, 1]), np.float32([0.5] * 9),
+    np.int32(7), [], np.array([{}], object), flip(rng, bytearray(old)), garbage(rng, old),
+    old.replace(b"(", b"(1000000000000,", 1), b"",
   )  # fmt: skip
   which = int(rng.integers(len(wrong)))
   if isinstance(wrong[which], (bytes, bytearray)):
@@ -385,5 +395,6 @@ def fuzz(rng, run, outside):
 
 
 HOSTILE = (
-  nodes, links, fields, fields, texts, places, json_bombs, checksums, parameters, headers, tokens, sizes, steps, fuzz, fuzz,
+  nodes, links, fields, fields, texts, places, json_bombs, checksums, parameters, headers, tokens, sizes, steps,
+  fuzz, fuzz,
 )  # fmt: skip

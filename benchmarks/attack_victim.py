@@ -1,4 +1,5 @@
-"""The victim of benchmarks/attack.py: opens one folder after another and says what came of each, a JSON line for a JSON line.
+"""The victim of benchmarks/attack.py: opens one folder after another and says what came of each,
+a JSON line for a JSON line.
 
   {"folder": .., "checkpoint": .., "dev": ..} -> {"outcome": "answered" | "refused" | "traceback", ..., "memory": bytes}
 """
@@ -19,7 +20,9 @@ def open_and_use(zoo, request, clean=None):
   """(the run, what it answered, by which nothing can differ in silence)."""
   run = zoo.load(request["folder"], request["checkpoint"])
   if clean is not None and run.config == clean.config:  # then they are the same programs, and need no second compiling
-    run.__dict__.update({name: value for name, value in clean.__dict__.items() if type(value).__name__ == "PjitFunction"})
+    run.__dict__.update(
+      {name: value for name, value in clean.__dict__.items() if type(value).__name__ == "PjitFunction"}
+    )
   translations = run.translate(SENTENCES)
   scores = [found.logprob for found in run.score(SENTENCES[:2], ["das Haus ist alt", "ein Hund"])]
   dev = run.dev_loss() if request["dev"] else None

@@ -125,7 +125,11 @@ def environment() -> dict:
     "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
     "processor": f"{cpu.get('vendor_id', platform.machine())} {cpu.get('model name', '')}".strip(),
     "cores": cores(),
-    "units": [flag for flag in ("avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8") if flag in cpu.get("flags", "").split()],
+    "units": [
+      flag
+      for flag in ("avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+      if flag in cpu.get("flags", "").split()
+    ],
     "python": platform.python_version(),
     "versions": versions,
     "GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", ""),

@@ -42,7 +42,8 @@ def make_parameters(model):
 
 
 def our_search(model, params, source, *, beam_size, length, room):
-  """A function that finds the best hypotheses, as `tasks/translator.py` does: tokens [rows, length], log-probabilities."""
+  """A function that finds the best hypotheses, as `tasks/translator.py` does: tokens [rows, length],
+  log-probabilities."""
   import jax
   import jax.numpy as jnp
   import numpy as np
@@ -195,7 +196,14 @@ def main(argv=None):
           rows.append((label, name, "not run (not installed)", "", "", ""))
       if equal.get("Hugging Face", 1) < 0.9:
         notes.append(f"{label}: FEWER THAN 90 % OF THE SENTENCES ARE IDENTICAL TO HUGGING FACE'S")
-  columns = ("search", "side", "target tokens/s: median (min to max)", "float32: times faster", "bfloat16: times faster", "same tokens")
+  columns = (
+    "search",
+    "side",
+    "target tokens/s: median (min to max)",
+    "float32: times faster",
+    "bfloat16: times faster",
+    "same tokens",
+  )
   title = f"Decoding, base, {shape[0]} sentences of {shape[1]} tokens to {arguments.length}"
   common.publish("decode", title, columns, rows, notes, results, arguments.out)
 

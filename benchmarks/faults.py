@@ -309,10 +309,11 @@ def main(argv=None):
   about = common.environment()
   survived = sum(record["survived"] for record in records)
   notes = [
-    f"{survived} of {len(records)} hits in {records[-1]['life']} lives survived; {STEPS} steps, a checkpoint every {EVERY}; "
-    f"{(time.monotonic() - start) / 60:.0f} minutes.",
+    f"{survived} of {len(records)} hits in {records[-1]['life']} lives survived; {STEPS} steps, a checkpoint "
+    f"every {EVERY}; {(time.monotonic() - start) / 60:.0f} minutes.",
     f"sha256 of the parameters of every run: {digest}",
-    f"{about['command']}, {about['date']}, {about['processor']}, {about['cores']} cores, jax {about['versions']['jax']}",
+    f"{about['command']}, {about['date']}, {about['processor']}, {about['cores']} cores, "
+    f"jax {about['versions']['jax']}",
   ]
   table = ["| " + " | ".join(map(str, row)) + " |" for row in (columns, ["---"] * len(columns), *rows)]
   text = "\n".join(

@@ -12,7 +12,8 @@ from transformers import MarianConfig, MarianMTModel
 
 
 def hugging_face(config, params, positions, *, pad, bos, eos):
-  """A MarianMTModel. config: of `models/translation/transformer.py`; params: nested dict of NumPy arrays; positions [length, D]."""
+  """A MarianMTModel. config: of `models/translation/transformer.py`; params: nested dict of NumPy arrays;
+  positions [length, D]."""
   c = config
   model = MarianMTModel(
     MarianConfig(

@@ -1,7 +1,7 @@
 """How full batches are, and how fast the input pipeline makes them compared with what a training step consumes.
 
-  python -m benchmarks.pipeline                 the embedded phrasebook
-  python -m benchmarks.pipeline --dir=DATA      and parallel text: DATA/train.en, DATA/train.de (--pretokenized: as it is)
+  python -m benchmarks.pipeline               the embedded phrasebook
+  python -m benchmarks.pipeline --dir=DATA    and parallel text: DATA/train.en, DATA/train.de (--pretokenized: as it is)
 
 Fill is the fraction of tokens that are not padding, over an epoch. The rate is that of `data.batches.prefetch` with
 nothing else to do. Consumption is a training step of the base model on this machine, on such a batch; beside it stands

@@ -163,12 +163,12 @@ def report(known: dict) -> str:
 
   return f"""# Scaling, predicted
 
-**Predictions from the compiler: nothing here has been run.** Memory, collectives and HBM traffic are those of the program
-that XLA's TPU compiler made of the training step; arithmetic is the step's matrix products. A step is taken to last
-as long as the slowest of arithmetic, HBM, links between chips and network between slices at its published peak, all
-at once: **a lower bound on time, so an upper bound on tokens/s and MFU.** HBM traffic is what each instruction must read
-and write at least once, not what it only hands on. A loop counts as often as it runs; where the program does not say
-how often, once, and the row says so. Memory is GiB of one chip; a collective's MiB are of the arrays on one chip.
+**Predictions from the compiler: nothing here has been run.** Memory, collectives and HBM traffic are those of the
+program that XLA's TPU compiler made of the training step; arithmetic is the step's matrix products. A step is taken to
+last as long as the slowest of arithmetic, HBM, links between chips and network between slices at its published peak,
+all at once: **a lower bound on time, so an upper bound on tokens/s and MFU.** HBM traffic is what each instruction must
+read and write at least once, not what it only hands on. A loop counts as often as it runs; where the program does not
+say how often, once, and the row says so. Memory is GiB of one chip; a collective's MiB are of the arrays on one chip.
 `python -m benchmarks.scaling` makes these tables, `attention_zoo.compile` one line of them.
 
 | chip | bf16 TFLOP/s | usable HBM, GiB | HBM, GB/s | links, GB/s one way | network, GB/s |
@@ -185,10 +185,10 @@ paper's 100,000 steps of base and 300,000 of big. That batch is small for a larg
 ## Models that one chip does not hold
 
 5B is as large and as wide as Mesh-TensorFlow's 5-billion-parameter Transformer (Shazeer et al. 2018), as encoder and
-decoder of 6 layers each: d_model 1,024, d_ff 131,072, 96 heads of 256. 8.3B is Megatron-LM's (Shoeybi et al. 2019) width,
-d_model 3,072 and 24 heads, in 31 + 31 layers. One row for each chip (fsdp) or group of chips (tensor_parallel). Layers are
-computed again in the backward pass (`model.remat`), and MFU here counts that work too. For each chip and rule set:
-slices up to the smallest that holds the model.
+decoder of 6 layers each: d_model 1,024, d_ff 131,072, 96 heads of 256. 8.3B is Megatron-LM's (Shoeybi et al. 2019)
+width, d_model 3,072 and 24 heads, in 31 + 31 layers. One row for each chip (fsdp) or group of chips (tensor_parallel).
+Layers are computed again in the backward pass (`model.remat`), and MFU here counts that work too. For each chip and
+rule set: slices up to the smallest that holds the model.
 
 {table(f"model | slice | chips | rules | {columns}", smallest(known))}
 """

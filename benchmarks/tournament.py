@@ -1,13 +1,15 @@
-"""The attention tournament: every causal attention of ops/ in the same language model, on the same text, with the same budget.
+"""The attention tournament: every causal attention of ops/ in the same language model,
+on the same text, with the same budget.
 
   python -m benchmarks.tournament --text=FILE                 # on two CPU cores: under an hour
   python -m benchmarks.tournament                             # on the embedded phrasebook
   python -m benchmarks.tournament --only=rotary,local --steps=2000
 
-Each has the same widths, depth, data order, optimizer and number of steps; what a competitor brings of its own parameters is
-in the table. Attentions that know positions by themselves get no others; the rest get sinusoids. Measured: loss on dev in nats
-a token, at the training length and in windows of twice and four times that; tokens/s of the training step; temporary
-memory of that step, as the compiler states it. What is done is kept in DIR/tournament.json: the same command goes on.
+Each has the same widths, depth, data order, optimizer and number of steps; what a competitor brings of its own
+parameters is in the table. Attentions that know positions by themselves get no others; the rest get sinusoids.
+Measured: loss on dev in nats a token, at the training length and in windows of twice and four times that; tokens/s of
+the training step; temporary memory of that step, as the compiler states it. What is done is kept in
+DIR/tournament.json: the same command goes on.
 """
 
 import functools
@@ -60,7 +62,9 @@ def make_config(name, text, steps, tiny):
   config.train.update(steps=steps, eval_every=steps, checkpoint_every=steps, log_every=max(steps // 10, 1), keep=1)
   if name == LSTM:
     width = 16 if tiny else 256
-    config.model = type(config)(dict(name="lstm_lm", d_model=width, d_hidden=width, num_layers=2, dropout=0.1, tied=True))
+    config.model = type(config)(
+      dict(name="lstm_lm", d_model=width, d_hidden=width, num_layers=2, dropout=0.1, tied=True)
+    )
   else:
     positions = "none" if CAUSAL[name] else "sinusoidal"
     config.model.update(**(TINY if tiny else SIZES), attention=name, positions=positions, max_length=1024)
@@ -148,9 +152,15 @@ def picture(results, path):
   ranked = sorted(results, key=lambda r: r["dev_nll"])
   figure, (left, right) = plt.subplots(1, 2, figsize=(13, 0.34 * len(ranked) + 1.6), width_ratios=(1.2, 1))
   names = [r["name"].replace(", memory", ",\nmemory") for r in ranked]
-  for label, key, marker in (("x 4", "dev_nll_4x", "^"), ("x 2", "dev_nll_2x", "s"), ("trained length", "dev_nll", "o")):
+  for label, key, marker in (
+    ("x 4", "dev_nll_4x", "^"),
+    ("x 2", "dev_nll_2x", "s"),
+    ("trained length", "dev_nll", "o"),
+  ):
     left.plot([r[key] for r in ranked], range(len(ranked)), marker, label=label, markersize=5)
-  left.set(yticks=range(len(ranked)), yticklabels=names, xlabel="dev loss, nats a token", ylim=(len(ranked) - 0.5, -0.5))
+  left.set(
+    yticks=range(len(ranked)), yticklabels=names, xlabel="dev loss, nats a token", ylim=(len(ranked) - 0.5, -0.5)
+  )
   best = ranked[0]["dev_nll"]
   left.set_xlim(best - 0.05, best + max(1.5, 1.1 * (ranked[-1]["dev_nll"] - best)))
   left.legend(title="windows", fontsize=8)

@@ -137,15 +137,19 @@ def main(argv=None):
       errors = [abs(a - b) / abs(b) for a, b in pairs]
       second = abs(first[1][OURS][0] - first[1][PEER][0])
       results["variants"][name] |= {
-        "ratio": common.ratios(seconds, OURS, PEER), "relative_errors": errors, "max_abs_error": max(abs(a - b) for a, b in pairs)
+        "ratio": common.ratios(seconds, OURS, PEER), "relative_errors": errors,
+        "max_abs_error": max(abs(a - b) for a, b in pairs)
       }  # fmt: skip
       notes.append(
         f"{name}: first step loss and gradient norm {first[0][OURS]}, differing by "
-        f"{errors[0]:.1e} and {errors[1]:.1e} of the peer's; loss of the second step by {second:.1e}" + (" (other dropout masks)" if dropout else "")
+        f"{errors[0]:.1e} and {errors[1]:.1e} of the peer's; loss of the second step by {second:.1e}"
+        + (" (other dropout masks)" if dropout else "")
       )
       if ROUNDED in seconds:
         ratio = results["variants"][name]["ratio_bfloat16_products"] = common.ratios(seconds, ROUNDED, PEER)
-        notes.append(f"{name}: {ROUNDED}: {ratio[1]:.2f} ({ratio[0]:.2f} to {ratio[2]:.2f}) times as fast as {PEER} in float32")
+        notes.append(
+          f"{name}: {ROUNDED}: {ratio[1]:.2f} ({ratio[0]:.2f} to {ratio[2]:.2f}) times as fast as {PEER} in float32"
+        )
       if not bfloat16 and not dropout and (errors[0] > 1e-6 or errors[1] > 2e-4):
         raise SystemExit(f"the sides do not compute the same: {first}")
     else:

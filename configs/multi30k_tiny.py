@@ -4,10 +4,11 @@
   python -m attention_zoo.average  --workdir=DIR --last=10
   python -m attention_zoo.evaluate --workdir=DIR --checkpoint=average --split=test
 
-TEXT holds {train,val,test_2016_flickr}.{en,de}. Hardware: two CPU cores with bfloat16 units, 11,000 to 13,000 tokens/s: about 100 minutes.
+TEXT holds {train,val,test_2016_flickr}.{en,de}. Hardware: two CPU cores with bfloat16 units,
+11,000 to 13,000 tokens/s: about 100 minutes.
 Paper: 41.02 tokenised lower-cased BLEU on test 2016 (about 8,000 updates of 2 x 4,096 tokens, beam 5).
-Ours: 39.70 with as many tokens (last 10 checkpoints averaged, beam 5, alpha 1.6, the best of 0.6, 1.0, 1.3 and 1.6 on val:
-40.34, 40.55, 40.75, 40.98 there); 38.97 for the last checkpoint alone.
+Ours: 39.70 with as many tokens (last 10 checkpoints averaged, beam 5, alpha 1.6, the best of 0.6, 1.0, 1.3 and 1.6 on
+val: 40.34, 40.55, 40.75, 40.98 there); 38.97 for the last checkpoint alone.
 """
 
 from attention_zoo.configs import transformer_base

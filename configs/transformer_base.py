@@ -4,8 +4,8 @@
   python -m attention_zoo.average  --workdir=DIR --last=5
   python -m attention_zoo.evaluate --workdir=DIR --checkpoint=average --split=test
 
-Hardware: 8 P100 for 12 hours in the paper. Paper: 27.3 BLEU on newstest2014 (5 checkpoints averaged, beam 4, alpha 0.6).
-Ours: not run.
+Hardware: 8 P100 for 12 hours in the paper.
+Paper: 27.3 BLEU on newstest2014 (5 checkpoints averaged, beam 4, alpha 0.6). Ours: not run.
 """
 
 from ml_collections import ConfigDict
@@ -92,7 +92,8 @@ def get_config():
       best_metric="",  # "bleu", "loss", ..: the checkpoint with the best figure on dev is kept too
       best_mode="min",  # or "max"
       patience=0,  # evaluations without a better figure that end training; 0 = never
-      dev_samples=3,  # examples that TensorBoard shows at each evaluation, where every device has all parameters; 0 = none
+      # Examples that TensorBoard shows at each evaluation, where every device has all parameters; 0 = none.
+      dev_samples=3,
       init_from="",  # fine-tuning: the run whose parameters this one begins with
       init_map=(),  # ((pattern, replacement), ..): from the names here to the names there
       learning_rate_factors=(),  # ((pattern, factor), ..): by a parameter's path; 0 freezes

@@ -29,7 +29,8 @@ def training_flops(fields):
 
 
 def steps_per_second(directory):
-  """Median over the records of training, whose clocks leave compilation and evaluation out; None without two records."""
+  """Median over the records of training, whose clocks leave compilation and evaluation out;
+  None without two records."""
   train = [record for record in ablation_grid.records(directory, tail=0) if record.get("split") == "train"]
   speeds = []
   for before, now in zip(train, train[1:], strict=False):

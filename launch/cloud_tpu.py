@@ -14,12 +14,12 @@ The same in steps (NAME is yours to choose: the queued resource and its slices a
   python -m launch.cloud_tpu status NAME --zone=ZONE
   python -m launch.cloud_tpu delete NAME --zone=ZONE
 
-What follows `--` goes to `python -m attention_zoo.train` on every worker as it stands. Before anything is asked for, and by
---dry_run, it is checked: flags, config file, fields, and whether mesh and batch fit the TPU (where JAX is installed; `create` checks
-it too if you append it). Training runs detached from your connection; Ctrl-C only stops following it. Nothing is deleted unless you say so (delete,
---delete_after), but for the remains of a TPU that was taken away under --until_done. Every command that was
-understood ends by naming what still exists in the zone and costs money. --dry_run prints the commands, each ready to
-be pasted, and runs none.
+What follows `--` goes to `python -m attention_zoo.train` on every worker as it stands. Before anything is asked for,
+and by --dry_run, it is checked: flags, config file, fields, and whether mesh and batch fit the TPU (where JAX is
+installed; `create` checks it too if you append it). Training runs detached from your connection; Ctrl-C only stops
+following it. Nothing is deleted unless you say so (delete, --delete_after), but for the remains of a TPU that was taken
+away under --until_done. Every command that was understood ends by naming what still exists in the zone and costs money.
+--dry_run prints the commands, each ready to be pasted, and runs none.
 
 Exit codes: 0 done; 1 gcloud failed, or a worker vanished; 2 bad input; 3 loss not finite; 4 somebody deleted
 the TPU; 75 preempted (run again to resume); 129 SIGHUP; 130 Ctrl-C; 143 SIGTERM; otherwise training's own.

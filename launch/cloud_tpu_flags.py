@@ -1,4 +1,5 @@
-"""The flags of launch.cloud_tpu: what they are, and what of them can be seen to be wrong before a machine costs money."""
+"""The flags of launch.cloud_tpu: what they are,
+and what of them can be seen to be wrong before a machine costs money."""
 
 import argparse
 import importlib.util
@@ -133,8 +134,8 @@ def make_parser(description):
 
 
 def check_creation(args) -> int:
-  """Checks what a TPU is asked for with, and fills in its runtime version. Returns its devices as JAX counts them, 0 where
-  that is not known."""
+  """Checks what a TPU is asked for with, and fills in its runtime version.
+  Returns its devices as JAX counts them, 0 where that is not known."""
   if not args.accelerator_type:
     raise UserError("--accelerator_type=TYPE is needed, for example v5litepod-16 (see launch/README.md for sizes)")
   parts = re.fullmatch(r"(v\d+[a-z]*)-(\d+)", args.accelerator_type)
@@ -149,7 +150,9 @@ def check_creation(args) -> int:
   args.runtime_version = args.runtime_version or RUNTIMES[family]
   known = SIZES.get(family)
   if family in SIZES and not (size in known if known else size and size % 8 == 0):
-    there = ", ".join(f"{family}-{x}" for x in sorted(known)) if known else f"{family}-8, {family}-16, ... in steps of 8"
+    there = (
+      ", ".join(f"{family}-{x}" for x in sorted(known)) if known else f"{family}-8, {family}-16, ... in steps of 8"
+    )
     raise UserError(f"--accelerator_type={args.accelerator_type} does not exist; there are {there}")
   for extra in args.create_flag:
     if not extra.startswith("--"):
@@ -187,7 +190,8 @@ def check_training(train_args, configs, devices, num_slices) -> str:
 
 
 def check(args, train_args, workdir) -> str:
-  """Raises UserError for what can be seen to be wrong before anything is asked of gcloud. Returns what it could not see."""
+  """Raises UserError for what can be seen to be wrong before anything is asked of gcloud.
+  Returns what it could not see."""
   if not re.fullmatch(r"[a-z]([a-z0-9-]{0,60}[a-z0-9])?", args.name):
     raise UserError(
       f"NAME {args.name!r}: small letters, digits and dashes, beginning with a letter, at most 62"
@@ -205,7 +209,8 @@ def check(args, train_args, workdir) -> str:
     idle = [] if args.until_done else [name for name in OF_UNTIL_DONE if getattr(args, name)]
     if idle:
       raise UserError(
-        f"--{idle[0]} does nothing without --until_done: `run` alone takes a TPU that `create` and `setup` have made ready"
+        f"--{idle[0]} does nothing without --until_done: `run` alone takes a TPU "
+        "that `create` and `setup` have made ready"
       )
   args.configs = getattr(args, "configs", None) or ROOT / "configs"
   devices = 0

@@ -2,8 +2,8 @@
 
   python -m launch.preflight DEVICES NUM_SLICES --config=FILE --workdir=DIR ...
 
-`launch.cloud_tpu` starts it as a process of its own: it needs JAX, which a laptop that only launches may lack. It computes
-nothing, opens no data, and touches no work directory. DEVICES: of all slices; 0 leaves mesh and batch out.
+`launch.cloud_tpu` starts it as a process of its own: it needs JAX, which a laptop that only launches may lack. It
+computes nothing, opens no data, and touches no work directory. DEVICES: of all slices; 0 leaves mesh and batch out.
 """
 
 import sys

@@ -121,7 +121,8 @@ class Attempts:
 
 
 def supervise(command, attempts, workdir, *, pause, srun=False):
-  """Runs `command` again and again until `attempts` says stop, under srun also when preempted. Returns the exit code."""
+  """Runs `command` again and again until `attempts` says stop, under srun also when preempted.
+  Returns the exit code."""
   child, stopped = None, []
 
   def forward(number, _):

@@ -21,7 +21,9 @@ ENTRY_POINTS = [
 def test_help_names_every_flag(name):
   done = subprocess.run([sys.executable, "-m", f"attention_zoo.{name}", "--help"], capture_output=True, text=True)
   assert done.returncode == 0, done.stderr
-  for flag in {"train": ["config", "workdir"], "translate": ["workdir", "n_best"], "compile": ["config", "topology"]}[name]:
+  for flag in {
+    "train": ["config", "workdir"], "translate": ["workdir", "n_best"], "compile": ["config", "topology"],
+  }[name]:  # fmt: skip
     assert f"  --{flag}: " in done.stdout
 
 

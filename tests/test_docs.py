@@ -29,7 +29,9 @@ def test_every_public_function_is_there():
 def test_every_public_function_says_what_it_costs():
   """In its own docstring, or that of its file; those that only bring a function into a layer cost what that costs."""
   silent = [
-    name for name, docs in PUBLIC.items() if "cost" not in " ".join(docs).lower() and name.split(": ")[1] not in variant.by_name()
+    name
+    for name, docs in PUBLIC.items()
+    if "cost" not in " ".join(docs).lower() and name.split(": ")[1] not in variant.by_name()
   ]
   assert not silent
 

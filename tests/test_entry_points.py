@@ -81,7 +81,13 @@ def test_train_average_evaluate_translate(number_files, tmp_path):
     "attention_zoo.translate", f"{workdir},{tmp_path}/run", f"--input={tmp_path}/in.txt", "--beam_size=1",
     f"--prefixes={tmp_path}/prefixes", f"--force_words={tmp_path}/words", check=0,
   ).stdout.decode().split("\n")  # fmt: skip
-  assert lines[0].startswith("zwei") and "acht" in lines[0] and lines[1] == "" and "ein" in lines[2] and "hundert" in lines[2]
+  assert (
+    lines[0].startswith("zwei")
+    and "acht" in lines[0]
+    and lines[1] == ""
+    and "ein" in lines[2]
+    and "hundert" in lines[2]
+  )
   # What cannot be written is told before the work, in one line.
   (tmp_path / "run/report.html").unlink()
   (tmp_path / "run/report.html").mkdir()

@@ -21,7 +21,10 @@ def test_a_page_that_cannot_be_made_costs_neither_table_nor_json(tiny_run, tmp_p
   assert "perplexity per subword" in out and f"written to {saved}" in out
   assert json.loads(saved.read_text())["beam_size"] == 1
   (line,) = [line for line in errors if line.startswith("error: ")]
-  assert line.startswith(f"error: {workdir}/metrics.jsonl, line 2: not a record of a run") and "Traceback" not in done.stderr.decode()
+  assert (
+    line.startswith(f"error: {workdir}/metrics.jsonl, line 2: not a record of a run")
+    and "Traceback" not in done.stderr.decode()
+  )
   assert not (workdir / "report.html").exists()
 
 
@@ -33,7 +36,10 @@ def test_a_wrong_option_is_told_in_one_line(tiny_run):
 @pytest.mark.parametrize(
   ("text", "message"),
   [
-    ("beam_sise=2", r"config.decode.beam_sise is not a field \(did you mean 'beam_size'\?\); there are beam_size, alpha"),
+    (
+      "beam_sise=2",
+      r"config.decode.beam_sise is not a field \(did you mean 'beam_size'\?\); there are beam_size, alpha",
+    ),
     ("beam_size", "config.decode.beam_size needs a value: --decode.beam_size=VALUE"),
     ("beam_size=0", "config.decode.beam_size must be at least 1, not 0"),
     ("beam_size=2.0", "config.decode.beam_size must be int, not float"),
@@ -54,7 +60,10 @@ def test_options_are_held_against_the_fields_of_the_task(tiny_run, text, message
 
 def test_options_are_set_and_used(tiny_run):
   run = zoo.load(tiny_run)
-  assert tasks.set_fields(run.config, "decode", ["alpha=1", "beam_size=3", "beam_size=1"]) == {"alpha": 1.0, "beam_size": 1}
+  assert tasks.set_fields(run.config, "decode", ["alpha=1", "beam_size=3", "beam_size=1"]) == {
+    "alpha": 1.0,
+    "beam_size": 1,
+  }
   assert type(run.config.decode.alpha) is float and run.config.is_locked
   assert run.translate(["seven"]) == zoo.load(tiny_run).translate(["seven"], beam_size=1, alpha=1.0)
   # A wider beam than the run was made for gets fewer rows, however it is asked for.

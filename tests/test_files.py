@@ -116,5 +116,7 @@ def test_a_file_grows(tmp_path):
   log.append(b"b")
   assert path.read_bytes() == b"before ab"
   log.close()
-  with pytest.raises(UserError, match="cannot write .*log/below: Not a directory|cannot write .*log/below: File exists"):
+  with pytest.raises(
+    UserError, match="cannot write .*log/below: Not a directory|cannot write .*log/below: File exists"
+  ):
     files.Appender(path / "below")

@@ -111,7 +111,9 @@ def test_every_folder_is_a_known_room():
 
 
 def test_configs_import_only_configs():
-  assert not complaints(lambda source: outside_complaints({"ml_collections", "attention_zoo.configs"}, source), python_files("configs"))
+  assert not complaints(
+    lambda source: outside_complaints({"ml_collections", "attention_zoo.configs"}, source), python_files("configs")
+  )
 
 
 def test_launchers_import_nothing_of_the_package():
@@ -157,8 +159,16 @@ def test_the_import_rule_catches(room, snippet):
 
 
 def test_the_import_rules_beside_the_package_catch():
-  assert list(outside_complaints({"ml_collections", "attention_zoo.configs"}, "import os\nfrom attention_zoo.configs import a")) != []
-  assert list(outside_complaints({"ml_collections", "attention_zoo.configs"}, "def f():\n  from attention_zoo import x")) != []
+  assert (
+    list(
+      outside_complaints({"ml_collections", "attention_zoo.configs"}, "import os\nfrom attention_zoo.configs import a")
+    )
+    != []
+  )
+  assert (
+    list(outside_complaints({"ml_collections", "attention_zoo.configs"}, "def f():\n  from attention_zoo import x"))
+    != []
+  )
   assert list(outside_complaints(STANDARD | {"absl"}, "def f():\n  import jax")) != []
   assert list(outside_complaints(STANDARD | {"absl"}, "import os.path\nfrom absl import app")) == []
   assert list(outside_complaints({"attention_zoo.files"}, "from attention_zoo import files")) == []
@@ -194,7 +204,13 @@ def test_what_serves_every_task_names_none():
 
 
 def test_the_word_rule_catches():
-  for line in ('"""Sample translations."""', 'CSS = ".zoo table.bleu"', "BLEU = 1", "params['encoder']", "def translate():"):
+  for line in (
+    '"""Sample translations."""',
+    'CSS = ".zoo table.bleu"',
+    "BLEU = 1",
+    "params['encoder']",
+    "def translate():",
+  ):
     assert list(word_complaints(line)), line
   assert list(word_complaints(f"f'<text {SVG}0 0)\"> translated'"))
   assert not list(word_complaints(f"f'<text {SVG}0 0)\">'"))

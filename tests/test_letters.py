@@ -87,7 +87,9 @@ def einsum_complaints(source):
       subscripts, shape = (ast.unparse(argument) for argument in node.args[:2])
       kernel = subscripts.strip("'").partition(",")[2].partition("->")[0]
       sizes = shape.strip("()").split(", ")
-      if len(sizes) != len(kernel) or any(re.fullmatch("[A-Z]", a) and a != b for a, b in zip(sizes, kernel, strict=True)):
+      if len(sizes) != len(kernel) or any(
+        re.fullmatch("[A-Z]", a) and a != b for a, b in zip(sizes, kernel, strict=True)
+      ):
         yield f"line {node.lineno}: the kernel {kernel!r} has the shape {shape}"
     if is_einsum(node):
       subscripts = node.args[0].value.replace(" ", "")

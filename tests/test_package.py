@@ -22,7 +22,9 @@ def test_what_load_returns_is_annotated():
   hints = typing.get_type_hints(api.load)
   assert hints["return"].__name__ == "Translator"
   for verb in ("translate", "hypotheses"):
-    assert {"sentences", "beam_size", "alpha", "report"} <= set(inspect.signature(getattr(hints["return"], verb)).parameters)
+    assert {"sentences", "beam_size", "alpha", "report"} <= set(
+      inspect.signature(getattr(hints["return"], verb)).parameters
+    )
 
 
 def test_load_knows_the_home_directory(tiny_run, monkeypatch):

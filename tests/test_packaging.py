@@ -35,6 +35,8 @@ def test_links_of_the_readme_lead_to_the_repository():
     "[a](https://h/r/blob/main/docs/a.md) [b](#b) [c](https://c.org) [d](https://h/r/blob/main/docs/d.md#e)"
   )
   links = re.findall(r"\]\(([^)\s]+)\)", SETUP.absolute((ROOT / "README.md").read_text(), repository))
-  files = [link.removeprefix(f"{repository}/blob/main/").partition("#")[0] for link in links if link.startswith(repository)]
+  files = [
+    link.removeprefix(f"{repository}/blob/main/").partition("#")[0] for link in links if link.startswith(repository)
+  ]
   assert files and all((ROOT / file).exists() for file in files)
   assert all(re.match(r"#|https?:", link) for link in links)

@@ -34,7 +34,8 @@ def learn_bytes(*, vocab_size: int) -> bytes:
 
 
 def parse(model: bytes, path):
-  """The tokenizer that `learn` or `learn_bytes` wrote; None for another kind of file. Raises UserError for a damaged one."""
+  """The tokenizer that `learn` or `learn_bytes` wrote; None for another kind of file.
+  Raises UserError for a damaged one."""
   if not model.startswith(b"{"):
     return None
   try:

@@ -151,7 +151,12 @@ def _is_sound(corpus: Corpus, vocab_size: int) -> bool:
     (corpus.source_tokens, corpus.source_offsets),
     (corpus.target_tokens, corpus.target_offsets),
   ):
-    if len(offsets) != len(corpus) + 1 or offsets[:1] != [0] or offsets[-1] != len(tokens) or (np.diff(offsets) < 1).any():
+    if (
+      len(offsets) != len(corpus) + 1
+      or offsets[:1] != [0]
+      or offsets[-1] != len(tokens)
+      or (np.diff(offsets) < 1).any()
+    ):
       return False
     if len(tokens) and not 0 <= tokens.min() <= tokens.max() < vocab_size:
       return False
@@ -160,7 +165,8 @@ def _is_sound(corpus: Corpus, vocab_size: int) -> bool:
 
 @contextlib.contextmanager
 def _temporary(directory: pathlib.Path) -> Iterator[tuple[pathlib.Path, TextIO]]:
-  """A directory beside `directory` that is removed at the end if it is still there, and its meta.json, open and locked."""
+  """A directory beside `directory` that is removed at the end if it is still there,
+  and its meta.json, open and locked."""
   directory.parent.mkdir(parents=True, exist_ok=True)
   temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{directory.name}.", suffix=".tmp", dir=directory.parent))
   try:

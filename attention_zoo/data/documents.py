@@ -64,8 +64,8 @@ class _Side:
 def text(roles, directory, documents: str = "file", held_out: float = 0.1):
   """Text files, plain or .gz. documents: what is one: "file", "line" or "paragraph" (blank lines stand between).
 
-  directory: a folder with SPLIT.txt, or a folder SPLIT of .txt files, for each split; or a single file, of which the last
-  part, `held_out` of its characters, is the split "dev" and the rest "train".
+  directory: a folder with SPLIT.txt, or a folder SPLIT of .txt files, for each split; or a single file, of which the
+  last part, `held_out` of its characters, is the split "dev" and the rest "train".
   """
   if documents not in ("file", "line", "paragraph"):
     raise ValueError(f"documents must be 'file', 'line' or 'paragraph', not {documents!r}")

@@ -1,8 +1,8 @@
 """What a run was learnt from: its vocabulary and its training text, written down in WORKDIR/text.json with checksums.
 
 text.json holds `train`, the digest of the training text; `dir`, where it lay; `tokenizer`, the SHA-256 of
-tokenizer.model; `settings`, how that was learnt; and `checksum`, the SHA-256 of all of these. Training alone writes them
-(`claim`); whoever reads a run is held to them (`tokenizer`).
+tokenizer.model; `settings`, how that was learnt; and `checksum`, the SHA-256 of all of these. Training alone writes
+them (`claim`); whoever reads a run is held to them (`tokenizer`).
 """
 
 import hashlib
@@ -36,7 +36,9 @@ def read(workdir) -> dict | None:
 
 def find_text(workdir, directory: str) -> str:
   """Where data.dir is: a relative path in the current directory, or else where training found it."""
-  if not directory or not files.is_local(directory) or files.expand(directory).is_absolute() or os.path.exists(directory):
+  if (
+    not directory or not files.is_local(directory) or files.expand(directory).is_absolute() or os.path.exists(directory)
+  ):
     return directory
   return ((read(workdir) or {}).get("dir")) or directory
 
@@ -46,7 +48,8 @@ def tokenizer(workdir) -> Tokenizer:
   said = read(workdir)
   if said is None:
     raise UserError(
-      f"{workdir} has no {TEXT}, and so no vocabulary: training writes it. If it was lost, bring back a copy of the original."
+      f"{workdir} has no {TEXT}, and so no vocabulary: training writes it. "
+      "If it was lost, bring back a copy of the original."
     )
   path = files.expand(workdir) / MODEL
   return characters.parse(read_model(path, said["tokenizer"]), path) or Tokenizer(path, said["tokenizer"])
@@ -68,7 +71,9 @@ def claim(workdir, *, train: str, directory: str, settings: dict, learn: Callabl
       + ("bring that back, or choose another workdir" if trained else f"delete {workdir}, it has no checkpoint yet")
     )
   if trained and said is None:
-    raise UserError(f"{workdir} has checkpoints, but no {TEXT}: bring back a copy of the original, or choose another workdir")
+    raise UserError(
+      f"{workdir} has checkpoints, but no {TEXT}: bring back a copy of the original, or choose another workdir"
+    )
   if said and _holds(path, said["tokenizer"]):
     if trained or said["settings"] == settings:
       return
@@ -77,7 +82,9 @@ def claim(workdir, *, train: str, directory: str, settings: dict, learn: Callabl
   else:
     model = learn()
     if trained and _sha256(model) != said["tokenizer"]:
-      raise UserError(f"{path} is missing or damaged, and learning it again gives another: bring back a copy of the original.")
+      raise UserError(
+        f"{path} is missing or damaged, and learning it again gives another: bring back a copy of the original."
+      )
     if trained:
       logger.warning("%s was missing or damaged; it has been learnt again, the same to the bit", path)
     files.write_bytes(path, model)

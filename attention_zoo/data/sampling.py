@@ -1,4 +1,5 @@
-"""Subword sampling: another segmentation of each sentence in each epoch, which makes a model see more of its vocabulary.
+"""Subword sampling: another segmentation of each sentence in each epoch,
+which makes a model see more of its vocabulary.
 
 BPE-dropout (Provilkov et al. 2020, arXiv:1910.13267) for a "bpe" vocabulary: a merge is left out with some probability,
 0.1 in the paper. Sampled segmentations (Kudo 2018, arXiv:1804.10959) for a "unigram" one: drawn in proportion to their
@@ -27,7 +28,8 @@ class Sampler:
     self._tokenizer, self._amount, self._seed = tokenizer, amount, seed
 
   def lengths(self, corpus: Corpus, longest: int) -> tuple[np.ndarray, np.ndarray]:
-    """The room to plan for each sentence, (source, target): its plain length times the mean growth, at most `longest`."""
+    """The room to plan for each sentence, (source, target): its plain length times the mean growth,
+    at most `longest`."""
     some = np.unique(np.linspace(0, len(corpus) - 1, min(_MEASURED, len(corpus))).astype(int))
     planned = []
     for side, (tokens, offsets) in enumerate(_sides(corpus)):
@@ -39,7 +41,8 @@ class Sampler:
     return tuple(planned)
 
   def sample(self, corpus: Corpus, sentences, rows, epochs, room: tuple[int, int]) -> Corpus:
-    """These sentences, segmented anew. rows: the row of each, ascending; epochs: of each row; room: of a row's two sides."""
+    """These sentences, segmented anew. rows: the row of each, ascending; epochs: of each row;
+    room: of a row's two sides."""
     sides = [[], []]
     for row, members in itertools.groupby(range(len(sentences)), key=lambda i: rows[i]):
       here = sentences[list(members)]
@@ -62,7 +65,8 @@ class Sampler:
 
 
 def _fit(drawn, plain, room: int, first: int) -> list[list[int]]:
-  """The drawn segmentations, as many as necessary replaced by the plain ones, which fit; beginning with another each epoch."""
+  """The drawn segmentations, as many as necessary replaced by the plain ones, which fit;
+  beginning with another each epoch."""
   drawn, n = list(drawn), len(drawn)
   for i in range(n):
     if sum(map(len, drawn)) <= room:

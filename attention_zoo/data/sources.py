@@ -65,8 +65,8 @@ class TextFiles:
     self._directory = files.expand(directory)
     if not self._directory.is_dir():
       raise UserError(
-        f"config.data.dir={directory} is not a directory. Where the text has moved to is told to training by --config.data.dir, "
-        "and to what uses a trained run by --data_dir."
+        f"config.data.dir={directory} is not a directory. Where the text has moved to is told to training by "
+        "--config.data.dir, and to what uses a trained run by --data_dir."
       )
     self.languages = tuple(languages)
     self._roles = roles

@@ -1,4 +1,5 @@
-"""The splits of a data set: asked for by role ("train", "dev", "test"; the config says which split plays it) or by name."""
+"""The splits of a data set: asked for by role ("train", "dev", "test";
+the config says which split plays it) or by name."""
 
 from attention_zoo.errors import UserError
 

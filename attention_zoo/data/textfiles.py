@@ -50,7 +50,8 @@ def count_lines(path) -> int:
 
 
 def lines(path) -> Iterator[str]:
-  """The lines, which end at "\\n" or "\\r\\n" and nowhere else. Raises UserError for invalid UTF-8 and a line over LONGEST_LINE."""
+  """The lines, which end at "\\n" or "\\r\\n" and nowhere else.
+  Raises UserError for invalid UTF-8 and a line over LONGEST_LINE."""
   for number, line in enumerate(_raw_lines(path), 1):
     try:
       yield line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8")

@@ -32,7 +32,8 @@ _MAX_BYTES = 64 << 20
 
 
 def train(sentences: Iterable[str], path: str | os.PathLike, **settings) -> None:
-  """Writes what `learn` finds to `path`, atomically. Raises UserError as it does, and where `path` cannot be written."""
+  """Writes what `learn` finds to `path`, atomically. Raises UserError as it does,
+  and where `path` cannot be written."""
   files.write_bytes(path, learn(sentences, **settings))
 
 
@@ -206,7 +207,8 @@ class Tokenizer:
     return self._processor.encode(list(sentences))
 
   def sample(self, sentences: Sequence[str], amount: float, seed: int) -> list[list[int]]:
-    """Random segmentations of the sentences, a function of the arguments alone. amount: see data/sampling.py; seed: 32 bits."""
+    """Random segmentations of the sentences, a function of the arguments alone.
+    amount: see data/sampling.py; seed: 32 bits."""
     import sentencepiece
 
     if not len(sentences):

@@ -1,9 +1,10 @@
-"""Batches for language models, each a pure function of (seed, step): windows of a text, or whole documents packed into rows.
+"""Batches for language models, each a pure function of (seed, step): windows of a text,
+or whole documents packed into rows.
 
-A batch is a dict of int32 arrays [B, T]: `inputs, targets, segments, positions`. `inputs` are the targets shifted right;
-the first token of a document is predicted from BOS. Segment 0 is padding, where everything else is 0 too; segments 1, 2, ...
-do not see each other. Positions count from 0 in each segment. `fresh` [B], in contiguous batches alone, is 1 where a row
-does not continue the same row of the batch before.
+A batch is a dict of int32 arrays [B, T]: `inputs, targets, segments, positions`. `inputs` are the targets shifted
+right; the first token of a document is predicted from BOS. Segment 0 is padding, where everything else is 0 too;
+segments 1, 2, ... do not see each other. Positions count from 0 in each segment. `fresh` [B], in contiguous batches
+alone, is 1 where a row does not continue the same row of the batch before.
 """
 
 import dataclasses
@@ -71,7 +72,8 @@ class _Batches:
 
 
 class WindowBatches(_Batches):
-  """Windows of `length` tokens, whatever documents they cut; each epoch cuts at other places and takes each window once."""
+  """Windows of `length` tokens, whatever documents they cut;
+  each epoch cuts at other places and takes each window once."""
 
   def __init__(self, stream, **options):
     super().__init__(stream, **options)

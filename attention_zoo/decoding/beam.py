@@ -107,8 +107,8 @@ def beam_search(
       that beam j continues.
     grow: (cache, length) -> the cache with room for `length` steps, at least as many as it had. With it the search
       runs with a quarter of the room first, then half, then all: a step that attends reads all the room there is.
-    constraints: `constraints.Constraints`, what the hypotheses must hold. Where a sentence has no finished hypothesis that
-      holds its phrases, those that have not ended stand in, with phrases missing.
+    constraints: `constraints.Constraints`, what the hypotheses must hold. Where a sentence has no finished hypothesis
+      that holds its phrases, those that have not ended stand in, with phrases missing.
 
   Returns:
     BeamResult.

@@ -1,6 +1,7 @@
 """The best one-token extensions of a sentence's beams: log-softmax and top-k over beams times vocabulary.
 
-Letters: B sentences, J beams, V vocabulary, P candidates asked for, E tokens asked for, C chunks of the vocabulary, W width.
+Letters: B sentences, J beams, V vocabulary, P candidates asked for, E tokens asked for,
+C chunks of the vocabulary, W width.
 """
 
 import jax

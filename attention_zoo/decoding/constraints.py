@@ -1,19 +1,19 @@
 """What the hypotheses of a beam search must hold: a prefix that they begin with, phrases that stand somewhere in them.
 
-Phrases are forced by dynamic beam allocation (Post and Vilar 2018, arXiv:1804.06609), in the form for arrays of Hu et al. 2019
-(aclanthology.org/N19-1090). A hypothesis is in the bank of its progress: the tokens of the phrases that it holds, and of the
-one among the others that it has got furthest with. The candidates of a step are those of the plain search and, of each
-hypothesis, its own best token and the next token of each phrase that is still missing. Only hypotheses that hold all
-phrases may end. The places of the beam go round the banks, the fullest first: the best of each, the second best of
-each, ..., so that the beam has as many hypotheses of each progress as it can.
+Phrases are forced by dynamic beam allocation (Post and Vilar 2018, arXiv:1804.06609), in the form for arrays of Hu
+et al. 2019 (aclanthology.org/N19-1090). A hypothesis is in the bank of its progress: the tokens of the phrases that it
+holds, and of the one among the others that it has got furthest with. The candidates of a step are those of the plain
+search and, of each hypothesis, its own best token and the next token of each phrase that is still missing. Only
+hypotheses that hold all phrases may end. The places of the beam go round the banks, the fullest first: the best of
+each, the second best of each, ..., so that the beam has as many hypotheses of each progress as it can.
 
-The best hypothesis of the fullest bank is always kept, and one of its candidates is a token further: whatever the beam size,
-after as many steps as the phrases have tokens some hypothesis holds them all, and it ends at the limit at the latest. So a
-sentence has a result that holds its phrases wherever its limit exceeds their tokens (and its prefix) and no token of
-them is forbidden. A beam narrower than the number of tokens finds poor ones: it has no place for who waits.
+The best hypothesis of the fullest bank is always kept, and one of its candidates is a token further: whatever the beam
+size, after as many steps as the phrases have tokens some hypothesis holds them all, and it ends at the limit at the
+latest. So a sentence has a result that holds its phrases wherever its limit exceeds their tokens (and its prefix) and
+no token of them is forbidden. A beam narrower than the number of tokens finds poor ones: it has no place for who waits.
 
-Letters: B sentences, J beams, V vocabulary, T tokens of a prefix, C phrases, W tokens of a phrase, Z how many of them the
-end of a hypothesis matches (0 to W), P candidates of one step, E those of one hypothesis.
+Letters: B sentences, J beams, V vocabulary, T tokens of a prefix, C phrases, W tokens of a phrase, Z how many of them
+the end of a hypothesis matches (0 to W), P candidates of one step, E those of one hypothesis.
 """
 
 from typing import NamedTuple
@@ -52,7 +52,8 @@ class Guide:
       self.borders_BCZW = _borders(self.phrases_BCW)
 
   def start(self):
-    """matched_BJC: the tokens at the beginning of each phrase that the end of each hypothesis is; all, once it holds it."""
+    """matched_BJC: the tokens at the beginning of each phrase that the end of each hypothesis is;
+    all, once it holds it."""
     if self.phrases_BCW is None:
       return None
     B, C = self.lengths_BC.shape
@@ -121,7 +122,8 @@ class Guide:
     return jnp.where(jnp.any(twin_BPP, axis=-1), -jnp.inf, logprobs_BP), parents_BP, tokens_BP
 
   def _within_prefix(self, found, logits_BJV, alive_BJ, t):
-    """In the place of all others the next token of the prefix, where one is left: the first beam is the only one then."""
+    """In the place of all others the next token of the prefix, where one is left:
+    the first beam is the only one then."""
     logprobs_BP, parents_BP, tokens_BP = found
     T = self.prefix_BT.shape[1]
     token_B1 = lax.dynamic_slice_in_dim(self.prefix_BT, jnp.minimum(t, T - 1), 1, axis=1)
@@ -137,7 +139,8 @@ class Guide:
     )
 
   def _advance(self, matched_BPC, tokens_BP):
-    """matched_BPC once the tokens were appended: the longest beginning of a phrase that ends there (Knuth, Morris, Pratt)."""
+    """matched_BPC once the tokens were appended:
+    the longest beginning of a phrase that ends there (Knuth, Morris, Pratt)."""
     W = self.phrases_BCW.shape[2]
     states_BCP1 = jnp.swapaxes(matched_BPC, 1, 2)[..., None]
     borders_BCPW = jnp.take_along_axis(self.borders_BCZW, states_BCP1, axis=2)
@@ -148,7 +151,8 @@ class Guide:
 
 
 def _borders(phrases_BCW):
-  """borders_BCZW[.., z, w]: the first w tokens of the phrase are the last w of its first z, so that token w may follow."""
+  """borders_BCZW[.., z, w]: the first w tokens of the phrase are the last w of its first z,
+  so that token w may follow."""
   first_BCW = jnp.broadcast_to(jnp.arange(phrases_BCW.shape[2]) == 0, phrases_BCW.shape)
 
   def longer(border_BCW, token_BC):

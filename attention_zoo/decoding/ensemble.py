@@ -12,7 +12,8 @@ from attention_zoo.protocols import Decoding
 def mean_logits(*logits):
   """log mean_i softmax(logits_i), in float32: the logits of the mean distribution, which are its log-probabilities.
 
-  logits: arrays [..., V] of the same shape. A token that all of them forbid (-inf) stays forbidden; NaN and +inf give NaN.
+  logits: arrays [..., V] of the same shape. A token that all of them forbid (-inf) stays forbidden;
+  NaN and +inf give NaN.
   """
   logprobs = jnp.stack([jax.nn.log_softmax(x.astype(jnp.float32)) for x in logits])
   return jax.nn.logsumexp(logprobs, axis=0) - math.log(len(logits))

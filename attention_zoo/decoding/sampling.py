@@ -55,8 +55,8 @@ class State(NamedTuple):
 def begin(decoding: Decoding, prompt_BP, length, seeds_B, *, room: int, pad: int) -> State:
   """Feeds the prompts, all in one step. To be called under `jax.jit`.
 
-  prompt_BP: token ids, at least one; only the first `length` (a traced scalar) count, the same for all rows. seeds_B: int
-  of each row. room: L, positions of prompt and continuation together. Raises ValueError where they do not fit.
+  prompt_BP: token ids, at least one; only the first `length` (a traced scalar) count, the same for all rows. seeds_B:
+  int of each row. room: L, positions of prompt and continuation together. Raises ValueError where they do not fit.
   """
   B, P = prompt_BP.shape
   if not 1 <= P <= room:

@@ -11,8 +11,8 @@ One output scores up to two points apart in them, so a number is worth nothing w
                    Rewards a hit on half a compound.
 
 The script tokenised raw text with Moses' tokenizer.perl; 13a stands in for it here (both keep hyphens inside
-words, which the split relies on, but 13a leaves typographic quotes on their words, where the script first replaces Unicode
-punctuation in the hypotheses and escapes special characters in both); the row's name says so.
+words, which the split relies on, but 13a leaves typographic quotes on their words, where the script first replaces
+Unicode punctuation in the hypotheses and escapes special characters in both); the row's name says so.
 Where the target language has no spaces between words, sacreBLEU's tokenizer for it takes the place of 13a.
 """
 

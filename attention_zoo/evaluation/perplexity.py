@@ -7,7 +7,8 @@ from attention_zoo.errors import UserError
 
 
 class Perplexity(NamedTuple):
-  """exp(nats per unit); `smoothed` is that of the label-smoothed loss, which is what training minimised. None: unknown."""
+  """exp(nats per unit); `smoothed` is that of the label-smoothed loss,
+  which is what training minimised. None: unknown."""
 
   per_subword: float
   per_subword_smoothed: float

@@ -19,11 +19,12 @@ def _draw(parameter, key):
 
 
 class MultiHeadAttention(nn.Module):
-  """Concat(head_1 .. head_h) W^O with head_i = attention(x W_i^Q, memory W_i^K, memory W_i^V); biases only if asked for.
+  """Concat(head_1 .. head_h) W^O with head_i = attention(x W_i^Q, memory W_i^K, memory W_i^V);
+  biases only if asked for.
 
-  d_k and d_v are free (row B of Table 3 varies d_k alone). `attention` is a Variant of ops/, whose parameters stand beside
-  the four kernels. When the "intermediates" collection is mutable, the weights that made the output are sown there as
-  `weights` [B, N, T, S], if the attention can give them.
+  d_k and d_v are free (row B of Table 3 varies d_k alone). `attention` is a Variant of ops/, whose parameters stand
+  beside the four kernels. When the "intermediates" collection is mutable, the weights that made the output are sown
+  there as `weights` [B, N, T, S], if the attention can give them.
   """
 
   num_heads: int

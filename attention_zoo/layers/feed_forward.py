@@ -10,8 +10,9 @@ from attention_zoo.layers.linear import Linear
 
 ACTIVATIONS = {
   "relu": jax.nn.relu,
-  "gelu": functools.partial(jax.nn.gelu, approximate=False),  # Hendrycks & Gimpel 2016: x times the normal distribution of x
-  "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),  # their approximation by tanh, which GPT and GPT-2 have
+  # Hendrycks & Gimpel 2016: x times the normal distribution of x, and their approximation by tanh, of GPT and GPT-2.
+  "gelu": functools.partial(jax.nn.gelu, approximate=False),
+  "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
 }
 
 

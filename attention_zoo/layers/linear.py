@@ -25,8 +25,8 @@ def glorot(num_inputs):
 class Linear(nn.Module):
   """`einsum(subscripts, x, kernel)`, plus a bias over the dimensions that the kernel brings if asked for.
 
-  The parameters bear the letters of the einsum: "BTD,DNK->BTNK" has kernel_DNK and bias_NK. They are float32; operands of
-  the product are rounded to matmul_dtype, sums are float32.
+  The parameters bear the letters of the einsum: "BTD,DNK->BTNK" has kernel_DNK and bias_NK. They are float32; operands
+  of the product are rounded to matmul_dtype, sums are float32.
   """
 
   subscripts: str

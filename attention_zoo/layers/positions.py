@@ -25,9 +25,10 @@ def sinusoidal(positions, d_model):
 class Positions(nn.Module):
   """Tells each token where it stands.
 
-  kind: "sinusoidal" (the paper's), "learned" (Gehring et al. 2017; up to max_length), "scalar" (the position itself, a naive way to show what
-  the others are for), "none" (for relative attention). mode: "add" to the embeddings, "add_every_layer" (timing signal:
-  to the input of each layer again), "concatenate" (a linear map brings [x; encoding] back to d_model).
+  kind: "sinusoidal" (the paper's), "learned" (Gehring et al. 2017; up to max_length), "scalar" (the position itself,
+  a naive way to show what the others are for), "none" (for relative attention). mode: "add" to the embeddings,
+  "add_every_layer" (timing signal: to the input of each layer again), "concatenate" (a linear map brings
+  [x; encoding] back to d_model).
   """
 
   kind: str

@@ -7,9 +7,9 @@ from jax.extend import core
 def rounded(function, params, *arguments):
   """params, each leaf in the type that `function(params, *arguments)` converts it to if it does nothing else with it.
 
-  A step of decoding takes kernels rounded to the type of its products; without this it would convert all of them anew at every
-  position. What leaves are meant is read from the traced function: no names, and a leaf that is used in float32 as well stays
-  float32. Cost: one trace of the function.
+  A step of decoding takes kernels rounded to the type of its products; without this it would convert all of them anew
+  at every position. What leaves are meant is read from the traced function: no names, and a leaf that is used in
+  float32 as well stays float32. Cost: one trace of the function.
   """
   leaves, tree = jax.tree.flatten(params)
   traced = jax.make_jaxpr(lambda leaves, *arguments: function(tree.unflatten(leaves), *arguments))(leaves, *arguments)

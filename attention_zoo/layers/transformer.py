@@ -1,4 +1,5 @@
-"""What all Transformers of the zoo share: fields of their configs, embedding, layer, stack, and how many parameters those have.
+"""What all Transformers of the zoo share: fields of their configs, embedding, layer, stack,
+and how many parameters those have.
 
 Letters beside the house's: M = J T, the T new positions of each of J beams in cached decoding (`ops/cache.py`).
 """
@@ -40,9 +41,9 @@ CHOICES = {
 class Layers(NamedTuple):
   """The layers of one stack.
 
-  attention: what a config may write, "local(block_width=256), memory_compressed": the layers take these self-attentions in
-  turn, first, second, first, .... causal: whether self-attention must not see the future. cross: whether a layer attends to a
-  memory too.
+  attention: what a config may write, "local(block_width=256), memory_compressed": the layers take these self-attentions
+  in turn, first, second, first, .... causal: whether self-attention must not see the future. cross: whether a layer
+  attends to a memory too.
   """
 
   number: int
@@ -285,8 +286,8 @@ def in_one_row(tokens_BJT, t):
 def make_decoding(config, layers: Layers, step, params, batch, num_beams) -> Decoding:
   """The Decoding of `batch` rows, with a cache that is empty and has no room (`grow` gives it some).
 
-  layers: those with the cache. step: (params, tokens_BJT, t, cache) -> (logits_BJTV, cache). Raises UserError for an attention
-  that cannot decode.
+  layers: those with the cache. step: (params, tokens_BJT, t, cache) -> (logits_BJTV, cache).
+  Raises UserError for an attention that cannot decode.
   """
   variants = config.variants(layers)
   start = functools.partial(cache_lib.start, variants, batch, num_beams, dtype=config.dtype)

@@ -1,8 +1,8 @@
 """Every model of the zoo, imported when it is first used.
 
-A module of `models/` offers `Config` (a frozen dataclass that checks itself), `Model` (a Flax module made from it), `BATCH` (the
-names of what it reads of a batch, int32 [rows, length]), `parameter_count(config)`, `small()` (a Config for tests) and, if it
-generates, `decoding(config, params, inputs, *, num_beams) -> protocols.Decoding`.
+A module of `models/` offers `Config` (a frozen dataclass that checks itself), `Model` (a Flax module made from it),
+`BATCH` (the names of what it reads of a batch, int32 [rows, length]), `parameter_count(config)`, `small()` (a Config
+for tests) and, if it generates, `decoding(config, params, inputs, *, num_beams) -> protocols.Decoding`.
 """
 
 import importlib
@@ -21,15 +21,15 @@ MODELS = {
 def find(name: str, batch=None):
   """The module of a model.
 
-  batch: the names of what a task's batches have. Raises UserError for a name that is none, and for a model that reads something
-  else.
+  batch: the names of what a task's batches have. Raises UserError for a name that is none,
+  and for a model that reads something else.
   """
   if not isinstance(name, str) or name not in MODELS:
     raise UserError(f"config.model.name = {name!r} is not one of {', '.join(MODELS)}{nearest(name, MODELS)}")
   module = importlib.import_module(MODELS[name])
   if batch is not None and (missing := [field for field in module.BATCH if field not in batch]):
     raise UserError(
-      f"config.model.name = {name!r} is no model for this task, whose batches have no {', '.join(missing)}: choose another "
-      "model or another config.task"
+      f"config.model.name = {name!r} is no model for this task, whose batches have no {', '.join(missing)}: "
+      "choose another model or another config.task"
     )
   return module

@@ -1,7 +1,7 @@
 """From functions of arrays to Variants: one adapter for each way that an attention is told what it may see.
 
-`masked` for what asks for no order, `positioned` and `biased` for what goes by the positions of queries and keys, `by_masks`
-and `by_segments` for what brings a step of its own. Cost of all: that of the function.
+`masked` for what asks for no order, `positioned` and `biased` for what goes by the positions of queries and keys,
+`by_masks` and `by_segments` for what brings a step of its own. Cost of all: that of the function.
 """
 
 import functools
@@ -37,7 +37,8 @@ def biased(sizes, bias, **parameters):
 
 
 def positioned(sizes, function, **parameters):
-  """function: (p, q, k, v, t_T, s_S, mask=, dropout=, return_weights=), t_T and s_S the positions of queries and keys."""
+  """function: (p, q, k, v, t_T, s_S, mask=, dropout=, return_weights=),
+  t_T and s_S the positions of queries and keys."""
 
   def attend(p, q_BTNK, k_BTNK, v_BTNH, **options):
     t_T = jnp.arange(q_BTNK.shape[1])
@@ -72,9 +73,10 @@ def by_segments(sizes, attend, step, *, before, shift=1, **fields):
 def cached(sizes, step, *, before=None, shift=1):
   """The fields `init_cache` and `step` of a Variant, from one position of one hypothesis.
 
-  step: (p, q_B1NK, k_BSNK, v_BSNH, index) -> out_B1NH, with the past and position `index` (traced) in k and v and rubbish behind.
-  before: how many positions before its own it looks at; None: all. What is further back is not read from the cache, and positions
-    are counted from a multiple of `shift`, the width of the blocks that it cuts its past into.
+  step: (p, q_B1NK, k_BSNK, v_BSNH, index) -> out_B1NH,
+    with the past and position `index` (traced) in k and v and rubbish behind.
+  before: how many positions before its own it looks at; None: all. What is further back is not read from the cache, and
+    positions are counted from a multiple of `shift`, the width of the blocks that it cuts its past into.
   """
 
   def steps(p, q_BJTNK, k_BJTNK, v_BJTNH, t, cache, ancestry_BJZ):

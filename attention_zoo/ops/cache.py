@@ -27,8 +27,8 @@ def start(variants, batch, beams, length, dtype):
   for variant in variants:
     if variant.step is None:
       raise UserError(
-        f"the attention {variant.name!r} has no step: it cannot decode position by position; choose another, or give its "
-        "Variant a step"
+        f"the attention {variant.name!r} has no step: it cannot decode position by position; choose another, "
+        "or give its Variant a step"
       )
   return {
     "layers": [variant.init_cache(batch, beams, length, dtype) for variant in variants],
@@ -99,7 +99,8 @@ def visible(ancestry_BJZ, t, T, last_Z=None):
 
 
 def own(x_BNSK, ancestry_BJZ, positions_T):
-  """What each hypothesis has at these positions, in a row of its own: [B J, T, N, K]. Where nothing is yet: anything."""
+  """What each hypothesis has at these positions, in a row of its own: [B J, T, N, K].
+  Where nothing is yet: anything."""
   B, J, Z = ancestry_BJZ.shape
   positions_T = jnp.clip(positions_T, 0, Z - 1)
   slots_BJT = positions_T[None, None] * J + jnp.maximum(ancestry_BJZ[:, :, positions_T], 0)

@@ -10,8 +10,8 @@ The last is `dot_product_attention(q_BTNK, k_BSNK, v_BSNH)`. Every attention in 
 logits in, softmax over the keys, weighted mean of the values.
 
 Incremental decoding of anything built on `attend`: keys and values of all S positions there will ever be, position
-`index` written, and the same function with one query and `mask=masks.step(S, index)`. Dot-product attention itself takes
-the queries of all beams to the keys of all beams instead, and the mask says which are whose: `beams_attention`.
+`index` written, and the same function with one query and `mask=masks.step(S, index)`. Dot-product attention itself
+takes the queries of all beams to the keys of all beams instead, and the mask says which are whose: `beams_attention`.
 """
 
 import functools
@@ -54,7 +54,8 @@ def attend(logits_BNTS, v_BSNH, *, bias=None, mask=None, dropout=None, return_we
 def weighted_mean(logits_BNTS, v_BSNH, *, bias=None, mask=None, dropout=None):
   """What `attend` does, for those that have more to add up with the same weights.
 
-  Returns (out_BTNH, kept_BNTS, weights_BNTS): the weights after dropout, which made the output, and before. Cost: `attend`'s.
+  Returns (out_BTNH, kept_BNTS, weights_BNTS): the weights after dropout, which made the output, and before.
+  Cost: `attend`'s.
   """
   check_broadcast(logits_BNTS.shape, bias=bias, mask=mask)
   if bias is not None:

@@ -77,7 +77,8 @@ def nonlocal_block(x, form, g_DH, z_HD, *, pool=1):
   pools = tuple(pool) if isinstance(pool, tuple | list) else (pool,) * len(space)
   if len(pools) != len(space) or any(p < 1 or 1 < p > size for p, size in zip(pools, space, strict=True)):
     raise ValueError(
-      f"pool {pool} does not fit x of shape {x.shape}: one number, or one for each axis of space, which must hold it once"
+      f"pool {pool} does not fit x of shape {x.shape}: one number, or one for each axis of space, "
+      "which must hold it once"
     )
   x_BTD, y_BSD = _flatten(x), _flatten(_max_pool(x, pools))
   shapes.check(x_BTD=x_BTD, g_DH=g_DH, z_HD=z_HD)

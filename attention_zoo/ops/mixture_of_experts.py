@@ -28,7 +28,8 @@ def noisy_top_k_gates(x_BTD, gate_DE, noise_DE, *, k, rng=None, mask_BT=None):
 
   x_BTD: tokens; gate_DE, noise_DE: W_g and W_noise (both start at 0 in the paper). rng: key of the noise;
   None, in evaluation, leaves it out. The 0.01 is not in the paper but in its code (tensor2tensor's
-  noise_epsilon): without it the gradient of P is NaN where softplus underflows. mask_BT: bool, True = a real token; the others get no expert.
+  noise_epsilon): without it the gradient of P is NaN where softplus underflows.
+  mask_BT: bool, True = a real token; the others get no expert.
 
   Returns (gates_BTE, load_BTE), float32. load is P, the chance that a token goes to expert e if only the
   noise of e were drawn again, which has a gradient; without noise it is 1 for the chosen and 0 for the rest.

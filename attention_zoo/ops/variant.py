@@ -49,11 +49,12 @@ class Variant:
   name: as a config has it.
 
   Cached decoding, of a causal one; None where there is none (`cache.start` says so):
-  init_cache: (batch, beams, length, dtype) -> cache with room for `length` positions, any pytree. A longer one begins with
-    the shorter one in every dimension.
-  step: (p, q_BJTNK, k_BJTNK, v_BJTNH, t, cache, ancestry_BJZ) -> (out_BJTNH, cache), the positions t .. t + T - 1 (t may be
-    traced) of J hypotheses. ancestry_BJZ: see `cache`; these positions are in it already.
-  reorder: (cache, parents_BJ) -> cache, hypothesis j goes on from parents_BJ[:, j]; None where `ancestry_BJZ` tells `step` all.
+  init_cache: (batch, beams, length, dtype) -> cache with room for `length` positions, any pytree.
+    A longer one begins with the shorter one in every dimension.
+  step: (p, q_BJTNK, k_BJTNK, v_BJTNH, t, cache, ancestry_BJZ) -> (out_BJTNH, cache), the positions t .. t + T - 1 (t
+    may be traced) of J hypotheses. ancestry_BJZ: see `cache`; these positions are in it already.
+  reorder: (cache, parents_BJ) -> cache, hypothesis j goes on from parents_BJ[:, j];
+    None where `ancestry_BJZ` tells `step` all.
   """
 
   attend: Callable

@@ -1,6 +1,7 @@
 """The report on an ablation grid: what each change did to the metrics, here and in the paper.
 
-The grid is Table 3 of "Attention Is All You Need" (Vaswani et al. 2017). The results and the list of metrics decide all of it.
+The grid is Table 3 of "Attention Is All You Need" (Vaswani et al. 2017).
+The results and the list of metrics decide all of it.
 """
 
 import math
@@ -310,7 +311,8 @@ printed.</p>
 <p class="note">{PARAMETERS_NOTE}</p></section>
 <section class="whole"><h2>One change at a time</h2>
 <p class="note">Against base, each grid by its own: {shown}.
-Where two values stand below a point, the upper is ours and the lower the paper's. Bars span the seeds; × is a row that did not run.
+Where two values stand below a point, the upper is ours and the lower the paper's.
+Bars span the seeds; × is a row that did not run.
 <span class="side ours">ours</span> <span class="side">paper</span></p>
 <div class="plots small">{charts or "<p>No row with a chart.</p>"}</div></section>
 <section class="whole"><h2>Order of the rows</h2>{text}<div class="ranks">{ranks}</div></section>"""

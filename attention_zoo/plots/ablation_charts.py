@@ -16,8 +16,8 @@ class Metric(NamedTuple):
   """A figure by which the rows are compared.
 
   key: its name in the rows. name: as it stands in a sentence. digits: behind the point. lower: whether lower is better.
-  per_cent: whether a change is shown as a part of base's value, as suits a perplexity (a change in per cent is a difference in
-  nats, whatever its level), and not in its own points.
+  per_cent: whether a change is shown as a part of base's value, as suits a perplexity (a change in per cent is a
+  difference in nats, whatever its level), and not in its own points.
   """
 
   key: str

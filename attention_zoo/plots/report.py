@@ -24,12 +24,13 @@ def run_report(
 
   title: str. config_rows: (name, value) pairs; dotted names are grouped by what stands before the dot.
   metrics: rows as `curves.curves_figure` takes them; curve_names: which are drawn. scores, samples: as
-  `protocols.Evaluation` has them; columns of samples stand in the order of the first one. compare: (column, other column) of
-  samples; words of the one that the other does not have in their place are underlined. attentions: (title, weights_LNTS,
-  query tokens, key tokens), as `attention.attention_viewer`; attention_note: what rows and columns are. headline: names of
-  what stands on top in large figures: scores, and metrics with their last value (of a rate, NAME_per_second, the median).
-  versions: dict of package -> version. command: what made the run. Parts that are empty are left out. Raises ValueError for
-  attention weights that are none.
+  `protocols.Evaluation` has them; columns of samples stand in the order of the first one. compare: (column, other
+  column) of samples; words of the one that the other does not have in their place are underlined. attentions: (title,
+  weights_LNTS, query tokens, key tokens), as `attention.attention_viewer`; attention_note: what rows and columns are.
+  headline: names of what stands on top in large figures: scores, and metrics with their last value (of a rate,
+  NAME_per_second, the median).
+  versions: dict of package -> version. command: what made the run. Parts that are empty are left out.
+  Raises ValueError for attention weights that are none.
   """
   sections = [
     ("scores", "Scores", _scores(scores)),
@@ -140,7 +141,9 @@ def _samples(samples, compare):
 
   head = "".join(f"<th>{theme.escape(name.capitalize())}</th>" for name in names)
   rows = "".join(f"<tr>{''.join(cell(sample, name) for name in names)}</tr>" for sample in samples)
-  note = f"Words that the {theme.escape(other)} does not have in their place are <mark>underlined</mark>." if compare else ""
+  note = (
+    f"Words that the {theme.escape(other)} does not have in their place are <mark>underlined</mark>." if compare else ""
+  )
   return (
     (f'<p class="note">{note}</p>' if note else "")
     + f'<table class="stack even"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'

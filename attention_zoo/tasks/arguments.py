@@ -17,8 +17,9 @@ MAX_ALPHA = 10
 def sentences(given, name="sentences") -> list[str]:
   """The strings of an iterable (a list, a generator, an open file, a column of a table), which is read once.
 
-  name: the argument's, for errors. The line end that an open file leaves on its lines is taken off, and so is a byte-order
-  mark. Raises UserError for one string, for what is no iterable, and for an item that is not text, which it names.
+  name: the argument's, for errors. The line end that an open file leaves on its lines is taken off, and so
+  is a byte-order mark. Raises UserError for one string, for what is no iterable, and for an item that is
+  not text, which it names.
   """
   return [sentence(item, f"{name}[{i}]") for i, item in enumerate(items(given, name))]
 

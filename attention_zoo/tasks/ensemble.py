@@ -14,8 +14,8 @@ from attention_zoo.training.loss import smoothed_cross_entropy
 class Ensemble(Translator):
   """What `attention_zoo.ensemble` returns. It translates, scores and evaluates as a `Translator` of one run does.
 
-  Text, vocabulary and config are the first run's; sentences are cut at the shortest config.data.max_length of all. `align` is
-  the first run's. Raises UserError for runs that cannot go together: other tasks, vocabularies or languages.
+  Text, vocabulary and config are the first run's; sentences are cut at the shortest config.data.max_length of all.
+  `align` is the first run's. Raises UserError for runs that cannot go together: other tasks, vocabularies or languages.
   """
 
   def __init__(self, runs: Iterable[Translator]):
@@ -58,7 +58,9 @@ class _Task:
     return getattr(self._tasks[0], name)
 
   def decoding(self, params, source, *, num_beams):
-    return ensemble([task.decoding(p, source, num_beams=num_beams) for task, p in zip(self._tasks, params, strict=True)])
+    return ensemble(
+      [task.decoding(p, source, num_beams=num_beams) for task, p in zip(self._tasks, params, strict=True)]
+    )
 
   def logits(self, params, batch):
     return mean_logits(*(task.logits(p, batch) for task, p in zip(self._tasks, params, strict=True)))

@@ -12,9 +12,10 @@ from attention_zoo.tasks import arguments
 class Forced:
   """The prefixes and words of the sentences of one call.
 
-  sources: ids of each sentence, EOS alone where it is empty. prefixes: a text a sentence, "" for none, or None; force_words: a
-  list of texts a sentence, or None. Raises UserError, which names the index: for another number of them than sentences,
-  characters that the vocabulary does not have, a text for an empty sentence, an empty word, and a prefix that leaves no room.
+  sources: ids of each sentence, EOS alone where it is empty. prefixes: a text a sentence, "" for none, or None;
+  force_words: a list of texts a sentence, or None. Raises UserError, which names the index: for another number of them
+  than sentences, characters that the vocabulary does not have, a text for an empty sentence, an empty word, and a
+  prefix that leaves no room.
   """
 
   def __init__(self, task, sources, prefixes=None, force_words=None):
@@ -29,7 +30,9 @@ class Forced:
       given = arguments.items(force_words, "force_words", of="lists of words", write='[["word"], ...]')
       self.words = [arguments.sentences(words, f"force_words[{i}]") for i, words in enumerate(given)]
       arguments.as_many("force_words", self.words, sources)
-      self.phrases = [[self._ids(w, f"force_words[{i}][{k}]") for k, w in enumerate(ws)] for i, ws in enumerate(self.words)]
+      self.phrases = [
+        [self._ids(w, f"force_words[{i}][{k}]") for k, w in enumerate(ws)] for i, ws in enumerate(self.words)
+      ]
     for i, source in enumerate(sources):
       self._check(i, source, task)
 
@@ -43,7 +46,10 @@ class Forced:
   def _check(self, i, source, task):
     prefix, phrases = self.prefixes[i], self.phrases[i]
     if source == [EOS] and (prefix or phrases):
-      raise UserError(f"sentences[{i}] is empty, and so is its translation: {'prefixes' if prefix else 'force_words'}[{i}] must be, too")
+      raise UserError(
+        f"sentences[{i}] is empty, and so is its translation: "
+        f"{'prefixes' if prefix else 'force_words'}[{i}] must be, too"
+      )
     if [] in phrases:
       raise UserError(f"force_words[{i}][{phrases.index([])}] is empty: leave it out")
     limit = longest(task, source)

@@ -78,7 +78,10 @@ class LanguageModel:
 
   def __repr__(self):
     count = sum(leaf.size for leaf in jax.tree.leaves(self.params))
-    return f"<LanguageModel {self.config.model.name}: {count:,} parameters, checkpoint {self.checkpoint} of {self.task.workdir}>"
+    return (
+      f"<LanguageModel {self.config.model.name}: {count:,} parameters, "
+      f"checkpoint {self.checkpoint} of {self.task.workdir}>"
+    )
 
   # Sampling
 
@@ -101,7 +104,8 @@ class LanguageModel:
 
     Sample i depends on the prompt, the options and seed + i alone. stop: texts that end a sample, and are no part of
     it. watch: called now and then with what each sample has so far. Where an option is None, config.decode says it.
-    Raises UserError for options out of range, characters that the vocabulary does not have, and what the model cannot hold.
+    Raises UserError for options out of range, characters that the vocabulary does not have,
+    and what the model cannot hold.
     """
     prompt, number = arguments.sentence(prompt, "prompt"), arguments.whole(num_samples, "num_samples", 1, 10_000)
     decode = self.config.decode
@@ -142,7 +146,8 @@ class LanguageModel:
     if UNK in ids:
       unknown = getattr(self.task.tokenizer, "unknown", lambda text: _unknown(self.task.tokenizer, text))(prompt)
       raise UserError(
-        f"the vocabulary does not have {', '.join(map(repr, unknown)) or 'a character of the prompt'}: leave it out of the prompt"
+        f"the vocabulary does not have {', '.join(map(repr, unknown)) or 'a character of the prompt'}: "
+        "leave it out of the prompt"
       )
     # Windows of a text begin anywhere in it: a prompt is the middle of a document, if there is one.
     return ids if ids and self.config.data.batching != "packed" else [BOS, *ids]

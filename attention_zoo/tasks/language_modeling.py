@@ -1,16 +1,17 @@
 """Language modelling: where documents, a causal model, the cross-entropy of the next token and sampling meet.
 
-`LanguageModeling` is what the training loop sees; `tasks/language_model.py` holds what a user does with trained parameters.
+`LanguageModeling` is what the training loop sees;
+`tasks/language_model.py` holds what a user does with trained parameters.
 
 A model for it has, beside what `models/__init__.py` asks of every model:
 
-  - BATCH of "inputs", "segments" and "positions" (`data/windows.py`). A row may hold several documents, told apart by their
-    segments, and padding, segment 0. A model that does not keep them apart has `packs = False` in its Config.
+  - BATCH of "inputs", "segments" and "positions" (`data/windows.py`). A row may hold several documents, told apart by
+    their segments, and padding, segment 0. A model that does not keep them apart has `packs = False` in its Config.
   - hidden(batch, *, train) -> BTD, a method: the output at each position, from the inputs up to it.
   - output_table(params) -> VD in its module: logits are the products of both. They never exist for a whole batch
     (`training/loss.py`).
-  - With a state that goes from batch to batch: carry(config, rows) -> what the first batch is handed, in its module, and
-    hidden(batch, *, train, carry) -> (BTD, carry). Such a model reads a row from left to right, whatever it holds.
+  - With a state that goes from batch to batch: carry(config, rows) -> what the first batch is handed, in its module,
+    and hidden(batch, *, train, carry) -> (BTD, carry). Such a model reads a row from left to right, whatever it holds.
 
 `tests/conformance/test_language_models.py` holds every model to this.
 """

@@ -1,4 +1,5 @@
-"""The HTML page about a trained run: what every task's page has, and what those of translation and language modelling add."""
+"""The HTML page about a trained run: what every task's page has,
+and what those of translation and language modelling add."""
 
 import fnmatch
 

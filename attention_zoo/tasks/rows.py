@@ -29,8 +29,9 @@ class Rows:
   def batches(self, *sides: list[list[int]], beam_size=1) -> Iterator[tuple]:
     """(indices, (ids [rows, length], lengths [rows]) for each side) until every sentence was in one batch.
 
-    sides: lists of the same sentences, ids of each, none empty. Rows that only fill a batch have length 0; indices are those
-    of the rows before them. config.decode.batch_tokens fits at the config's own beam size: of wider beams, fewer rows do.
+    sides: lists of the same sentences, ids of each, none empty. Rows that only fill a batch have length 0;
+    indices are those of the rows before them. config.decode.batch_tokens fits at the config's own beam size: of
+    wider beams, fewer rows do.
     """
     lengths = [max(map(len, sentence)) for sentence in zip(*sides, strict=True)]
     cut = length_batches(
@@ -56,8 +57,8 @@ class Rows:
       if "RESOURCE_EXHAUSTED" not in str(error):
         raise
       raise UserError(
-        f"not enough memory to {verb}: ask for fewer beams, or lower decode.batch_tokens = {self._decode.batch_tokens} in "
-        "the run's config.json"
+        f"not enough memory to {verb}: ask for fewer beams, or lower decode.batch_tokens = {self._decode.batch_tokens} "
+        "in the run's config.json"
       ) from error
 
 

@@ -64,8 +64,8 @@ def forced_scores(task, params, source_BS, source_lengths_B, target_BT, target_l
 def alignment(task, params, source_BS, source_lengths_B, target_BT, target_lengths_B):
   """For each target token the source position that its prediction looked at most; int32, BT. Padding gets anything.
 
-  The weights are the mean over the heads of the last decoder layer but one (the only one if there is one), which Garg et al.
-  2019 (arXiv:1909.02074) found to align best.
+  The weights are the mean over the heads of the last decoder layer but one (the only one if there is one),
+  which Garg et al. 2019 (arXiv:1909.02074) found to align best.
   """
   batch = teacher_forcing(source_BS, source_lengths_B, target_BT, target_lengths_B)
   _, state = task.model.apply({"params": params}, batch, mutable=["intermediates"])

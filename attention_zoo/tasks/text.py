@@ -1,4 +1,5 @@
-"""What every task on text has: a model made from the config, a vocabulary and a text that belong to the run, packed rows."""
+"""What every task on text has: a model made from the config,
+a vocabulary and a text that belong to the run, packed rows."""
 
 import contextlib
 import functools
@@ -54,8 +55,8 @@ class TextTask(Task):
     longest = getattr(self.model_config, "max_length", None)
     if getattr(self.model_config, "bounded", False) and config.data.row_length > longest:
       raise UserError(
-        f"config.data.row_length = {config.data.row_length}, but the model's positions end at config.model.max_length = "
-        f"{longest}: lower the one or raise the other"
+        f"config.data.row_length = {config.data.row_length}, but the model's positions end at "
+        f"config.model.max_length = {longest}: lower the one or raise the other"
       )
     self.model = self.module.Model(self.model_config)
     self.fingerprint = functools.cache(self.fingerprint)
@@ -125,7 +126,8 @@ class TextTask(Task):
 
   @contextlib.contextmanager
   def lent(self, params, variables):
-    """A runner that has these parameters inside the `with`. It is kept without them: in a run each shape is compiled once."""
+    """A runner that has these parameters inside the `with`. It is kept without them:
+    in a run each shape is compiled once."""
     if self._runner is None:
       self._runner = self.runner(params, variables, checkpoint="training", step=0)
     else:

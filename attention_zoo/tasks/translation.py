@@ -161,7 +161,8 @@ class Translation(TextTask):
     return ("bleu", "chrf") if self.config.decode.dev_sentences else ()
 
   def dev_scores(self, params, variables) -> dict:
-    """BLEU (sacreBLEU's) and chrF of the first config.decode.dev_sentences sentences of the dev split, greedily translated."""
+    """BLEU (sacreBLEU's) and chrF of the first config.decode.dev_sentences sentences of the dev split,
+    greedily translated."""
     pairs = itertools.islice(self.source.pairs("dev"), self.config.decode.dev_sentences)
     sources, references = zip(*pairs, strict=True)
     with self.lent(params, variables) as run:
@@ -172,7 +173,8 @@ class Translation(TextTask):
   def dev_samples(self, params, variables, count) -> Examples:
     """Greedy translations of the first sentences of the dev split, and the cross-attention of the shortest of them.
 
-    The map is of the last layer, the mean of its heads, with the reference as the target: it can be compared between steps.
+    The map is of the last layer, the mean of its heads, with the reference as the target:
+    it can be compared between steps.
     """
     with self.lent(params, variables) as run:
       fitting = (pair for pair in self.source.pairs("dev") if not run.too_long(pair))

@@ -16,8 +16,9 @@ def n_best(found) -> list[str]:
 def json_lines(run, records, field, found) -> list[str]:
   """One object a sentence: the record that came in, with `source_tokens` and `translations`, best first.
 
-  Each of those has text, score, logprob, tokens, and alignment: for each token the index of the source token that it looked
-  at most (see `tasks/teacher_forcing.py`); `missing` only where it lacks words that were forced. records: dicts with the sentence under `field`.
+  Each of those has text, score, logprob, tokens, and alignment: for each token the index of the source token that it
+  looked at most (see `tasks/teacher_forcing.py`); `missing` only where it lacks words that were forced. records: dicts
+  with the sentence under `field`.
   """
   sentences = [record[field] for record in records]
   pieces = run.task.tokenizer.pieces

@@ -94,13 +94,13 @@ class Translator:
 
     sentences: one longer than config.data.max_length pieces is cut there, which is logged as a warning.
     beam_size, alpha: the config's when None. report: called with the number of sentences just done and of all.
-    prefixes: a text a sentence, "" for none, with which each of its translations begins. What is forced is the prefix's own pieces,
-    as it is cut without what follows: a prefix that ends within a word can be completed otherwise than that word is
-    usually cut. Scores count the probabilities of its pieces.
-    force_words: a list of words or phrases a sentence that stand in each of its translations, each as the pieces that it is
-    cut into by itself, which begin with a space. A beam wider than their pieces finds good ones. Where a translation could not
-    be finished with them within its limit (source pieces + config.decode.extra_length), `missing` names those that it
-    lacks and a warning is logged.
+    prefixes: a text a sentence, "" for none, with which each of its translations begins. What is forced is the prefix's
+    own pieces, as it is cut without what follows: a prefix that ends within a word can be completed otherwise than that
+    word is usually cut. Scores count the probabilities of its pieces.
+    force_words: a list of words or phrases a sentence that stand in each of its translations, each as the pieces that
+    it is cut into by itself, which begin with a space. A beam wider than their pieces finds good ones. Where a
+    translation could not be finished with them within its limit (source pieces + config.decode.extra_length), `missing`
+    names those that it lacks and a warning is logged.
     """
     options = arguments.search(self.config.decode, beam_size, alpha, n_best)
     sentences = arguments.sentences(sentences)
@@ -128,8 +128,12 @@ class Translator:
         ]
       report(len(indices), len(sentences))
     if lacking := [(i, hypotheses[0].missing) for i, hypotheses in enumerate(found) if hypotheses[0].missing]:
-      numbers = ", ".join(f"number {i + 1} ({', '.join(words)})" for i, words in lacking[:5]) + (", ..." if lacking[5:] else "")
-      logger.warning("%d of %d translations have no room for their force_words: %s", len(lacking), len(sentences), numbers)
+      numbers = ", ".join(f"number {i + 1} ({', '.join(words)})" for i, words in lacking[:5]) + (
+        ", ..." if lacking[5:] else ""
+      )
+      logger.warning(
+        "%d of %d translations have no room for their force_words: %s", len(lacking), len(sentences), numbers
+      )
     return found
 
   def too_long(self, sentences: Iterable[str]) -> list[int]:
@@ -172,8 +176,8 @@ class Translator:
   ) -> list[Hypothesis]:
     """Log-probability and length-penalised score that the model gives to each target (force-decoding).
 
-    What is longer than config.data.max_length pieces is cut there, which is logged as a warning, and `text` is what was scored;
-    with config.data.too_long="skip" it is a UserError.
+    What is longer than config.data.max_length pieces is cut there, which is logged as a warning,
+    and `text` is what was scored; with config.data.too_long="skip" it is a UserError.
     """
     alpha = arguments.penalty(self.config.decode, alpha)
     sources, targets = arguments.sentences(sources, "sources"), arguments.sentences(targets, "targets")
@@ -210,8 +214,8 @@ class Translator:
   def align(self, sources: Iterable[str], hypotheses: Iterable[Hypothesis]) -> list[list[int]]:
     """For each token (`ids`) of a hypothesis, the position among the pieces of its source that it looked at most.
 
-    hypotheses: as many as sources. See `teacher_forcing.alignment` for the heads that are asked. A hypothesis without tokens,
-    such as that of an empty sentence, has none.
+    hypotheses: as many as sources. See `teacher_forcing.alignment` for the heads that are asked.
+    A hypothesis without tokens, such as that of an empty sentence, has none.
     """
     sources, hypotheses = arguments.sentences(sources, "sources"), list(hypotheses)
     if len(sources) != len(hypotheses):
@@ -235,7 +239,9 @@ class Translator:
     return self._perplexities(split, references)
 
   def _perplexities(self, split, references):
-    return translation_scores.perplexities(self.task, self._evaluate(self.params, self.variables, split), split, references)
+    return translation_scores.perplexities(
+      self.task, self._evaluate(self.params, self.variables, split), split, references
+    )
 
   def dev_loss(self) -> float:
     """Of the dev split, in nats a target token, smoothed as in training."""

@@ -89,8 +89,8 @@ class Step(NamedTuple):
 def compile_seconds(jaxpr, devices) -> float | None:
   """The processor's seconds that XLA may take, None where nothing is known of it.
 
-  Measured on v5e:2x4: 176, 229 and 414 s for base of 1, 2 and 6 layers, 221 s for 2 under fsdp, 178 s for big of 1; a model a
-  quarter as wide as base took a third of what this says.
+  Measured on v5e:2x4: 176, 229 and 414 s for base of 1, 2 and 6 layers, 221 s for 2 under fsdp, 178 s for big of 1; a
+  model a quarter as wide as base took a third of what this says.
   """
   return 120 + 0.028 * _equations(jaxpr) if devices[0].platform == "tpu" else None
 

@@ -14,7 +14,8 @@ ITEMS = ("params", "variables")  # what a trained model consists of
 
 
 def read_items(directory, read=None) -> dict:
-  """{"params": tree, "variables": tree or {}} of a checkpoint or average. read: reads one such directory, or `read_params`."""
+  """{"params": tree, "variables": tree or {}} of a checkpoint or average.
+  read: reads one such directory, or `read_params`."""
   directory, read = epath.Path(directory), read or read_params
   return {name: read(directory / name) if name == "params" or (directory / name).exists() else {} for name in ITEMS}
 
@@ -55,7 +56,8 @@ def _nested(keys, values) -> dict:
 
 
 def open_arrays(directory, keys) -> list:
-  """Arrays that Orbax wrote, their headers read. It reads them too, but where one fails it leaves the others behind, to print tracebacks."""
+  """Arrays that Orbax wrote, their headers read. It reads them too, but where one fails it leaves the others behind,
+  to print tracebacks."""
   local = files.is_local(directory)
   base = {"driver": "file", "path": f"{os.path.abspath(directory)}/"} if local else f"{directory}/"
   context = tensorstore.Context()

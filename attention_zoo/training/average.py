@@ -25,9 +25,9 @@ def average(workdir, steps=None, last=5, run=None, dev_loss=None) -> list[int]:
   What is learnt without gradients is averaged too; whole numbers in it are those of the newest.
 
   steps: which ones; None takes the `last` newest, and others where training deletes one of them meanwhile. run: the
-  "config" and "text" that they have to be of. dev_loss: (params, variables) -> loss per token, or None where there is none; it is
-  asked of the newest checkpoint and of the mean. Sums are float32; the mean has the parameters' own type. In memory are
-  the mean and one group of leaves of one checkpoint, or one checkpoint for its dev loss.
+  "config" and "text" that they have to be of. dev_loss: (params, variables) -> loss per token, or None where there is
+  none; it is asked of the newest checkpoint and of the mean. Sums are float32; the mean has the parameters' own type.
+  In memory are the mean and one group of leaves of one checkpoint, or one checkpoint for its dev loss.
   WORKDIR/average/average.json records all this (`loading.read_record`). Raises UserError for steps that are not there,
   damaged or not finite, and for parents of different configs, texts or shapes.
   """
@@ -171,7 +171,8 @@ def _alone(directory):
 
 
 def _write(directory, items, texts: dict[str, str]) -> None:
-  """Replaces `directory` with one of `items`, name -> tree, and text files, with checksums; on a local disk whole or not at all."""
+  """Replaces `directory` with one of `items`, name -> tree, and text files, with checksums;
+  on a local disk whole or not at all."""
   directory = storage.absolute(directory)
   temporary, old = (directory.parent / (directory.name + ending) for ending in (".tmp", ".old"))
   try:

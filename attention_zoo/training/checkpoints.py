@@ -1,8 +1,9 @@
 """Checkpoints by Orbax: asynchronous, atomic, keep-last-n, opened on any number of devices.
 
 WORKDIR/checkpoints/STEP/ holds the items `params`, `variables` where the model has such, and `rest` (all else of the
-training state); WORKDIR/average/ holds the first two. Each has checksums (`checksums.py`), and says of which run and step it is: a checkpoint is used only
-where that is what was asked for. What is proven to be damaged goes to WORKDIR/damaged/; nothing else is ever moved.
+training state); WORKDIR/average/ holds the first two. Each has checksums (`checksums.py`), and says of which run and
+step it is: a checkpoint is used only where that is what was asked for. What is proven to be damaged goes to
+WORKDIR/damaged/; nothing else is ever moved.
 """
 
 import contextlib
@@ -70,7 +71,9 @@ class Checkpoints:
     self._saving = step
     self._check_room(state)
     with self._writing():
-      self._manager.save(step, args=ocp.args.Composite(**items), force=True, custom_metadata=self._metadata | {"step": step})
+      self._manager.save(
+        step, args=ocp.args.Composite(**items), force=True, custom_metadata=self._metadata | {"step": step}
+      )
 
   def should_preserve(self, checkpoints, *, context):
     """Which checkpoints stay, of those given in order: Orbax's PreservationPolicy."""

@@ -37,9 +37,9 @@ def write(directory) -> None:
 def damage(directory, items=None) -> str:
   """What is proven to be wrong with a checkpoint's files, in a few words; '' where nothing is.
 
-  items: check only the files of these items and those beside the items. Raises UserError where something cannot be read:
-  missing rights, a failing disk or too many open files say nothing about the checkpoint. What an earlier version left
-  unchecked stays so: the metadata, and everything on gs://.
+  items: check only the files of these items and those beside the items. Raises UserError where something cannot be
+  read: missing rights, a failing disk or too many open files say nothing about the checkpoint. What an earlier version
+  left unchecked stays so: the metadata, and everything on gs://.
   """
   try:
     return _damage(_Folder(directory), items)
@@ -105,7 +105,9 @@ class _Folder:
     """strict: links, pipes and devices are damage, and what vanishes meanwhile is an error."""
     if not self.local:
       paths = self._system.find(self._root)
-      return {name for path in paths if not os.path.basename(name := path[len(self._root) :].strip("/")).startswith(".")}
+      return {
+        name for path in paths if not os.path.basename(name := path[len(self._root) :].strip("/")).startswith(".")
+      }
     found = set()
 
     def fail(error):

@@ -1,7 +1,8 @@
 """What compiling costs a user: programs are kept from one process to the next, and a long compilation says so.
 
-Compiled programs are kept in $ATTENTION_ZOO_CACHE, by default ~/.cache/attention_zoo (or under $XDG_CACHE_HOME), at most 2 GB of
-them. ATTENTION_ZOO_CACHE=off switches that off; JAX_COMPILATION_CACHE_DIR, JAX's own variable, goes before it.
+Compiled programs are kept in $ATTENTION_ZOO_CACHE, by default ~/.cache/attention_zoo (or under
+$XDG_CACHE_HOME), at most 2 GB of them. ATTENTION_ZOO_CACHE=off switches that off; JAX_COMPILATION_CACHE_DIR,
+JAX's own variable, goes before it.
 """
 
 import contextlib
@@ -73,8 +74,8 @@ def _keep_programs():
 def prune(folder, most: int) -> None:
   """Deletes the files used longest ago until at most `most` bytes are left.
 
-  JAX has a limit of its own (jax_compilation_cache_max_size), which locks the folder at every look, needs a further package,
-  and stops working for good once a process was killed while it wrote.
+  JAX has a limit of its own (jax_compilation_cache_max_size), which locks the folder at every look, needs a further
+  package, and stops working for good once a process was killed while it wrote.
   """
   found = []
   for path in pathlib.Path(folder).iterdir():

@@ -65,7 +65,8 @@ GROUPS = {
     "best_metric": Field(str, default=""),
     "best_mode": Field(str, choices=("min", "max"), default="min"),
     "patience": Field(int, low=0, default=0),  # evaluations without a better figure that end training; 0: never
-    # Examples of the dev split that TensorBoard shows at each evaluation, where every device has all parameters; 0: none.
+    # Examples of the dev split that TensorBoard shows at each evaluation, where every device has all parameters;
+    # 0: none.
     "dev_samples": Field(int, low=0, default=3),
     "init_from": Field(str, default=""),  # fine-tuning: the run whose parameters this one begins with
     "init_map": Field(tuple, default=()),  # ((pattern, replacement), ..): names here -> names there
@@ -146,15 +147,19 @@ def _check_value(path, value, field):
 
 
 def read_field(group, text, fields) -> tuple[str, object]:
-  """(name, value) of "name=value" as a command line has it. fields: of the group. Raises UserError as `validate` does."""
+  """(name, value) of "name=value" as a command line has it. fields: of the group.
+  Raises UserError as `validate` does."""
   name, equals, value = text.partition("=")
   if name not in fields:
-    raise UserError(f"config.{group}.{name} is not a field{nearest(name, fields)}; there are {', '.join(fields) or 'none'}")
+    raise UserError(
+      f"config.{group}.{name} is not a field{nearest(name, fields)}; there are {', '.join(fields) or 'none'}"
+    )
   if not equals:
     raise UserError(f"config.{group}.{name} needs a value: --{group}.{name}=VALUE")
   field = fields[name]
   if field.type is not str:
-    with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):  # left a string, which is no such type
+    # What fails is left a string, which is no such type.
+    with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
       value = ast.literal_eval(value.strip())
     value = float(value) if field.type is float and type(value) is int else value
   _check_value(f"{group}.{name}", value, field)

@@ -35,8 +35,8 @@ class _Console(rich.console.Console):
 class Display:
   """One live line on a terminal; elsewhere a plain line for each record.
 
-  A reader that goes away (`train 2>&1 | head -1`, a terminal that is closed) does not stop the run: from then on nothing is
-  shown. A log on a full disk is a UserError.
+  A reader that goes away (`train 2>&1 | head -1`, a terminal that is closed) does not stop the run:
+  from then on nothing is shown. A log on a full disk is a UserError.
   """
 
   def __init__(self, step: int, total_steps: int, quiet: bool):

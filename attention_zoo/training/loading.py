@@ -34,8 +34,8 @@ def load(workdir, checkpoint=None, run=None, read=None) -> Loaded:
   """The parameters that "average", "latest" or a step means; None: the average where it is the better choice.
 
   It is that where no checkpoint is newer than the newest in it, and where its dev loss is not the higher one; else the
-  log says what was taken and why. run: the "config" and "text" they have to be of. read: reads a directory of arrays, .../params
-  or .../variables; by default `arrays.read_params`.
+  log says what was taken and why. run: the "config" and "text" they have to be of. read: reads a directory of arrays,
+  .../params or .../variables; by default `arrays.read_params`.
   No mesh, no optimizer state, no devices of the past. Raises UserError for what is missing, damaged, unreadable or of
   another run, and for a step that is deleted meanwhile (`storage.Gone`); in its place the latest or the new average is
   taken where that was asked for.

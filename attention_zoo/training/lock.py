@@ -1,15 +1,17 @@
 """One training at a time in a work directory.
 
 WORKDIR/lock.json says which process trains there and counts its heartbeats. Who finds a lock takes it over when its
-process is known to be dead (same machine), or when no heartbeat comes for STALE seconds, counted by who waits: clocks of
-machines are never compared. A process that is saving its last checkpoint says so, and is waited for. So a start after
-the death of a node or a preemption waits at most STALE seconds, and only a holder that is alive and training refuses it.
+process is known to be dead (same machine), or when no heartbeat comes for STALE seconds, counted by who waits:
+clocks of machines are never compared. A process that is saving its last checkpoint says so, and is waited for.
+So a start after the death of a node or a preemption waits at most STALE seconds, and only a holder that is alive
+and training refuses it.
 
 On a disk, starts take turns by flock: exactly one of them wins, also when several take over together. Where a network
-disk has no flock, and on object stores (gs://), a start writes its name, waits SETTLE seconds and has the lock if its name
-still stands there: two starts of which one takes longer than that between reading and writing may both begin. The one
-that was overwritten finds out at its next heartbeat or checkpoint, whichever comes first, and ends without saving.
-So does a process that was suspended for longer than STALE seconds and taken over from. What it wrote in between may stay.
+disk has no flock, and on object stores (gs://), a start writes its name, waits SETTLE seconds and has the lock if
+its name still stands there: two starts of which one takes longer than that between reading and writing may both
+begin. The one that was overwritten finds out at its next heartbeat or checkpoint, whichever comes first, and ends
+without saving. So does a process that was suspended for longer than STALE seconds and taken over from. What it
+wrote in between may stay.
 """
 
 import contextlib
@@ -69,7 +71,8 @@ class Lock:
     self._thread.start()
 
   def check(self, now=False) -> None:
-    """Raises UserError where another process has taken over. now: reads the file, instead of relying on the last heartbeat."""
+    """Raises UserError where another process has taken over.
+    now: reads the file, instead of relying on the last heartbeat."""
     if now and self._thread:
       self._write_beat()
     if self._loss:
@@ -148,7 +151,8 @@ def _opened(path):
 
 
 def _flock(handle, patience=5):
-  """Waits for its turn. Nobody keeps it for long but a process that was suspended just then, or a dead node of a network disk."""
+  """Waits for its turn. Nobody keeps it for long but a process that was suspended just then,
+  or a dead node of a network disk."""
   deadline = time.monotonic() + patience
   while time.monotonic() < deadline:
     try:
@@ -180,7 +184,8 @@ def _machine() -> str:
 
 
 def _born(pid) -> str:
-  """When a process was started, to tell it from another of the same number; '' where it has ended, or that is not known."""
+  """When a process was started, to tell it from another of the same number; '' where it has ended,
+  or that is not known."""
   try:
     fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
   except OSError:

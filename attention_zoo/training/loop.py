@@ -66,7 +66,9 @@ def train(task: Task, config, workdir, quiet=False, trackers=()) -> State:
         state, start = jax.jit(init, out_shardings=places)(), 0
         if config.train.init_from:
           (params, variables), taken = init_from(Initial(state.params, state.variables), config)
-          state = state._replace(params=params, variables=variables, ema=jax.tree.map(jnp.copy, params) if state.ema else {})
+          state = state._replace(
+            params=params, variables=variables, ema=jax.tree.map(jnp.copy, params) if state.ema else {}
+          )
       first = jax.process_index() == 0
       metrics = Metrics(workdir, start, config.train.steps, enabled=first, quiet=quiet, trackers=trackers)
       try:

@@ -57,8 +57,8 @@ class Metrics:
   enabled=False (every process but the first) nothing is written or shown.
 
   trackers: functions of (step, split, values), see `trackers.py`.
-  failure: a UserError once the screen is a log on a full disk. The run can still save what it has; WORKDIR/error.txt says
-  what nobody may be able to read on the screen.
+  failure: a UserError once the screen is a log on a full disk. The run can still save what it has;
+  WORKDIR/error.txt says what nobody may be able to read on the screen.
   """
 
   def __init__(self, workdir, step: int, total_steps: int, enabled=True, quiet=False, trackers=()):

@@ -4,8 +4,8 @@ The mesh has four axes. `replica` joins slices (or other groups with a slow netw
 splits the batch, `fsdp` splits the batch and the parameters (ZeRO, Rajbhandari et al. 2020), `tensor` splits
 single matrix products (Megatron-LM, Shoeybi et al. 2019).
 
-Every parameter is named with its dimensions (`kernel_DNK`, `table_VD`), and a rule set says over which mesh axis a letter is
-split. A new model needs no new rule. Nothing is guessed: what does not fit is an error that names the leaf.
+Every parameter is named with its dimensions (`kernel_DNK`, `table_VD`), and a rule set says over which mesh axis a
+letter is split. A new model needs no new rule. Nothing is guessed: what does not fit is an error that names the leaf.
 """
 
 import functools
@@ -23,8 +23,8 @@ from attention_zoo.errors import UserError
 AXES = ("replica", "data", "fsdp", "tensor")
 BATCH_AXES = ("replica", "data", "fsdp")
 
-# Letter -> mesh axis. Megatron-LM: `tensor` splits the columns of a sub-layer's first product and the rows of its second
-# (heads N, d_ff F), the vocabulary V, and experts E. `fsdp` splits d_model D, which nearly every matrix has.
+# Letter -> mesh axis. Megatron-LM: `tensor` splits the columns of a sub-layer's first product and the rows of its
+# second (heads N, d_ff F), the vocabulary V, and experts E. `fsdp` splits d_model D, which nearly every matrix has.
 _TENSOR = dict.fromkeys("NFVE", "tensor")
 RULES = {
   "data_parallel": {},
@@ -32,8 +32,8 @@ RULES = {
   "tensor_parallel": _TENSOR,
   "fsdp+tensor_parallel": {"D": "fsdp"} | _TENSOR,
 }
-# Paths of leaves that no rule set splits: positions are small and looked up at every layer or step, and every device chooses the
-# experts of all its tokens.
+# Paths of leaves that no rule set splits: positions are small and looked up at every layer or step,
+# and every device chooses the experts of all its tokens.
 REPLICATED = r"positions/|(gate|noise)_DE$"
 
 
@@ -87,11 +87,11 @@ def shardings(rules, tree, mesh: Mesh):
   """The NamedSharding of each parameter.
 
   rules: letter -> mesh axis. tree: parameters, or anything with their paths and `.shape`. A leaf's name ends in its
-  dimensions; a digit is a dimension of that size. Each axis splits the first dimension of a leaf whose letter it stands for.
-  `fsdp` leaves vectors whole: to gather one costs more than it saves. A vector without letters (the scale of a
+  dimensions; a digit is a dimension of that size. Each axis splits the first dimension of a leaf whose letter it stands
+  for. `fsdp` leaves vectors whole: to gather one costs more than it saves. A vector without letters (the scale of a
   normalisation) lies everywhere.
-  Raises UserError for a leaf of more dimensions that does not name them, or names others than it has; for a dimension that its
-  mesh axis does not divide; and for an axis of the mesh that splits no leaf.
+  Raises UserError for a leaf of more dimensions that does not name them, or names others than it has; for a dimension
+  that its mesh axis does not divide; and for an axis of the mesh that splits no leaf.
   """
   idle = {axis for axis in rules.values() if mesh.shape[axis] > 1}
 
@@ -105,8 +105,8 @@ def shardings(rules, tree, mesh: Mesh):
         continue
       if leaf.shape[dimension] % mesh.shape[axis]:
         raise UserError(
-          f"dimension {letter} of the parameter {name} {leaf.shape} is not divisible by the {mesh.shape[axis]} devices of "
-          f"the mesh axis {axis}: choose another size, another config.mesh.{axis}, or other config.mesh.rules"
+          f"dimension {letter} of the parameter {name} {leaf.shape} is not divisible by the {mesh.shape[axis]} devices "
+          f"of the mesh axis {axis}: choose another size, another config.mesh.{axis}, or other config.mesh.rules"
         )
       spec[dimension] = axis
     idle.difference_update(spec)
@@ -118,8 +118,8 @@ def shardings(rules, tree, mesh: Mesh):
   if idle:
     axis = sorted(idle)[0]
     raise UserError(
-      f"config.mesh.{axis} = {mesh.shape[axis]} splits no parameter of this model: set config.mesh.{axis}=1 or choose other "
-      "config.mesh.rules"
+      f"config.mesh.{axis} = {mesh.shape[axis]} splits no parameter of this model: set config.mesh.{axis}=1 "
+      "or choose other config.mesh.rules"
     )
   return placed
 

@@ -190,7 +190,8 @@ def make_train_step(task: Task, optimizer, config, abstract, mesh):
 
 
 def learning_rate_factors(config, params) -> dict[str, float]:
-  """config.train.learning_rate_factors as path -> factor; the first pattern found in a path counts. UserError for a bad one."""
+  """config.train.learning_rate_factors as path -> factor; the first pattern found in a path counts.
+  UserError for a bad one."""
   names = [sharding.path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
   factors = dict.fromkeys(names, 1.0)
   for entry in reversed(config.train.learning_rate_factors):
@@ -210,7 +211,8 @@ def learning_rate_factors(config, params) -> dict[str, float]:
 
 
 def make_evaluate(task: Task, mesh):
-  """evaluate(params, variables, split) -> task.summarize of all batches of the split, without dropout; {} if it has none."""
+  """evaluate(params, variables, split) -> task.summarize of all batches of the split, without dropout;
+  {} if it has none."""
   rows = sharding.batch_sharding(mesh)
 
   @functools.partial(jax.jit, out_shardings=(NamedSharding(mesh, P()), rows))

@@ -1,7 +1,8 @@
 """What tells a run to stop, and the exit code that it then ends with.
 
 SIGTERM announces that a TPU host, Slurm or Kubernetes will take the machine away (75, EX_TEMPFAIL: start again); Ctrl-C
-is SIGINT (130) and a closed terminal SIGHUP (129): the user stopped it. The first signal saves; a second Ctrl-C does not.
+is SIGINT (130) and a closed terminal SIGHUP (129): the user stopped it.
+The first signal saves; a second Ctrl-C does not.
 """
 
 import contextlib

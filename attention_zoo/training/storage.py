@@ -20,7 +20,8 @@ class Gone(UserError):
 
 
 class _LocalPath(type(epath.Path("/"))):
-  """A path whose own characters are no pattern: Orbax asks it for `glob("ocdbt.process_*")`, and finds nothing in [2]."""
+  """A path whose own characters are no pattern: Orbax asks it for `glob("ocdbt.process_*")`,
+  and finds nothing in [2]."""
 
   def glob(self, pattern):
     return iter([type(self)(found) for found in glob.glob(os.path.join(glob.escape(os.fspath(self)), pattern))])

@@ -1,4 +1,5 @@
-"""TensorBoard event files without TensorFlow: TFRecord files of Event protocol buffers, few fields of which are needed."""
+"""TensorBoard event files without TensorFlow: TFRecord files of Event protocol buffers,
+few fields of which are needed."""
 
 import math
 import re
@@ -57,7 +58,11 @@ def markdown_table(samples: list[dict[str, str]]) -> str:
   def cell(text):
     return re.sub(r"""[^\w\s.,:;'"?()/-]|_""", lambda found: f"&#{ord(found[0])};", text).replace("\n", "<br>")
 
-  rows = [list(samples[0]), ["---"] * len(samples[0]), *([cell(text) for text in sample.values()] for sample in samples)]
+  rows = [
+    list(samples[0]),
+    ["---"] * len(samples[0]),
+    *([cell(text) for text in sample.values()] for sample in samples),
+  ]
   return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 

@@ -1,4 +1,5 @@
-"""Trackers: functions of a user's own that are handed every record of a run, to send it to Weights & Biases or elsewhere.
+"""Trackers: functions of a user's own that are handed every record of a run,
+to send it to Weights & Biases or elsewhere.
 
   # my_tracker.py, used by --tracker=my_tracker:log
   import functools, wandb
@@ -8,8 +9,8 @@
     start(project="attention_zoo", id="base", resume="allow")
     wandb.log({f"{split}/{name}": value for name, value in values.items()}, step=step)
 
-step: int. split: "train" or "dev". values: dict of float, as in metrics.jsonl. Called on process 0, between two steps: a
-slow tracker makes training slow. A run that resumes hands over anew what comes after its checkpoint.
+step: int. split: "train" or "dev". values: dict of float, as in metrics.jsonl. Called on process 0, between two steps:
+a slow tracker makes training slow. A run that resumes hands over anew what comes after its checkpoint.
 """
 
 import importlib

@@ -65,7 +65,9 @@ def check_folder(path) -> None:
     except OSError as error:
       raise UserError(f"cannot read {folder}: {error.strerror or error}") from error
     if count > MOST_FILES or depth > DEEPEST:
-      raise UserError(f"{path} is not a run: it has more than {MOST_FILES:,} files, or folders nested over {DEEPEST} deep")
+      raise UserError(
+        f"{path} is not a run: it has more than {MOST_FILES:,} files, or folders nested over {DEEPEST} deep"
+      )
 
 
 def _check_entry(entry, root):
@@ -147,7 +149,9 @@ def abstract_items(task, workdir) -> dict:
     return dict.fromkeys(arrays.ITEMS, {})  # nothing can be loaded, and what is chosen says why
   for name, value in task.config.model.items():
     if fnmatch.fnmatch(name, "num_*layers") and value > max(counts):
-      raise UserError(f"config.model.{name} = {value}, but no checkpoint in {workdir} has more than {max(counts)} arrays")
+      raise UserError(
+        f"config.model.{name} = {value}, but no checkpoint in {workdir} has more than {max(counts)} arrays"
+      )
   try:
     shapes = jax.eval_shape(task.init, jax.random.key(0))._asdict()
   except UserError:
@@ -179,8 +183,9 @@ def _size(directory) -> int:
 def read_params(directory, expected=None):
   """`arrays.read_params`, if the arrays are those that are expected, and hold what they promise.
 
-  directory: .../params or .../variables. expected: the model's own tree of shapes; None: any will do. Raises UserError that names the
-  array which is missing, not the model's, of another shape or of another type, and for what cannot be read.
+  directory: .../params or .../variables. expected: the model's own tree of shapes; None: any will do. Raises
+  UserError that names the array which is missing, not the model's, of another shape or of another type, and
+  for what cannot be read.
   """
   keys = arrays.array_keys(directory)
   if expected is not None:
@@ -209,9 +214,13 @@ def read_params(directory, expected=None):
 
 def _compare(directory, expected, found):
   if missing := ["/".join(key) for key in sorted(set(expected) - set(found))]:
-    raise UserError(f"{directory} lacks the array {missing[0]} of the model in config.json ({len(missing)} are missing)")
+    raise UserError(
+      f"{directory} lacks the array {missing[0]} of the model in config.json ({len(missing)} are missing)"
+    )
   if more := ["/".join(key) for key in sorted(set(found) - set(expected))]:
-    raise UserError(f"{directory} has the array {more[0][:200]}, which the model in config.json has not ({len(more)} are too many)")
+    raise UserError(
+      f"{directory} has the array {more[0][:200]}, which the model in config.json has not ({len(more)} are too many)"
+    )
 
 
 def _line(error) -> str:

@@ -30,8 +30,9 @@ PACKAGES = (
 def claimed(workdir, config, told, defaults):
   """Holds a work directory for this training and config during the block; yields the `Lock`.
 
-  Process 0 does, and the others take its word. told: a `stopping.Told`. defaults: as for `prepare_workdir`. Raises UserError where another process trains
-  there, as `prepare_workdir` does, and where the processes do not all have the same config.
+  Process 0 does, and the others take its word. told: a `stopping.Told`. defaults: as for `prepare_workdir`.
+  Raises UserError where another process trains there, as `prepare_workdir` does, and where the processes do not
+  all have the same config.
   """
   lock = Lock(workdir, told)
   try:
@@ -65,8 +66,8 @@ def prepare_workdir(workdir, config, defaults=None) -> None:
 
   Writes config.json and versions.json, unless there is nothing to train: checkpoints beyond config.train.steps.
   Raises UserError for files where folders are to be, and one that shows the difference when config.json is of another
-  config; what is in `config.MAY_CHANGE` may differ. A directory without a checkpoint is free. defaults: "group.field" ->
-  value of the fields that a config.json from before there was such a field lacks.
+  config; what is in `config.MAY_CHANGE` may differ. A directory without a checkpoint is free. defaults:
+  "group.field" -> value of the fields that a config.json from before there was such a field lacks.
   """
   workdir = epath.Path(workdir)
   for name in ("checkpoints", "damaged", "data", "eval", "tensorboard"):
@@ -90,7 +91,8 @@ def prepare_workdir(workdir, config, defaults=None) -> None:
 
 
 def read_config(workdir):
-  """The config that a run was started with, from its config.json. Raises UserError where there is none, or no config in it."""
+  """The config that a run was started with, from its config.json.
+  Raises UserError where there is none, or no config in it."""
   path = epath.Path(workdir) / "config.json"
   if not path.exists():
     raise UserError(f"{workdir} is not the work directory of a run: it has no config.json")

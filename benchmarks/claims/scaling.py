@@ -32,10 +32,11 @@ TITLE = "Time and memory over the length n"
 SOURCE = (
   "The lectures' comparison tables: attention n^2, recurrence and convolution n; local and compressed attention were "
   "made to be linear. One sequence, one head, width 64, float32, forward. Analytic: the exponents of n in the "
-  "docstrings' costs, of time and of memory. Measured: the slopes of the last three points of the log-log plot, of the fastest of several runs "
-  "and of the compiler's analysis of temporaries and results. A variant is run up to the length where a run would take "
-  "more than 1.5 s or 3 GB, and compiled up to 20 GB. Compression by a fixed stride of 3 has n^2 / 3 logits, and "
-  "so is linear in memory, where queries go in chunks, but not in time; to a fixed number of keys it is linear in both."
+  "docstrings' costs, of time and of memory. Measured: the slopes of the last three points of the log-log plot, "
+  "of the fastest of several runs and of the compiler's analysis of temporaries and results. A variant is run up to "
+  "the length where a run would take more than 1.5 s or 3 GB, and compiled up to 20 GB. "
+  "Compression by a fixed stride of 3 has n^2 / 3 logits, and so is linear in memory, where queries go in "
+  "chunks, but not in time; to a fixed number of keys it is linear in both."
 )
 WIDTH, WINDOW, EXPERTS, DEGREE = 64, 128, 8, 16
 # Bytes up to which a variant is compiled, though not run.
@@ -165,7 +166,12 @@ VARIANTS = [
   Variant("rotary", attention(rotary), 2, 2),
   Variant("graph, matrix of types", attention(graph_of_chain, (9, 1, WIDTH)), 2, 2),
   Variant("non-local, embedded Gaussian", nonlocal_block(image.embedded_gaussian, "theta_DK", "phi_DK"), 2, 2),
-  Variant("non-local, concatenation", nonlocal_block(image.concatenation, "theta_DK", "phi_DK", "query_weight_K", "key_weight_K"), 2, 2),
+  Variant(
+    "non-local, concatenation",
+    nonlocal_block(image.concatenation, "theta_DK", "phi_DK", "query_weight_K", "key_weight_K"),
+    2,
+    2,
+  ),
   Variant("compressed, stride 3", attention(memory_compressed.memory_compressed_attention, *KERNELS), 2, 1),
   Variant("compressed, 512 keys", attention(compressed_to_512, *KERNELS), 1, 1),
   Variant("local 1D", attention(functools.partial(local.local_attention_1d, **BLOCKS)), 1, 1),

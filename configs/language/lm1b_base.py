@@ -3,9 +3,9 @@
   python -m attention_zoo.train    --config=configs/language/lm1b_base.py --workdir=DIR
   python -m attention_zoo.evaluate --workdir=DIR --split=test
 
-The geometry is that of the Flax examples' lm1b: 6 layers, width 512, 8 heads, d_ff 2,048, 30,000 pieces. Hardware: one TPU slice of
-8 chips or more. No paper printed a figure for this setting. Ours: not run. It is also the base of the other language models'
-configs.
+The geometry is that of the Flax examples' lm1b: 6 layers, width 512, 8 heads, d_ff 2,048, 30,000 pieces. Hardware: one
+TPU slice of 8 chips or more. No paper printed a figure for this setting. Ours: not run. It is also the base of the
+other language models' configs.
 """
 
 from ml_collections import ConfigDict
@@ -85,7 +85,8 @@ def get_config():
       best_metric="",  # "loss", ..: the checkpoint with the best figure on dev is kept too
       best_mode="min",  # or "max"
       patience=0,  # evaluations without a better figure that end training; 0 = never
-      dev_samples=3,  # examples that TensorBoard shows at each evaluation, where every device has all parameters; 0 = none
+      # Examples that TensorBoard shows at each evaluation, where every device has all parameters; 0 = none.
+      dev_samples=3,
       init_from="",  # fine-tuning: the run whose parameters this one begins with
       init_map=(),  # ((pattern, replacement), ..): from the names here to the names there
       learning_rate_factors=(),  # ((pattern, factor), ..): by a parameter's path; 0 freezes

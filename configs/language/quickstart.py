@@ -1,4 +1,5 @@
-"""A small language model of the embedded phrasebook's English sentences: two minutes on two CPU cores, no files, no network.
+"""A small language model of the embedded phrasebook's English sentences: two minutes on two CPU cores,
+no files, no network.
 
   python -m attention_zoo.train  --config=configs/language/quickstart.py --workdir=DIR
   python -m attention_zoo.sample --workdir=DIR --prompt="The concert" --num_samples=3

@@ -1,11 +1,12 @@
-"""Shakespeare, character by character: a decoder-only Transformer on tinyshakespeare (1.1 MB, 65 characters), on two CPU cores.
+"""Shakespeare, character by character: a decoder-only Transformer on tinyshakespeare (1.1 MB, 65 characters),
+on two CPU cores.
 
-  python -m attention_zoo.train    --config=configs/language/shakespeare_char.py --config.data.dir=input.txt --workdir=DIR
+  python -m attention_zoo.train --config=configs/language/shakespeare_char.py --config.data.dir=input.txt --workdir=DIR
   python -m attention_zoo.evaluate --workdir=DIR --split=dev
-  python -m attention_zoo.sample   --workdir=DIR --prompt="ROMEO:" --max_tokens=400 --temperature=0.8
+  python -m attention_zoo.sample --workdir=DIR --prompt="ROMEO:" --max_tokens=400 --temperature=0.8
 
-The first 90 % of the file are trained on, the rest is dev, as in nanoGPT, whose CPU setting (4 layers, width 128, 64 characters of
-context, 2,000 steps) ends at 1.88 nats a character and whose GPU setting at 1.47.
+The first 90 % of the file are trained on, the rest is dev, as in nanoGPT, whose CPU setting (4 layers, width 128, 64
+characters of context, 2,000 steps) ends at 1.88 nats a character and whose GPU setting at 1.47.
 """
 
 from attention_zoo.configs.language import lm1b_base

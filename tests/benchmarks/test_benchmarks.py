@@ -49,7 +49,11 @@ def test_decode(tmp_path):
   found = run(decode, "decode", tmp_path, "--rows=8", "--source_length=6", "--length=5")
   for beams in found["beams"].values():
     assert len(beams["seconds"]["attention_zoo"]) == 3
-    assert all(same > 0.9 for side, same in beams["sentences_with_identical_tokens"].items() if "int8" not in side and "bfloat16" not in side)
+    assert all(
+      same > 0.9
+      for side, same in beams["sentences_with_identical_tokens"].items()
+      if "int8" not in side and "bfloat16" not in side
+    )
 
 
 def test_no_special_token_is_ever_among_the_candidates():
@@ -57,7 +61,9 @@ def test_no_special_token_is_ever_among_the_candidates():
   from attention_zoo.models.translation import transformer
 
   model = transformer.Transformer(
-    transformer.Config(503, d_model=64, d_ff=64, num_heads=2, d_k=32, d_v=32, num_encoder_layers=1, num_decoder_layers=1)
+    transformer.Config(
+      503, d_model=64, d_ff=64, num_heads=2, d_k=32, d_v=32, num_encoder_layers=1, num_decoder_layers=1
+    )
   )
   params = decode.make_parameters(model)
   source = np.random.default_rng(1).integers(4, 503, (8, 6), dtype=np.int32)
@@ -80,7 +86,9 @@ def test_pipeline(number_files, tmp_path):
 def test_a_short_drill(tmp_path, monkeypatch):
   monkeypatch.setattr(faults, "STEPS", 40)
   monkeypatch.setattr(faults, "FLAGS", [*faults.FLAGS, "--config.train.steps=40"])
-  monkeypatch.setattr(faults, "KINDS", {kind: faults.KINDS[kind] for kind in ("death of one of two processes", "clock jump")})
+  monkeypatch.setattr(
+    faults, "KINDS", {kind: faults.KINDS[kind] for kind in ("death of one of two processes", "clock jump")}
+  )
   records, digest = faults.drill(2, 1, tmp_path, False, print)
   assert len(digest) == 64 and {record["kind"] for record in records} == set(faults.KINDS)
   assert all(record["survived"] for record in records), records

@@ -8,7 +8,8 @@ SETTING = scaling.Setting("base", "v5e:2x4")
 FOUND = {
   "fits": True, "parameter_bytes": 2**29, "optimizer_bytes": 2**30, "row_length": 256, "activation_bytes": 2**30,
   "peak_bytes": 2**31, "collectives": {"all-reduce": [6, 2**20, 1.0]}, "unknown_loops": 0,
-  "seconds": {"HBM": 0.01, "links": 0.002}, "step_seconds": 0.01, "mfu": 0.5, "tokens_per_second": 1000.0, "steps": 60000,
+  "seconds": {"HBM": 0.01, "links": 0.002}, "step_seconds": 0.01, "mfu": 0.5, "tokens_per_second": 1000.0,
+  "steps": 60000,
 }  # fmt: skip
 
 

@@ -78,9 +78,15 @@ def test_header_says_what_it_is(name):
   [
     ("", "first line"),
     ("A small model on dates.", "no command"),
-    ("A small model on dates.\n\n python -m attention_zoo.train --config=configs/other.py --workdir=DIR", "runs configs/o"),
+    (
+      "A small model on dates.\n\n python -m attention_zoo.train --config=configs/other.py --workdir=DIR",
+      "runs configs/o",
+    ),
     ("Transformer of Vaswani et al. 2017: 27.3 BLEU. Ours: not run.\n python -m attention_zoo.train", "hardware"),
-    ("Transformer of Vaswani et al. 2017: 27.3 BLEU. Hardware: 12 hours.\n python -m attention_zoo.train", "our number"),
+    (
+      "Transformer of Vaswani et al. 2017: 27.3 BLEU. Hardware: 12 hours.\n python -m attention_zoo.train",
+      "our number",
+    ),
     ("Transformer of Vaswani et al. 2017. Hardware: 1. Ours: 1.\n python -m attention_zoo.train", "paper's number"),
   ],
 )
@@ -176,13 +182,15 @@ def test_base_is_the_papers():
   config = get_config("transformer_base")
   paper = {
     "model": dict(
-      name="transformer", num_encoder_layers=6, num_decoder_layers=6, d_model=512, d_ff=2048, num_heads=8, d_k=64, d_v=64,
-      dropout=0.1, attention_dropout=0.0, residual="post", positions="sinusoidal",
+      name="transformer", num_encoder_layers=6, num_decoder_layers=6, d_model=512, d_ff=2048, num_heads=8, d_k=64,
+      d_v=64, dropout=0.1, attention_dropout=0.0, residual="post", positions="sinusoidal",
     ),
-    "data": dict(name="wmt14_translate/de-en", languages=("en", "de"), vocab_size=37000, tokenizer="bpe", tokenized=False),
+    "data": dict(
+      name="wmt14_translate/de-en", languages=("en", "de"), vocab_size=37000, tokenizer="bpe", tokenized=False,
+    ),
     "optimizer": dict(
-      name="adam(b1=0.9, b2=0.98, eps=1e-9)", schedule="inverse_sqrt", learning_rate=1.0, warmup_steps=4000, d_model=512,
-      clip_norm=0.0,
+      name="adam(b1=0.9, b2=0.98, eps=1e-9)", schedule="inverse_sqrt", learning_rate=1.0, warmup_steps=4000,
+      d_model=512, clip_norm=0.0,
     ),
     "train": dict(steps=100_000, label_smoothing=0.1, accumulate=1),
     "decode": dict(beam_size=4, alpha=0.6, extra_length=50),

@@ -47,7 +47,8 @@ def test_parameters_are_counted_and_float32(made):
 @pytest.mark.parametrize("rules", sharding.RULES)
 def test_parameters_are_placed_by_their_names(made, rules):
   _, _, _, params = made
-  mesh = jax.sharding.Mesh(np.array(jax.devices()).reshape(1, 8, 1, 1), sharding.AXES)  # the letters are asked for, not the sizes
+  # The letters are asked for, not the sizes.
+  mesh = jax.sharding.Mesh(np.array(jax.devices()).reshape(1, 8, 1, 1), sharding.AXES)
   places = sharding.shardings(sharding.RULES[rules], params, mesh)
   used = {axis for place in jax.tree.leaves(places) for axis in place.spec}
   assert used - {None} == set(sharding.RULES[rules].values())
@@ -71,13 +72,17 @@ def test_a_config_may_name_every_field(made):
 
 
 def test_a_name_that_is_none_is_told():
-  with pytest.raises(UserError, match=r"config.model.name = 'transformr' is not one of transformer, .*did you mean 'transformer'"):
+  with pytest.raises(
+    UserError, match=r"config.model.name = 'transformr' is not one of transformer, .*did you mean 'transformer'"
+  ):
     models.find("transformr")
 
 
 def test_a_model_for_other_batches_is_told():
   assert models.find("transformer_lm", ("inputs", "targets", "segments", "positions"))
-  with pytest.raises(UserError, match="config.model.name = 'transformer_lm' is no model for this task.* no segments, positions"):
+  with pytest.raises(
+    UserError, match="config.model.name = 'transformer_lm' is no model for this task.* no segments, positions"
+  ):
     models.find("transformer_lm", ("source", "inputs"))
 
 

@@ -17,7 +17,9 @@ from tests.small_run import small_config
 def language_model(files):
   config = quickstart.get_config()
   config.model.update(num_heads=1, d_model=8, d_ff=8, d_k=8, d_v=8, num_layers=1)
-  config.data.update(source="text", dir=str(files / "train.en"), test_split="dev", vocab_size=200, batch_tokens=512, row_length=32)
+  config.data.update(
+    source="text", dir=str(files / "train.en"), test_split="dev", vocab_size=200, batch_tokens=512, row_length=32
+  )
   config.decode.update(max_tokens=4, batch_tokens=512)
   return config
 

@@ -111,7 +111,12 @@ def test_bucketed_epochs_hold_every_sentence_once_and_roll_over(pairs, seed):
   assert batches.fill()[0] == pytest.approx(tokens / room)
 
 
-@given(kinds, lengths, st.integers(0, 50), st.sampled_from([((0, 1, 2, 3),), ((0, 1), (2, 3)), ((0, 3), (1, 2)), ((1,), (0,))]))
+@given(
+  kinds,
+  lengths,
+  st.integers(0, 50),
+  st.sampled_from([((0, 1, 2, 3),), ((0, 1), (2, 3)), ((0, 3), (1, 2)), ((1,), (0,))]),
+)
 @settings(deadline=None, max_examples=60)
 def test_what_the_processes_feed_makes_up_the_global_batch(kind, pairs, step, processes):
   """processes: the parts that each feeds, neighbours or not."""
@@ -203,7 +208,10 @@ def test_the_shorter_side_has_room_for_its_longest_sentence():
   assert row_shape(source, target, 64) == row_shape(target, source, 64)[::-1] == (64, 64)
   assert row_shape(np.array([55, *[10] * 99]), target, 64) == (56, 64) and row_shape(source[1:], target, 64) == (49, 64)
   text = corpus(source, target)
-  for batches in (PackedBatches(text, batch_tokens=640, row_length=64, seed=0), eval_batches(text, rows=2, row_length=64)):
+  for batches in (
+    PackedBatches(text, batch_tokens=640, row_length=64, seed=0),
+    eval_batches(text, rows=2, row_length=64),
+  ):
     assert next(iter(batches))["source"].shape[1] == 64
 
 

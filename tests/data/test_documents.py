@@ -52,7 +52,11 @@ def test_folders_of_files_plain_or_zipped(tmp_path):
 def test_json_lines(tmp_path):
   (tmp_path / "train.jsonl").write_text('{"body": "one\\ntwo"}\n{"body": ""}\n{"body": "three"}\n')
   assert list(source("json_lines(field='body')", tmp_path).documents("train")) == ["one\ntwo", "three"]
-  for line, message in (("{", "line 2: no JSON object"), ('{"text": 1}', "field 'body'"), ('{"body": 3}', "is no text")):
+  for line, message in (
+    ("{", "line 2: no JSON object"),
+    ('{"text": 1}', "field 'body'"),
+    ('{"body": 3}', "is no text"),
+  ):
     (tmp_path / "train.jsonl").write_text('{"body": "one"}\n' + line + "\n")
     with pytest.raises(UserError, match=message):
       list(source("json_lines(field='body')", tmp_path).documents("train"))

@@ -1,4 +1,5 @@
-"""Batches for language models: every token once an epoch, predicted from what came before it, the same after a restart."""
+"""Batches for language models: every token once an epoch, predicted from what came before it,
+the same after a restart."""
 
 import numpy as np
 import pytest

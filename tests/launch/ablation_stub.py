@@ -1,8 +1,9 @@
 """Stand-ins for attention_zoo.train and attention_zoo.evaluate, quick and obedient.
 
 plan.json in the current directory says what a row does: {row: {"steps", "sleep": a step, "crash": at step, "bad": at
-step, "kill": deaths by SIGKILL in a row, "preempted": no deaths but exit code 75, "interrupted": nor those but 130, "kill_evaluation", "deaf": ignores SIGTERM, "full": the disk is full at step, "await":
-a file to wait for, "evaluated": the step that evaluation is of}}. Every step is a checkpoint.
+step, "kill": deaths by SIGKILL in a row, "preempted": no deaths but exit code 75, "interrupted": nor those but 130,
+"kill_evaluation", "deaf": ignores SIGTERM, "full": the disk is full at step, "await": a file to wait for, "evaluated":
+the step that evaluation is of}}. Every step is a checkpoint.
 """
 
 TRAIN = """

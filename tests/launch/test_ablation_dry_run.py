@@ -49,7 +49,9 @@ def test_dry_run_prints_commands_that_others_understand(tmp_path, monkeypatch, c
   assert "gcloud storage cp 'my text'/* \"$BUCKET\"/text/\n" in out and "BUCKET=gs://b\n" in out
 
 
-HOSTILE = ["a b", "a;touch pwned", "$(touch pwned)", "`touch pwned`", "a'b", 'a"b', "a\ntouch pwned", "a\\", "*", "~", "a #b"]
+HOSTILE = [
+  "a b", "a;touch pwned", "$(touch pwned)", "`touch pwned`", "a'b", 'a"b', "a\ntouch pwned", "a\\", "*", "~", "a #b",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("word", HOSTILE)

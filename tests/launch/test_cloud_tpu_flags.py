@@ -86,15 +86,25 @@ BAD = {
     "--detach leaves training alone",
   ),
   "create flag": (["create", "zoo", ZONE, *CREATE, "--create_flag=network"], "--create_flag='network'"),
-  "size": (["create", "zoo", ZONE, "--accelerator_type=v5litepod-12"], "there are v5litepod-1, v5litepod-4, v5litepod-8"),
+  "size": (
+    ["create", "zoo", ZONE, "--accelerator_type=v5litepod-12"],
+    "there are v5litepod-1, v5litepod-4, v5litepod-8",
+  ),
   "size in steps": (["create", "zoo", ZONE, "--accelerator_type=v5p-4"], "there are v5p-8, v5p-16, ... in steps of 8"),
   "idle flag": (["run", "zoo", ZONE, *CREATE, *TRAIN], "--accelerator_type does nothing without --until_done"),
   "idle spot": (["run", "zoo", ZONE, "--spot", *TRAIN], "--spot does nothing without --until_done"),
-  "idle failures": (["run", "zoo", ZONE, "--max_failures=2", *TRAIN], "--max_failures does nothing without --until_done"),
+  "idle failures": (
+    ["run", "zoo", ZONE, "--max_failures=2", *TRAIN],
+    "--max_failures does nothing without --until_done",
+  ),
   "idle training": (["logs", "zoo", ZONE, *TRAIN], "logs has no use for it"),
-  "no config": (["create", "zoo", ZONE, *CREATE, "--", "--config=configs/none.py", TRAIN[2]], "configs/none.py: there is no"),
+  "no config": (
+    ["create", "zoo", ZONE, *CREATE, "--", "--config=configs/none.py", TRAIN[2]],
+    "configs/none.py: there is no",
+  ),
   "config elsewhere": (
-    ["create", "zoo", ZONE, *CREATE, "--", "--config=/tmp/a.py", TRAIN[2]], "workers have the folder configs/ only",
+    ["create", "zoo", ZONE, *CREATE, "--", "--config=/tmp/a.py", TRAIN[2]],
+    "workers have the folder configs/ only",
   ),
   "unknown": (["create", "zoo", ZONE, "--acelerator=v5"], "unrecognized arguments: --acelerator=v5"),
   "missing": (["logs", "zoo", ZONE], "zoo does not exist in us-west4-a: `create` it first"),
@@ -125,7 +135,9 @@ def test_what_training_would_refuse_is_told_before_anything_is_asked_for(cloud, 
   assert cloud.state()["calls"] == []
 
 
-@pytest.mark.parametrize(("kind", "devices"), [("v5litepod-16", 16), ("v5p-16", 8), ("v4-8", 4), ("v3-8", 8), ("v9x-3", 0)])
+@pytest.mark.parametrize(
+  ("kind", "devices"), [("v5litepod-16", 16), ("v5p-16", 8), ("v4-8", 4), ("v3-8", 8), ("v9x-3", 0)]
+)
 def test_devices_are_counted_as_jax_does(kind, devices):
   flags = ["create", "zoo", ZONE, f"--accelerator_type={kind}", "--num_slices=2", "--runtime_version=x"]
   args = cloud_tpu_flags.make_parser("").parse_args(flags)

@@ -21,7 +21,9 @@ def setup(**options):
 def test_each_token_gets_its_two_best_experts():
   module, params, x_BTD = setup(k=2, capacity_factor=E / 2)
   y_BTD = module.apply({"params": params}, x_BTD)
-  x, gate, into, out = (np.asarray(a, np.float64) for a in (x_BTD, params["gate_DE"], params["experts_in_EDF"], params["experts_out_EFD"]))
+  x, gate, into, out = (
+    np.asarray(a, np.float64) for a in (x_BTD, params["gate_DE"], params["experts_in_EDF"], params["experts_out_EFD"])
+  )
   for b, t in np.ndindex(B, T):
     scores = x[b, t] @ gate
     best = np.argsort(scores)[-2:]
@@ -41,7 +43,9 @@ def test_padding_gets_nothing_and_takes_no_place():
 
 def test_noise_is_drawn_in_training_alone():
   module, params, x_BTD = setup()
-  run = lambda seed, **options: module.apply({"params": params}, x_BTD, rngs={"dropout": jax.random.key(seed)}, **options)
+  run = lambda seed, **options: module.apply(
+    {"params": params}, x_BTD, rngs={"dropout": jax.random.key(seed)}, **options
+  )
   np.testing.assert_array_equal(run(0), run(1))
   assert (np.asarray(run(0, train=True)) != np.asarray(run(1, train=True))).any()
 

@@ -26,7 +26,9 @@ def test_values_and_bias():
   assert {name: leaf.shape for name, leaf in first.items()} == {"kernel_DNK": (D, N, K), "bias_NK": (N, K)}
 
 
-@pytest.mark.parametrize(("dtype", "matmul_dtype"), [("bfloat16", None), ("float32", "bfloat16"), ("bfloat16", "float32")])
+@pytest.mark.parametrize(
+  ("dtype", "matmul_dtype"), [("bfloat16", None), ("float32", "bfloat16"), ("bfloat16", "float32")]
+)
 def test_only_operands_are_rounded(dtype, matmul_dtype):
   """1 + 2^-9 is 1 in bfloat16, and of 2,049 ones the last would be lost."""
   length = 2049

@@ -38,7 +38,8 @@ def test_positions_may_be_any_and_need_not_be_in_order():
 
 @pytest.mark.parametrize("k", [1, 7, -3])
 def test_a_shift_is_one_linear_map_for_all_positions(k):
-  """ "For any fixed offset k, PE(pos + k) can be represented as a linear function of PE(pos)": a rotation of each pair."""
+  """ "For any fixed offset k, PE(pos + k) can be represented as a linear function
+  of PE(pos)": a rotation of each pair."""
   rotation = np.zeros((D, D))
   for i in range(0, D, 2):
     angle = k / 10000 ** (i / D)

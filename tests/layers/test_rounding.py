@@ -11,11 +11,16 @@ from attention_zoo.ops.einsum import einsum
 
 
 def types(tree):
-  return {jax.tree_util.keystr(path, simple=True, separator="/"): x.dtype for path, x in jax.tree_util.tree_leaves_with_path(tree)}
+  return {
+    jax.tree_util.keystr(path, simple=True, separator="/"): x.dtype
+    for path, x in jax.tree_util.tree_leaves_with_path(tree)
+  }
 
 
 def test_a_leaf_that_is_used_otherwise_stays():
-  params = {name: jnp.full((3, 3), 1 + 2**-9) for name in ("product", "twice", "lookup", "returned", "unused", "inside")}
+  params = {
+    name: jnp.full((3, 3), 1 + 2**-9) for name in ("product", "twice", "lookup", "returned", "unused", "inside")
+  }
 
   def function(p, x):
     y = einsum("BD,DF->BF", x, p["product"], None, "bfloat16") + x @ p["twice"]
@@ -51,7 +56,11 @@ def test_a_decoding_step_converts_no_kernel(name):
   rounded_types = {}
   jax.eval_shape(step, params)
   kernels = {path for path in rounded_types if "kernel" in path or "experts" in path}
-  read = {path for path in kernels if not any(part in path for part in ("encoder", "source", "cross_attention/key", "cross_attention/value"))}
+  read = {
+    path
+    for path in kernels
+    if not any(part in path for part in ("encoder", "source", "cross_attention/key", "cross_attention/value"))
+  }
   assert big and any("position_kernel_DNK" in path for path in read) and any("joined" in path for path in read)
   assert {path for path in read if rounded_types[path] != jnp.bfloat16} == set()
   assert {path for path in rounded_types if "norm" in path and rounded_types[path] != jnp.float32} == set()

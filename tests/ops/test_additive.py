@@ -47,11 +47,13 @@ def test_location_looks_at_the_query_alone_and_uses_as_many_rows_as_there_are_ke
 @pytest.mark.parametrize(
   "function, shapes, message",
   [
-    (additive_attention, [*ARRAYS, (N, K, F), (N, K, F), (N, F)], r"w_key_NDF has shape \(2, 4, 7\), wanted NDF = \(2, 6, 7\)"),
+    (additive_attention, [*ARRAYS, (N, K, F), (N, K, F), (N, F)],
+     r"w_key_NDF has shape \(2, 4, 7\), wanted NDF = \(2, 6, 7\)"),
     (additive_attention, [*ARRAYS, (K, F), (N, D, F), (N, F)], "w_query_NKF has shape"),
     (concat_attention, [*ARRAYS, (N, K, F), (N, F)], r"w_NUF has shape \(2, 4, 7\), wanted U = K \+ D = 10"),
     (general_attention, [*ARRAYS, (N, K, K)], "w_NKD has shape"),
-    (location_attention, [ARRAYS[0], ARRAYS[2], (N, S - 1, K)], r"w_NSK has shape \(2, 4, 4\), wanted NSK = \(2, 5, 4\)"),
+    (location_attention, [ARRAYS[0], ARRAYS[2], (N, S - 1, K)],
+     r"w_NSK has shape \(2, 4, 4\), wanted NSK = \(2, 5, 4\)"),
   ],
 )  # fmt: skip
 def test_bad_input(function, shapes, message):

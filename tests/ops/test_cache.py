@@ -1,4 +1,5 @@
-"""Cached decoding of every causal attention is what it gives for whole sequences: prompts, steps, blocks, beams, growth."""
+"""Cached decoding of every causal attention is what it gives for whole sequences: prompts, steps,
+blocks, beams, growth."""
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +15,9 @@ from tests.ops.against import assert_close
 B, J, N, K, H, LENGTH = 2, 3, 2, 4, 3, 12
 SIZES = variant.Sizes(8, N, K, H, max_length=16, causal=True)
 OTHERS = [
-  "additive(width=5)", "local(block_width=2)", "local(block_width=3, memory_width=4)", "local(block_width=4, memory_width=0)",
-  "memory_compressed", "memory_compressed(width=4, stride=2)", "memory_compressed(width=1, stride=2)", "music_local(block_width=2)", "shaw(max_distance=2, shared=False)",
+  "additive(width=5)", "local(block_width=2)", "local(block_width=3, memory_width=4)",
+  "local(block_width=4, memory_width=0)", "memory_compressed", "memory_compressed(width=4, stride=2)",
+  "memory_compressed(width=1, stride=2)", "music_local(block_width=2)", "shaw(max_distance=2, shared=False)",
   "sliding_window(width=2)", "time_restricted(left=3)",
 ]  # fmt: skip
 NAMED = {grammar.parse(text)[0] for text in OTHERS}
@@ -169,4 +171,6 @@ def test_parameters_are_named_with_their_dimensions():
     for name, parameter in variant.make(text, SIZES).parameters.items():
       letters = name.rpartition("_")[2]
       sizes = {"N": N, "K": K, "H": H, "D": 8}
-      assert [sizes.get(a, int(a) if a.isdigit() else n) for a, n in zip(letters, parameter.shape, strict=True)] == [*parameter.shape]
+      assert [sizes.get(a, int(a) if a.isdigit() else n) for a, n in zip(letters, parameter.shape, strict=True)] == [
+        *parameter.shape
+      ]

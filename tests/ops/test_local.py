@@ -163,14 +163,18 @@ X, V, I = (B, T, N, K), (B, T, N, H), (B, 4, 5, N, K)
   [
     (partial(local.masked_local_attention_1d, block_width=0), [X, X, V], "block_width is 0"),
     (partial(local.masked_local_attention_1d, block_width=4, memory_width=-1), [X, X, V], "the memory -1 before"),
-    (partial(local.masked_local_attention_1d, block_width=4), [X, (B, 5, N, K), (B, 5, N, H)], "wanted T = 11 positions"),
+    (partial(local.masked_local_attention_1d, block_width=4), [X, (B, 5, N, K), (B, 5, N, H)],
+     "wanted T = 11 positions"),
     (partial(local.local_attention_1d, block_width=4, memory_width=1), [X, X, (B, T, 3, H)], "v_BSNH has shape"),
-    (partial(local.time_restricted_attention, left=2, right=2), [X, X, X, V], r"q_offset_BTNR has shape \(2, 11, 2, 4\), wanted \(2, 11, 2, 5\)"),
-    (partial(local.music_local_attention, block_width=4), [X, X, V, (7, N, K)], "table_RNK has shape .* too short: it needs R >= 8"),
+    (partial(local.time_restricted_attention, left=2, right=2), [X, X, X, V],
+     r"q_offset_BTNR has shape \(2, 11, 2, 4\), wanted \(2, 11, 2, 5\)"),
+    (partial(local.music_local_attention, block_width=4), [X, X, V, (7, N, K)],
+     "table_RNK has shape .* too short: it needs R >= 8"),
     (partial(local.music_local_bidirectional_attention, block_width=4), [X, X, V, (13, N, K)], "wanted an odd R >= 15"),
     (partial(local_2d.local_attention_2d, tile=(2, 0), flange=(1, 1)), [I, I, I], r"tile is \(2, 0\)"),
     (partial(local_2d.local_attention_2d, tile=(2, 2), flange=(1, 1)), [I, (B, 4, 6, N, K), I], "k_BYXNK has shape"),
-    (lambda q, k, v, s: local.sliding_window_attention(q, k, v, left=2, segments_BT=s), [X, X, V, (B, 4)], r"segments_BT has shape \(2, 4\), wanted \(2, 11\)"),
+    (lambda q, k, v, s: local.sliding_window_attention(q, k, v, left=2, segments_BT=s), [X, X, V, (B, 4)],
+     r"segments_BT has shape \(2, 4\), wanted \(2, 11\)"),
   ],
 )  # fmt: skip
 def test_bad_input(function, shapes, message):

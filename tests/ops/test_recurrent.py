@@ -190,7 +190,9 @@ def test_devices_that_share_the_rows_add_gradients_once_and_not_at_every_step(na
   rows, everywhere = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
   x, *rest = as_float32(arguments(name, batch=8))
   loss = lambda x, *rest: LAYERS[name](x, *rest)[0].sum()
-  gradient = jax.jit(jax.grad(loss, argnums=(1, 2, 3)), in_shardings=(rows, *[everywhere] * 3), out_shardings=everywhere)
+  gradient = jax.jit(
+    jax.grad(loss, argnums=(1, 2, 3)), in_shardings=(rows, *[everywhere] * 3), out_shardings=everywhere
+  )
   text = gradient.lower(x, *rest).compile().as_text()
   loops = {line.split("body=")[1].split(",")[0].split()[0] for line in text.splitlines() if "while(" in line}
   assert loops and "all-reduce(" in text

@@ -195,7 +195,9 @@ def test_transformer_xls_table_is_of_t_minus_s(causal):
 
   visible = np.tri(T, dtype=bool) if causal else np.ones((T, T), bool)
   p = {"position_kernel_DNK": kernel, "content_bias_NK": u, "position_bias_NK": v_bias}
-  out = attention.attend(jax.tree.map(jnp.float32, p), *map(jnp.float32, (q, k, v)), mask=jnp.asarray(visible)[None, None])
+  out = attention.attend(
+    jax.tree.map(jnp.float32, p), *map(jnp.float32, (q, k, v)), mask=jnp.asarray(visible)[None, None]
+  )
   assert_close(out, reference.attention(q, k, v, score, np.broadcast_to(visible, (B, N, T, T))))
 
 
@@ -238,7 +240,8 @@ X, V = (B, T, N, K), (B, T, N, H)
   "function, shapes, message",
   [
     (relative.shaw_attention, [X, X, V, (4, 1, K)], r"key_table_RNK has shape \(4, 1, 4\), wanted R = 2 k \+ 1"),
-    (relative.shaw_attention, [X, X, V, (5, 3, K)], r"key_table_RNK has shape \(5, 3, 4\), wanted \('any', 2 or 1, 4\)"),
+    (relative.shaw_attention, [X, X, V, (5, 3, K)],
+     r"key_table_RNK has shape \(5, 3, 4\), wanted \('any', 2 or 1, 4\)"),
     (relative.shaw_attention, [X, X, V, (5, 1, K), (7, 1, H)], r"value_table_RNH has shape \(7, 1, 3\), wanted R = 5"),
     (relative.music_attention, [X, X, V, (T - 1, N, K)], r"table_RNK has shape \(5, 2, 4\), too short: 6 keys"),
     (relative.music_bidirectional_attention, [X, X, V, (2 * T - 3, N, K)], r"wanted an odd R >= 11"),

@@ -214,7 +214,9 @@ def test_any_metrics_can_be_compared():
   some = [ablation_charts.Metric("fid", "FID", 1, lower=True), *METRICS]
   three = [row | {"fid": 10.0 + i, "paper_fid": 5.0 + i, "seeds": []} for i, row in enumerate(rows())]
   text, html, fig = ablation.ablation_report({"header": {"fid": "of 50,000"}, "rows": three}, some)
-  assert "FID: Spearman's rank correlation with the paper is 1.00 over 5 rows." in text and "- **FID:** of 50,000" in text
+  assert (
+    "FID: Spearman's rank correlation with the paper is 1.00 over 5 rows." in text and "- **FID:** of 50,000" in text
+  )
   assert "FID Δ paper" in text and "FID in points (down is better)" in html and "perplexity in per cent" in html
   assert {"FID, points", "perplexity, %", "BLEU, points"} <= {axes.get_ylabel() for axes in fig.axes}
   assert "FID, lowest on top" in {axes.get_title() for axes in fig.axes}

@@ -133,7 +133,8 @@ def test_a_fragment_is_no_document():
 
 @pytest.mark.parametrize("keys", [["a", "b", "</s>"], ["▁a", "</s>"], ["Donaudampfschiffahrt", "x", "</s>"]])
 def test_no_key_is_cut_off(keys):
-  """A key begins above its column and rises at 60 degrees; a character of 13 px is 7.83 px wide, its foot 3.1 px deep."""
+  """A key begins above its column and rises at 60 degrees; a character of 13 px is 7.83 px wide,
+  its foot 3.1 px deep."""
   weights = np.full((1, 1, 1, len(keys)), 1 / len(keys))
   text = attention.attention_viewer(weights, ["q"], keys)
   width = float(re.search(r'<svg [^>]*width="(\d+)"', text)[1])

@@ -26,7 +26,11 @@ def full(**change):
       ("data.dir", EVIL),
     ],
     "metrics": METRICS,
-    "scores": [Score("perplexity", 8.17), Score("sacreBLEU", 93.214, "nrefs:1|tok:13a"), Score("tokenised", 94.0, EVIL)],
+    "scores": [
+      Score("perplexity", 8.17),
+      Score("sacreBLEU", 93.214, "nrefs:1|tok:13a"),
+      Score("tokenised", 94.0, EVIL),
+    ],
     "samples": [
       {"source": s, "translation": t, "reference": r}
       for s, t, r in (("Good day.", "Guten Tag!", "Guten Tag."), (EVIL, EVIL, ""), ("Zurich", "Zürich", "Zürich"))
@@ -110,7 +114,12 @@ def test_a_task_of_which_the_page_knows_nothing():
     "t", [], rows, scores=[Score("FID", 7.0)], samples=[{"prompt": "a  b\nc", "caption": EVIL}],
     curve_names=["fid", "pixels_per_second", "loss"], headline=["FID", "fid", "pixels_per_second"],
   )  # fmt: skip
-  assert "Signature" not in text and "7.0000" in text and "<th>Prompt</th><th>Caption</th>" in text and "a  b\nc</td>" in text
+  assert (
+    "Signature" not in text
+    and "7.0000" in text
+    and "<th>Prompt</th><th>Caption</th>" in text
+    and "a  b\nc</td>" in text
+  )
   assert text.count('<svg class="plot"') == 2 and "fid over steps" in text and "<mark>" not in text
   for tile in ("<b>7.0000</b><span>FID", "<b>7</b><span>dev fid, last", "<b>5</b><span>pixels per second (median)"):
     assert tile in text, tile

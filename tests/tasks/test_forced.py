@@ -95,7 +95,10 @@ def test_words_without_room_are_told(run, caplog):
     ({"prefixes": ["", None]}, r"prefixes\[1\] must be a string"),
     ({"prefixes": ["", "zwei"]}, r"sentences\[1\] is empty, and so is its translation: prefixes\[1\] must be, too"),
     ({"prefixes": ["zwei ☃", ""]}, r"prefixes\[0\] = 'zwei ☃' holds characters that the vocabulary does not have: '☃'"),
-    ({"prefixes": ["zwei" * 40, ""]}, r"prefixes\[0\] has \d+ pieces, and the translation of sentences\[0\] at most \d+"),
+    (
+      {"prefixes": ["zwei" * 40, ""]},
+      r"prefixes\[0\] has \d+ pieces, and the translation of sentences\[0\] at most \d+",
+    ),
     ({"force_words": [["a"]]}, "as many force_words as sentences, got 1 and 2"),
     ({"force_words": "ab"}, "force_words must be a list of lists of words, not a single string"),
     ({"force_words": 7}, "force_words must be a list of lists of words, not int"),
@@ -103,7 +106,10 @@ def test_words_without_room_are_told(run, caplog):
     ({"force_words": [["zwei", 7], []]}, r"force_words\[0\]\[1\] must be a string"),
     ({"force_words": [["zwei", " "], []]}, r"force_words\[0\]\[1\] is empty: leave it out"),
     ({"force_words": [["zwei", "☃"], []]}, r"force_words\[0\]\[1\] = '☃' holds characters"),
-    ({"force_words": [[], ["zwei"]]}, r"sentences\[1\] is empty, and so is its translation: force_words\[1\] must be, too"),
+    (
+      {"force_words": [[], ["zwei"]]},
+      r"sentences\[1\] is empty, and so is its translation: force_words\[1\] must be, too",
+    ),
   ],
 )
 def test_what_cannot_be_forced_is_named(run, options, message):

@@ -16,7 +16,9 @@ from attention_zoo.training.metrics import read_metrics
 from tests.training.saved import edit_metadata
 
 TEXT = "the cat sat on the mat. the dog sat on the cat. " * 40
-TRANSFORMER = dict(d_model=16, d_ff=32, num_heads=2, d_k=8, d_v=8, num_layers=1, dropout=0.0, attention="rotary", positions="none")
+TRANSFORMER = dict(
+  d_model=16, d_ff=32, num_heads=2, d_k=8, d_v=8, num_layers=1, dropout=0.0, attention="rotary", positions="none"
+)
 LSTM = dict(name="lstm_lm", d_model=16, d_hidden=16, num_layers=1, dropout=0.0, tied=True)
 
 
@@ -75,7 +77,8 @@ def test_samples_are_functions_of_prompt_and_seed(run):
 
 
 def test_log_probabilities_are_those_of_the_whole_text(run):
-  """Windows train without <s>: the sample's prompt is fed as it is, and the score's after <s>; both from the same step on."""
+  """Windows train without <s>: the sample's prompt is fed as it is, and the score's after <s>;
+  both from the same step on."""
   import jax
 
   sample = run.sample("the cat", seed=3)[0]
@@ -109,7 +112,9 @@ def test_scores_and_attention(run):
   assert scores[0].logprob == pytest.approx(sum(scores[0].logprobs), rel=1e-5)
   seen = run.attention("the cat")
   assert seen.weights.shape == (1, 2, 8, 8) and not np.triu(seen.weights, 1).any()
-  assert seen.logprob == pytest.approx(scores[0].logprob, rel=1e-4) and seen.inputs[0] == "<s>" and seen.target[-1] == "</s>"
+  assert (
+    seen.logprob == pytest.approx(scores[0].logprob, rel=1e-4) and seen.inputs[0] == "<s>" and seen.target[-1] == "</s>"
+  )
 
 
 def test_evaluation(run):

@@ -156,7 +156,9 @@ def test_text_may_move_but_not_change(make, files, tmp_path):
   assert tasks.make(small_config(files), tmp_path / "run").tokenizer.vocab_size  # what reads needs no text
   path = moved / "train.en"
   path.write_text(path.read_text().replace("seven", "eight", 1))
-  with pytest.raises(UserError, match=rf"the training text \(config.data.dir = '{moved}'\) is not the one .* bring that back"):
+  with pytest.raises(
+    UserError, match=rf"the training text \(config.data.dir = '{moved}'\) is not the one .* bring that back"
+  ):
     make({"data.dir": str(moved)}).train_batches(0, (0,), 1)
 
 

@@ -243,7 +243,12 @@ def test_a_run_opens_elsewhere_on_one_device_without_configs(tiny_run, run, tmp_
   root = os.path.dirname(os.path.dirname(zoo.__file__))
   environment = os.environ | {"XLA_FLAGS": "", "PYTHONPATH": root}
   out = subprocess.run(
-    [sys.executable, "-c", code, str(tiny_run)], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    [sys.executable, "-c", code, str(tiny_run)],
+    cwd=tmp_path,
+    env=environment,
+    capture_output=True,
+    text=True,
+    check=True,
   )
   assert out.stdout.strip() == run.translate(["forty-nine"])[0]
 

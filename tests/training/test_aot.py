@@ -84,7 +84,12 @@ tpu_compile = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, rea
 
 @pytest.mark.parametrize(
   ("topology", "sizes"),
-  [("v5e:4x4", {"fsdp": 8}), ("v6e:4x4", {"tensor": 2}), ("v6e:8x8", {"fsdp": 16}), ("v5p:4x4x4", {"fsdp": 8, "tensor": 2})],
+  [
+    ("v5e:4x4", {"fsdp": 8}),
+    ("v6e:4x4", {"tensor": 2}),
+    ("v6e:8x8", {"fsdp": 16}),
+    ("v5p:4x4x4", {"fsdp": 8, "tensor": 2}),
+  ],
 )
 @pytest.mark.tpu_compile
 @tpu_compile
@@ -127,7 +132,9 @@ def test_any_task_is_compiled_and_says_what_it_is_doing():
 def test_deeper_takes_longer_to_compile():
   tpu = [types.SimpleNamespace(platform="tpu")]
   row = lambda x, _: (x @ x, None)
-  one, two = (jax.make_jaxpr(f)(jnp.ones((2, 2))).jaxpr for f in (lambda x: x @ x, lambda x: jax.lax.scan(row, x @ x, None, 9)))
+  one, two = (
+    jax.make_jaxpr(f)(jnp.ones((2, 2))).jaxpr for f in (lambda x: x @ x, lambda x: jax.lax.scan(row, x @ x, None, 9))
+  )
   assert aot.compile_seconds(one, tpu) == pytest.approx(120 + 0.028)
   assert aot.compile_seconds(two, tpu) == pytest.approx(120 + 3 * 0.028)  # a loop's body is compiled once
 

@@ -83,7 +83,9 @@ def test_damaged_metadata(copy):
   path = copy / "checkpoints" / "20" / "_CHECKPOINT_METADATA"
   for content in (b"", b"\xff", b"[]", path.read_bytes()[:-5]):
     path.write_bytes(content)
-    with pytest.raises(UserError, match="checkpoints/20 is damaged: _CHECKPOINT_METADATA (cannot be read|is not as it was written)"):
+    with pytest.raises(
+      UserError, match="checkpoints/20 is damaged: _CHECKPOINT_METADATA (cannot be read|is not as it was written)"
+    ):
       average_lib.average(copy, last=2)
 
 
@@ -116,7 +118,10 @@ def test_the_dev_losses_are_recorded(copy, start):
   average_lib.average(copy, last=3, dev_loss=lambda params, variables: float(params["embedding"]["table_VD"].mean()))
   record = loading.read_record(copy / "average")
   mean = float(start.params["embedding"]["table_VD"].mean())
-  assert record["dev_loss"] == {"newest": pytest.approx(mean + 30, rel=1e-6), "average": pytest.approx(mean + 20, rel=1e-6)}
+  assert record["dev_loss"] == {
+    "newest": pytest.approx(mean + 30, rel=1e-6),
+    "average": pytest.approx(mean + 20, rel=1e-6),
+  }
   assert record["steps"] == [10, 20, 30] and record["text"] == "toy 0" and record["config"]["train"]["seed"] == 0
   average_lib.average(copy, last=2, dev_loss=lambda params, variables: None)  # there is no dev text
   assert "dev_loss" not in loading.read_record(copy / "average")

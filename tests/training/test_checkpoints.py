@@ -227,7 +227,9 @@ def test_a_checkpoint_of_another_run_is_refused(copy):
   here = {"config": CONFIG.to_dict(), "text": "toy 0"}
   assert restore(copy, **here) == 30
   edit_metadata(copy, 30, lambda value: value["config"]["train"].update(seed=7, steps=99))
-  with pytest.raises(UserError, match=r"30 is of a run with another config \(there -> here\): train.seed: 7 -> 0\. Bring"):
+  with pytest.raises(
+    UserError, match=r"30 is of a run with another config \(there -> here\): train.seed: 7 -> 0\. Bring"
+  ):
     restore(copy, **here)
   with pytest.raises(UserError, match="train.seed: 7 -> 0"):
     loading.load(copy, "latest", here)

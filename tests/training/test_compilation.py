@@ -35,7 +35,8 @@ def run(**environment):
   variables = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
   done = subprocess.run(
     [sys.executable, "-W", "always", "-c", PROGRAM],
-    capture_output=True, text=True, env=variables | environment | {"TPU_STDERR_LOG_LEVEL": "3", "TPU_MIN_LOG_LEVEL": "3"},
+    capture_output=True, text=True,
+    env=variables | environment | {"TPU_STDERR_LOG_LEVEL": "3", "TPU_MIN_LOG_LEVEL": "3"},
   )  # fmt: skip
   assert done.returncode == 0, done.stderr
   assert "cache" not in done.stderr, done.stderr

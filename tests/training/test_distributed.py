@@ -77,7 +77,9 @@ def test_while_it_waits_it_says_for_whom(monkeypatch, capsys):
     time.sleep(0.5)
   (line,) = capsys.readouterr().err.splitlines()
   assert re.fullmatch(
-    r"waiting for the other processes of 4 \(Slurm step 12.3 on node\[1-4\]; this is process 2\), (100|99) seconds more", line
+    r"waiting for the other processes of 4 \(Slurm step 12.3 on node\[1-4\]; this is process 2\), "
+    r"(100|99) seconds more",
+    line,
   )
 
 

@@ -235,7 +235,8 @@ def test_others_that_never_come(process):
 
 
 def test_a_log_on_a_full_disk(tmp_path):
-  """What was trained is saved, the exit code is that of storage that cannot be written, and the work directory says why."""
+  """What was trained is saved, the exit code is that of storage that cannot be written,
+  and the work directory says why."""
   with open("/dev/full", "w") as full:
     assert finish(start(tmp_path, stderr=full))[0] == 2
   assert checkpoints.steps(tmp_path)[-1] in (3, 4, 5)  # the first line is of step 2

@@ -35,7 +35,7 @@ ENTRY %main (p: f32[8,128]) -> f32[8,128] {
   %ten = ((f32[8,128]{1,0}, f32[2]{0}), (f32[8,1024]{1,0}, f32[16]{0})) all-gather-start(%p, %q), channel_id=9, replica_groups={}, dimensions={1}
   ROOT %eleven = (f32[8,128]{1,0}, f32[2]{0}) all-reduce-start(%p, %q), channel_id=10, replica_groups={}
 }
-""") == [
+""") == [  # noqa: E501
     ("all-reduce", 4096, 8, 1),
     ("all-reduce", 1024 + 4 + 8, 4, 1),
     ("all-gather", 16384, 4, 1),
@@ -158,7 +158,7 @@ ENTRY %main (p: bf16[4,32], q: f32[64]) -> bf16[4,256] {
   %u.3 = u32[]{:S(2)} get-tuple-element(%fusion.2), index=5
   ROOT %async-collective-done = bf16[4,256]{1,0} fusion(%p.3, %g.6, %s.3, %u.3), kind=kCustom, output_to_operand_aliasing={{}: (1, {})}, calls=%end
 }
-"""
+"""  # noqa: E501
 
 
 def test_a_collective_that_was_split_up_counts_once():
@@ -184,7 +184,7 @@ ENTRY %main (s: f32[64,128]) -> f32[8,128] {
   %sent = token[] send-done(%send), channel_id=3
   ROOT %copy = f32[8,128]{1,0} copy(%m)
 }
-"""
+"""  # noqa: E501
   assert sent(text) == [("reduce-scatter", 32768, 8, 1), ("between slices", 4096, 8, 1)]
   # All of it is read for a part; sent from where it lies; copied.
   assert program(text).hbm_bytes() == 32768 + 4096 + 4096 + 2 * 4096
@@ -262,7 +262,7 @@ ENTRY %main (p: f32[1000,128], q: f32[4,128], o: f32[1000,128], t: f32[1000,128]
   %crop = f32[1000,128]{1,0} custom-call(%room), custom_call_target="ZeroCrop", output_to_operand_aliasing={{}: (0, {})}
   ROOT %r = f32[128]{0} get-tuple-element(%f), index=2
 }
-""").hbm_bytes()
+""").hbm_bytes()  # noqa: E501
     # An update in place, rows of what is handed on as well, all of what is seen through a bitcast, the result.
     == 2 * 4 * 128 * 4 + 4 * 128 * 4 + 1000 * 128 * 4 + 128 * 4
   )
@@ -281,7 +281,7 @@ ENTRY %main (p: f32[128,256]) -> f32[32,256] {
   %s.3 = (f32[32,256]{1,0}, f32[32,256]{1,0:T(8,128)S(1)}, u32[]{:S(2)}, u32[]{:S(2)}) collective-permute-start(%d.1), channel_id=1, source_target_pairs={{0,1},{1,0}}
   ROOT %d.3 = f32[32,256]{1,0} collective-permute-done(%s.3)
 }
-""").hbm_bytes()
+""").hbm_bytes()  # noqa: E501
     == (32 + 128 + 16) * 1024  # the permuted rows came and stay on the chip
   )
 

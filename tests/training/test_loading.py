@@ -71,7 +71,8 @@ def test_a_damaged_average(copy, caplog):
 
 
 @pytest.mark.parametrize(
-  "record", [[], {}, {"steps": 3}, {"steps": ["3"]}, {"steps": [3], "dev_loss": {"newest": 1.0}}, {"steps": [3], "config": 1}]
+  "record",
+  [[], {}, {"steps": 3}, {"steps": ["3"]}, {"steps": [3], "dev_loss": {"newest": 1.0}}, {"steps": [3], "config": 1}],
 )
 def test_an_average_with_a_record_of_another_type(copy, record):
   average_lib.average(copy, last=2)
@@ -133,7 +134,9 @@ def test_files_that_go_while_they_are_read_are_told_in_one_line(copy, capfd):
   assert capfd.readouterr().err == ""
 
 
-@pytest.mark.parametrize("entries", [{}, {"a": 3}, {"a": {"key_metadata": []}}, {"a": {"key_metadata": [{"key": "b"}]}}, 5])
+@pytest.mark.parametrize(
+  "entries", [{}, {"a": 3}, {"a": {"key_metadata": []}}, {"a": {"key_metadata": [{"key": "b"}]}}, 5]
+)
 def test_a_list_of_arrays_that_is_none(copy, entries):
   directory = copy / "checkpoints" / "30"
   (directory / "params" / "_METADATA").write_text(json.dumps({"tree_metadata": entries} if entries else entries))

@@ -69,7 +69,8 @@ def test_a_lock_of_nobody_is_free(tmp_path, content):
 
 
 @pytest.mark.parametrize(
-  "content", [b"\x00\xff", b'{"token": ', b"[1]", b"[" * 10_000, b'{"token": 1, "pid": "x"}', b'{"token": [], "pid": 1e99}']
+  "content",
+  [b"\x00\xff", b'{"token": ', b"[1]", b"[" * 10_000, b'{"token": 1, "pid": "x"}', b'{"token": [], "pid": 1e99}'],
 )
 def test_a_lock_that_cannot_be_read_is_taken_over_when_nothing_changes(tmp_path, content):
   (tmp_path / "lock.json").write_bytes(content)

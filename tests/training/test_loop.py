@@ -372,7 +372,9 @@ def test_a_second_training_is_refused_and_changes_nothing(tmp_path, monkeypatch,
     def batch(self, step):
       if step == 5 and not refused:
         for changes in ({}, {"train.seed": 1}):
-          with pytest.raises(UserError, match=rf"{tmp_path} is in use: process {os.getpid()} on .* trains there") as found:
+          with pytest.raises(
+            UserError, match=rf"{tmp_path} is in use: process {os.getpid()} on .* trains there"
+          ) as found:
             run(tmp_path, **{"train.steps": 3} | changes)
           refused.append(found)
       return super().batch(step)

@@ -50,7 +50,9 @@ def test_a_full_disk_is_told_and_not_raised_again(tmp_path):
   metrics.close()
 
 
-@pytest.mark.parametrize("line", [b"\xff", b"{", b"[1]", b"7", b'{"step": "1", "split": "dev"}', b'{"step": 1}', b"[" * 10**5])
+@pytest.mark.parametrize(
+  "line", [b"\xff", b"{", b"[1]", b"7", b'{"step": "1", "split": "dev"}', b'{"step": 1}', b"[" * 10**5]
+)
 def test_lines_that_are_no_records(tmp_path, line):
   """They are named to who reads them; a run that resumes writes its file anew without them."""
   path = tmp_path / "metrics.jsonl"

@@ -1,4 +1,5 @@
-"""What a step does beside the gradient: state without gradients, carry between batches, averages, rates by parameter."""
+"""What a step does beside the gradient: state without gradients, carry between batches, averages,
+rates by parameter."""
 
 import itertools
 

@@ -89,6 +89,12 @@ def test_a_table_of_samples_shows_every_character():
   evil = "a | *b* _c_ <script>x</script> & [d](http://e) `f` \\ # 한국어\nsecond"
   table = tensorboard.markdown_table([{"source": "x", "reference": ""}, {"source": evil, "reference": "y"}])
   html = plugin_util.markdown_to_safe_html(table)
-  assert html.count("<tr>") == 3 and html.count("<td>") == 4 and "<em>" not in html and "<a" not in html and "<code>" not in html
+  assert (
+    html.count("<tr>") == 3
+    and html.count("<td>") == 4
+    and "<em>" not in html
+    and "<a" not in html
+    and "<code>" not in html
+  )
   shown = re.sub(r"<br\s*/?>", "\n", re.findall(r"<td>(.*?)</td>", html, re.S)[2])
   assert unescape(shown) == evil

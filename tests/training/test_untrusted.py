@@ -107,7 +107,11 @@ def test_a_huge_checkpoint_is_not_summed_up(run):
     (["model", "d_model"], "1000000", "has shape .*, but the model wants .*1000000"),
     (["data", "vocab_size"], "1000000", "table_VD has shape .*, but the model wants .*1000000"),
     (["data", "vocab_size"], "201", r"embedding/table_VD has shape \(200, 32\), but the model wants \(201, 32\)"),
-    (["model", "decoder_attention"], '"sliding_window(width=1000000000)"', "config.model.decoder_attention = 1000000000"),
+    (
+      ["model", "decoder_attention"],
+      '"sliding_window(width=1000000000)"',
+      "config.model.decoder_attention = 1000000000",
+    ),
     (["model", "decoder_attention"], '"time_restricted(left=1000000)"', "has shape .*, but the model wants .*1000017"),
     (["model", "decoder_attention"], '"rotary(base=[[[[[]]]]])"', "config.model"),
     (["model", "decoder_attention"], json.dumps("(" * 5000), "config.model"),
@@ -159,7 +163,9 @@ def test_a_config_that_was_changed_is_used_only_if_it_is_asked_for(run):
 def rewrite(run, change):
   """An average of other parameters, whole and with its checksums."""
   params = loading.load_params(run)
-  average_lib._write(run / "average", {"params": change(params)}, {"average.json": (run / "average/average.json").read_text()})
+  average_lib._write(
+    run / "average", {"params": change(params)}, {"average.json": (run / "average/average.json").read_text()}
+  )
 
 
 def zeros(params):

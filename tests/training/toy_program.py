@@ -2,9 +2,9 @@
 [--train.steps=20 ...]
 
 --devices=N: simulated devices. --kill=STEP:SIGNAL: the process sends itself a signal when it fetches that
-batch. --presses=N: that often, with a
-slow batch behind. --process=0|1 --port=P: one of two processes. --interleaved=1: their devices take turns, as on a torus of TPUs. --limit=BYTES: no file may grow larger. Prints a digest
-of the final parameters; exits as the entry points do.
+batch. --presses=N: that often, with a slow batch behind. --process=0|1 --port=P: one of two processes.
+--interleaved=1: their devices take turns, as on a torus of TPUs. --limit=BYTES: no file may grow larger.
+Prints a digest of the final parameters; exits as the entry points do.
 """
 
 import functools

@@ -1,12 +1,12 @@
 """A language model of LSTM layers: Zaremba et al. 2014, "Recurrent Neural Network Regularization" (arXiv:1409.2329).
 
-| what               | the paper                            | here                                                      |
-|--------------------|--------------------------------------|-----------------------------------------------------------|
-| cell               | LSTM, equations in section 3         | the same, `ops/recurrent.py`                              |
-| dropout            | between layers, not over time        | the same; rates are rounded to 1/65,536                   |
-| first values       | uniform; medium 0.05, large 0.04     | embeddings normal with deviation d_model^-0.5, kernels Glorot-uniform, forget bias 1 |
-| output             | a matrix of its own                  | the same, or tied=True: the embedding's table             |
-| state              | handed from batch to batch           | the same, with config.data.batching="contiguous"; else each row begins with zeros |
+| what         | the paper                        | here                                                              |
+|--------------|----------------------------------|-------------------------------------------------------------------|
+| cell         | LSTM, equations in section 3     | the same, `ops/recurrent.py`                                      |
+| dropout      | between layers, not over time    | the same; rates are rounded to 1/65,536                           |
+| first values | uniform; medium 0.05, large 0.04 | embeddings N(0, 1/d_model), kernels Glorot-uniform, forget bias 1 |
+| output       | a matrix of its own              | the same, or tied=True: the embedding's table                     |
+| state        | handed from batch to batch       | the same with config.data.batching="contiguous"; else zeros       |
 
 Letters beside the house's: F hidden units, A = 4F gates, M = J T positions of each of J beams, one after the other.
 """

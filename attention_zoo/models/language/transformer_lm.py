@@ -1,18 +1,19 @@
-"""A decoder-only Transformer language model: Liu et al. 2018 (arXiv:1801.10198), with the defaults of GPT-2, Radford et al. 2019.
+"""A decoder-only Transformer language model: Liu et al. 2018 (arXiv:1801.10198),
+with the defaults of GPT-2, Radford et al. 2019.
 
 "Improving Language Understanding by Generative Pre-Training" (GPT, Radford et al. 2018) is residual="post",
 norm_epsilon=1e-5, max_length=512; "Language Models are Unsupervised Multitask Learners" (GPT-2) is the defaults.
 
-| what                  | GPT-2                                | here                                                    |
-|-----------------------|--------------------------------------|---------------------------------------------------------|
-| normalisation         | pre-LN and a closing one             | the same; residual="post" has it after each sub-layer, none at the end |
-| biases, activation    | everywhere; GELU in its tanh form    | the same; bias=False leaves out attention's; other activations by name |
-| output                | the embedding's table, no bias       | the same; tied=False gives it a table of its own        |
-| positions             | learned                              | the same; or "sinusoidal", "none"; rotary, ALiBi and others by the name of an attention |
-| self-attention        | scaled dot-product, causal           | the same; any causal one of ops/ by name; several take turns |
-| first values          | normal, 0.02; less before a residual | embeddings normal with deviation d_model^-0.5, kernels Glorot-uniform |
-| dropout rate          | exact                                | rounded to 1/65,536                                     |
-| several texts a row   | one after the other                  | the same, or kept apart by segment ids                  |
+| what                | GPT-2                                | here                                                    |
+|---------------------|--------------------------------------|---------------------------------------------------------|
+| normalisation       | pre-LN and a closing one             | the same; "post": after each sub-layer, none at the end |
+| biases, activation  | everywhere; GELU in its tanh form    | the same; bias=False: not in attention; others by name  |
+| output              | the embedding's table, no bias       | the same; tied=False gives it a table of its own        |
+| positions           | learned                              | the same; "sinusoidal", "none"; or by self-attention    |
+| self-attention      | scaled dot-product, causal           | the same; any causal ones of ops/ by name, in turns     |
+| first values        | normal, 0.02; less before a residual | embeddings N(0, 1/d_model), kernels Glorot-uniform      |
+| dropout rate        | exact                                | rounded to 1/65,536                                     |
+| several texts a row | one after the other                  | the same, or kept apart by segment ids                  |
 
 Letters beside the house's: M = J T, the T new positions of each of J beams in cached decoding (`ops/cache.py`).
 """
@@ -78,12 +79,14 @@ class TransformerLM(nn.Module):
     self.dropout = Dropout(c.dropout)
 
   def embed(self, tokens, positions, length):
-    """(embeddings with positions, what is added to the input of a later layer or None). length: bound of the positions."""
+    """(embeddings with positions, what is added to the input of a later layer or None).
+    length: bound of the positions."""
     x = self.positions(self.embedding(tokens), positions, length)
     return x, self.positions.signal(positions, length, x.dtype)
 
   def hidden(self, batch, *, train=False):
-    """The last layer's output BTD. batch: "inputs", "segments", "positions" BT; the inputs are the targets shifted right."""
+    """The last layer's output BTD. batch: "inputs", "segments", "positions" BT;
+    the inputs are the targets shifted right."""
     x_BTD, signal_BTD = self.embed(batch["inputs"], batch["positions"], batch["inputs"].shape[1])
     x_BTD = self.dropout(x_BTD, train)
     return self.decoder(x_BTD, batch["segments"], signal_BTD=signal_BTD, train=train)
@@ -117,8 +120,8 @@ def output_table(params):
 def decoding(config: Config, params, inputs, *, num_beams) -> Decoding:
   """The Decoding of a batch of texts with nothing read yet, and an empty cache (`grow` gives it room).
 
-  inputs: {"inputs": tokens [B, any]}, which says how many texts there are; the first step feeds them. Raises UserError if an
-  attention cannot decode.
+  inputs: {"inputs": tokens [B, any]}, which says how many texts there are; the first step feeds them.
+  Raises UserError if an attention cannot decode.
   """
   model = TransformerLM(config)
   table_VD = output_table(params).astype(config.matmul_dtype)

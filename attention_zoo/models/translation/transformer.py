@@ -2,20 +2,20 @@
 
 Deviations and choices where the paper is silent:
 
-| what                   | the paper                     | here                                                            |
-|------------------------|-------------------------------|-----------------------------------------------------------------|
-| normalisation          | post-LN (Figure 1, sec. 5.4)  | the same; residual="pre" normalises sub-layer inputs and both outputs |
-| embeddings             | shared, times sqrt(d_model)   | the same; drawn with deviation d_model^-0.5                     |
-| other kernels          | not stated                    | Glorot-uniform over the flattened [D, N K] matrix, as tensor2tensor |
-| biases                 | in the feed-forward (eq. 2)   | the same; in attention with bias=True; none on the output logits |
-| vocabulary             | about 37,000 shared BPE       | exactly `vocab_size` rows, no padding                           |
-| attention dropout      | none in the published setting | `attention_dropout`, 0 by default                               |
-| dropout rate           | exact                         | rounded to 1/65,536                                             |
-| learned positions      | one table (Table 3, row E)    | one table for the encoder, one for the decoder                  |
-| self-attention         | scaled dot-product            | the same; others of ops/ by name: encoder_attention, decoder_attention; several take turns: "local(block_width=8), memory_compressed" |
-| activation             | ReLU (eq. 2)                  | the same; or activation="gelu", "gelu_tanh"                     |
-| feed-forward           | dense                         | the same; or "mixture_of_experts(num_experts=.., k=..)", Shazeer et al. 2017 |
-| packed rows            | one sentence pair a row       | segment ids keep the pairs of a row apart; same mathematics     |
+| what              | the paper                     | here                                                             |
+|-------------------|-------------------------------|------------------------------------------------------------------|
+| normalisation     | post-LN (Figure 1, sec. 5.4)  | the same; residual="pre": sub-layer inputs and both outputs      |
+| embeddings        | shared, times sqrt(d_model)   | the same; drawn with deviation d_model^-0.5                      |
+| other kernels     | not stated                    | Glorot-uniform over the matrix [D, N K], as tensor2tensor        |
+| biases            | in the feed-forward (eq. 2)   | the same; in attention with bias=True; none on the output logits |
+| vocabulary        | about 37,000 shared BPE       | exactly `vocab_size` rows, no padding                            |
+| attention dropout | none in the published setting | `attention_dropout`, 0 by default                                |
+| dropout rate      | exact                         | rounded to 1/65,536                                              |
+| learned positions | one table (Table 3, row E)    | one table for the encoder, one for the decoder                   |
+| self-attention    | scaled dot-product            | the same; others of ops/ by name in encoder_attention etc.       |
+| activation        | ReLU (eq. 2)                  | the same; or activation="gelu", "gelu_tanh"                      |
+| feed-forward      | dense                         | the same; or "mixture_of_experts(..)", Shazeer et al. 2017       |
+| packed rows       | one sentence pair a row       | segment ids keep the pairs of a row apart; same mathematics      |
 
 Letters beside the house's: M = J T, the T new positions of each of J beams in cached decoding (`ops/cache.py`).
 """
@@ -59,8 +59,9 @@ def parameter_count(config: Config) -> int:
 def small() -> Config:
   """For tests."""
   return Config(
-    vocab_size=11, d_model=8, d_ff=14, num_heads=2, d_k=4, d_v=4, num_encoder_layers=1, num_decoder_layers=1, dropout=0.0
-  )
+    vocab_size=11, d_model=8, d_ff=14, num_heads=2, d_k=4, d_v=4, num_encoder_layers=1, num_decoder_layers=1,
+    dropout=0.0,
+  )  # fmt: skip
 
 
 class Transformer(nn.Module):
@@ -124,7 +125,8 @@ class Transformer(nn.Module):
     }
 
   def step(self, tokens_BJT, t, source, cache):
-    """Feeds the tokens of positions t .. t + T - 1 (the first is BOS) to every hypothesis. Returns (logits_BJTV, cache).
+    """Feeds the tokens of positions t .. t + T - 1 (the first is BOS) to every hypothesis.
+    Returns (logits_BJTV, cache).
 
     source: what `read` gave.
     """
@@ -144,8 +146,8 @@ Model = Transformer
 def decoding(config: Config, params, inputs, *, num_beams) -> Decoding:
   """The Decoding of a batch of sentences: encodes them, and has an empty cache (`grow` gives it room).
 
-  inputs: "source", "source_segments", "source_positions" of `data/batches.py`, BS. Raises UserError if the decoder's attention
-  cannot decode.
+  inputs: "source", "source_segments", "source_positions" of `data/batches.py`, BS.
+  Raises UserError if the decoder's attention cannot decode.
   """
   model = Transformer(config)
   source = [inputs[key] for key in ("source", "source_segments", "source_positions")]

@@ -139,7 +139,8 @@ def test_positions_end_with_a_clear_message():
 
 
 def gpt_2(params, tokens, num_layers):
-  """The logits of one text, in float64, from the paper's description and the equations of "Attention Is All You Need"."""
+  """The logits of one text, in float64,
+  from the paper's description and the equations of "Attention Is All You Need"."""
   p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
 
   def norm(x, p):
@@ -185,7 +186,10 @@ def test_equals_hugging_face():
       bos_token_id=0, eos_token_id=0,
     )
   ).eval()  # fmt: skip
-  state = {"transformer.wte.weight": params["embedding"]["table_VD"], "transformer.wpe.weight": params["positions"]["table_TD"]}
+  state = {
+    "transformer.wte.weight": params["embedding"]["table_VD"],
+    "transformer.wpe.weight": params["positions"]["table_TD"],
+  }
 
   def norm(name, p):
     state[f"{name}.weight"], state[f"{name}.bias"] = p["scale"], p["bias"]
@@ -205,7 +209,9 @@ def test_equals_hugging_face():
       state[f"{at}.mlp.{name}.weight"] = layer["feed_forward"][ours][f"kernel_{letters}"]
       state[f"{at}.mlp.{name}.bias"] = layer["feed_forward"][ours][f"bias_{letters[1]}"]
   missing, unexpected = theirs.load_state_dict({n: torch.tensor(np.asarray(x)) for n, x in state.items()}, strict=False)
-  assert not unexpected and set(missing) <= {"lm_head.weight"} | {n for n in missing if n.endswith((".attn.bias", ".masked_bias"))}
+  assert not unexpected and set(missing) <= {"lm_head.weight"} | {
+    n for n in missing if n.endswith((".attn.bias", ".masked_bias"))
+  }
   with torch.no_grad():
     wanted = theirs(torch.tensor(np.asarray(batch["inputs"], np.int64))).logits.numpy()
   close(forward(params, batch), wanted, 1e-4)

@@ -1,4 +1,5 @@
-"""Each attention that a config can name, inside the Transformer: counted, decoded, packed or not, and refused by name."""
+"""Each attention that a config can name, inside the Transformer: counted, decoded, packed or not,
+and refused by name."""
 
 import dataclasses
 
@@ -20,7 +21,8 @@ OTHERS = {
   "scalar": dict(positions="scalar"),
 }
 VARIANTS = {
-  name: dict(encoder_attention=text, decoder_attention=text, positions="none") for name, text in attentions.TEXTS.items()
+  name: dict(encoder_attention=text, decoder_attention=text, positions="none")
+  for name, text in attentions.TEXTS.items()
 }
 
 

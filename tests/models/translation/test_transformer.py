@@ -199,7 +199,8 @@ def test_remat_keeps_less_and_changes_no_gradient():
 
 
 def test_weights_that_are_sown_made_the_output(case):
-  """They are a distribution over exactly the keys that may be seen, and value and output kernels make the rest of it."""
+  """They are a distribution over exactly the keys that may be seen,
+  and value and output kernels make the rest of it."""
   if not case.exact:
     pytest.skip("what is rounded in between is not the sum of its parts")
   batch = alone()
@@ -217,7 +218,9 @@ def test_weights_that_are_sown_made_the_output(case):
     for name in path:
       params, sown = params[name], sown[name]
     (weights_BNTS,) = sown["weights"]
-    np.testing.assert_array_equal(np.asarray(weights_BNTS) > 0, np.broadcast_to(allowed_BTS[:, None], weights_BNTS.shape))
+    np.testing.assert_array_equal(
+      np.asarray(weights_BNTS) > 0, np.broadcast_to(allowed_BTS[:, None], weights_BNTS.shape)
+    )
     assert_close(weights_BNTS.sum(-1), np.broadcast_to(allowed_BTS.any(-1)[:, None], weights_BNTS.shape[:3]), 1e-6)
     value, output = params["value"]["kernel_DNH"], params["output"]["kernel_NHD"]
     assert_close(out, np.einsum("BNTS,BSD,DNH,NHE->BTE", weights_BNTS, memory, value, output), 1e-5)
@@ -231,7 +234,9 @@ def test_learned_positions_end_with_a_clear_message():
   run = lambda S, T: jax.eval_shape(lambda: model.init(jax.random.key(0), lay_out([], S, T)))
   run(8, 8)
   for S, T in ((9, 8), (8, 9)):
-    with pytest.raises(ValueError, match=r"end at model\.max_length = 8, but the sequence may be 9 long.*raise|shorten"):
+    with pytest.raises(
+      ValueError, match=r"end at model\.max_length = 8, but the sequence may be 9 long.*raise|shorten"
+    ):
       run(S, T)
 
   def decode(max_length):
