@@ -60,8 +60,10 @@ class Forced:
       )
 
   def constraints(self, indices, rows) -> Constraints:
-    """Of the sentences `indices`, NumPy arrays of `rows` rows; their other dimensions are the same in every call. None where
-    no sentence has a prefix, or a word: the search is then compiled without."""
+    """Of the sentences `indices`, NumPy arrays of `rows` rows; their other dimensions are the same in every call.
+
+    None where no sentence has a prefix, or a word: the search is then compiled without.
+    """
     first = max(map(len, self.prefixes), default=0)
     most = max(map(len, self.phrases), default=0)
     prefix_BT = phrases_BCW = None
