@@ -60,22 +60,22 @@ def claim(workdir, *, train: str, directory: str, settings: dict, learn: Callabl
 
   train: the digest of the training text; directory: where it lies. settings: of `learn`, which learns a vocabulary from
   that text, each time the same bytes: several processes of a run may do so at once. trained: the run has a checkpoint.
-  A run without a checkpoint learns its vocabulary anew when the settings have changed, one with checkpoints only to
-  replace the same one that was lost. A vocabulary without text.json in a new workdir is somebody's own, and is taken.
-  Raises UserError for another text, and where what was lost cannot be replaced.
+  A run without a checkpoint learns its vocabulary anew when the text or the settings have changed, one with checkpoints
+  only to replace the same one that was lost. A vocabulary without text.json in a new workdir is somebody's own, and is taken.
+  Raises UserError for another text under checkpoints, and where what was lost cannot be replaced.
   """
   path, said = files.expand(workdir) / MODEL, read(workdir)
-  if said and said["train"] != train:
+  if trained and said and said["train"] != train:
     raise UserError(
       f"the training text (config.data.dir = {directory!r}) is not the one that the run in {workdir} was begun with: "
-      + ("bring that back, or choose another workdir" if trained else f"delete {workdir}, it has no checkpoint yet")
+      "bring that back, or choose another workdir"
     )
   if trained and said is None:
     raise UserError(
       f"{workdir} has checkpoints, but no {TEXT}: bring back a copy of the original, or choose another workdir"
     )
   if said and _holds(path, said["tokenizer"]):
-    if trained or said["settings"] == settings:
+    if trained or (said["settings"], said["train"]) == (settings, train):
       return
   if said is None and path.exists():
     model = read_model(path)

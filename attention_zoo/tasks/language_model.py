@@ -18,6 +18,7 @@ from attention_zoo.decoding import sampling
 from attention_zoo.decoding.batching import length_batches, padded_length
 from attention_zoo.decoding.score import sequence_scores
 from attention_zoo.errors import UserError
+from attention_zoo.evaluation.languages import has_spaces
 from attention_zoo.evaluation.perplexity import exp
 from attention_zoo.protocols import Evaluation, Score
 from attention_zoo.tasks import arguments
@@ -283,7 +284,8 @@ class LanguageModel:
     return self._evaluate(self.params, self.variables, "dev")["loss"]
 
   def perplexity(self, split: str) -> dict[str, float]:
-    """Of a split: nats and perplexity per token, perplexity per word (by spaces), bits per character and per byte.
+    """Of a split: nats and perplexity per token, perplexity per word (where spaces stand between words), bits per character
+    and per byte.
 
     Each spreads the same sum over another count, so that models with other vocabularies can be compared.
     """
@@ -297,15 +299,19 @@ class LanguageModel:
 
   def _perplexity(self, split, found):
     words = characters = size = 0
+    sample = []
     for document in self.task.source.documents(split):
+      if len(sample) < 100:
+        sample.append(document[:1000])
       words += len(document.split())
       characters += len(document)
       size += len(document.encode())
     nats = found["nll"] * found["weight"]
+    by_word = {"perplexity_per_word": exp(nats / max(words, 1))} if has_spaces("", sample) else {}
     return {
       "nats_per_token": found["nll"],
       "perplexity_per_token": exp(found["nll"]),
-      "perplexity_per_word": exp(nats / max(words, 1)),
+      **by_word,
       "bits_per_character": nats / characters / math.log(2),
       "bits_per_byte": nats / size / math.log(2),
     }

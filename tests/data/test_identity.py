@@ -40,12 +40,15 @@ def test_a_run_without_a_checkpoint_learns_with_other_settings(tmp_path):
 
 def test_another_text_is_refused(tmp_path):
   claim(tmp_path)
-  with pytest.raises(
-    UserError, match=r"config.data.dir = '/text'\) is not the one .* delete .*, it has no checkpoint yet"
-  ):
-    claim(tmp_path, train="cd")
-  with pytest.raises(UserError, match="is not the one .* bring that back, or choose another workdir"):
+  with pytest.raises(UserError, match=r"config.data.dir = '/text'\) is not the one .* bring that back, or choose another"):
     claim(tmp_path, train="cd", trained=True)
+
+
+def test_a_text_that_was_put_right_before_a_checkpoint_was_made_has_its_own_vocabulary(tmp_path):
+  claim(tmp_path)
+  assert claim(tmp_path, train="cd", learnt=MODELS[120]) == 1
+  assert (tmp_path / "tokenizer.model").read_bytes() == MODELS[120] and identity.read(tmp_path)["train"] == "cd"
+  assert claim(tmp_path, train="cd", learnt=MODELS[100], trained=True) == 0
 
 
 @pytest.mark.parametrize("harm", ["missing", "damaged"])

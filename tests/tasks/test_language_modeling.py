@@ -128,6 +128,12 @@ def test_evaluation(run):
   assert accuracy == found.record["accuracy"] == pytest.approx(dev[-1]["accuracy"], rel=1e-5)
 
 
+def test_words_that_cannot_be_counted_have_no_perplexity(run, monkeypatch):
+  monkeypatch.setattr(run.task.source, "documents", lambda split: iter(["我们今天去学校。"] * 3))
+  found = run._perplexity("dev", {"nll": 3.0, "weight": 27.0})
+  assert "perplexity_per_word" not in found and found["bits_per_character"] > 0
+
+
 @pytest.mark.parametrize(
   ("call", "message"),
   [
