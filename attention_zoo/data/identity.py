@@ -1,7 +1,7 @@
 """What a run was learnt from: its vocabulary and its training text, written down in WORKDIR/text.json with checksums.
 
 text.json holds `train`, the digest of the training text; `dir`, where it lay; `tokenizer`, the SHA-256 of
-tokenizer.model; `settings`, how that was learnt; and `checksum`, the SHA-256 of all of these. Training alone writes
+tokenizer.model; `settings`, how that was learnt, or `OWN`; and `checksum`, the SHA-256 of all of these. Training alone writes
 them (`claim`); whoever reads a run is held to them (`tokenizer`).
 """
 
@@ -19,6 +19,7 @@ from attention_zoo.errors import UserError
 logger = logging.getLogger(__name__)
 
 TEXT, MODEL = "text.json", "tokenizer.model"
+OWN = {"own": True}  # settings of a vocabulary that somebody put there
 
 
 def read(workdir) -> dict | None:
@@ -77,8 +78,9 @@ def claim(workdir, *, train: str, directory: str, settings: dict, learn: Callabl
   if said and _holds(path, said["tokenizer"]):
     if trained or (said["settings"], said["train"]) == (settings, train):
       return
-  if said is None and path.exists():
-    model = read_model(path)
+  own = path.exists() if said is None else said["settings"] == OWN
+  if own and not trained:
+    model, settings = read_model(path), OWN
   else:
     model = learn()
     if trained and _sha256(model) != said["tokenizer"]:

@@ -109,3 +109,10 @@ def test_a_relative_place_is_kept_and_found(tmp_path, monkeypatch):
   assert identity.find_text(run, "text") == "/text"  # where training found it
   for same in ("", "/absolute", "~/text", "gs://bucket/text"):
     assert identity.find_text(run, same) == same
+
+
+def test_a_vocabulary_of_ones_own_stays_whatever_the_text(tmp_path):
+  (tmp_path / "tokenizer.model").write_bytes(MODELS[100])
+  assert claim(tmp_path) == claim(tmp_path, train="cd") == claim(tmp_path, settings={"vocab_size": 120}) == 0
+  assert (tmp_path / "tokenizer.model").read_bytes() == MODELS[100]
+  assert claim(tmp_path, trained=True) == 0
