@@ -26,7 +26,7 @@ def make_config(name, directory, pretokenized, tiny):
     config.data.update(quickstart.get_config().data)
   else:
     config.data.update(
-      source="text", name="", dir=str(directory), dev_split="train", test_split="train",
+      source="text", dir=str(directory), dev_split="train", test_split="train",
       tokenized=pretokenized, vocab_size=10000, row_length=128,
     )  # fmt: skip
   config.data.update(batch_tokens=1024 if tiny else 24576)

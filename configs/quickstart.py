@@ -15,7 +15,7 @@ def get_config():
     dtype="float32",
   )  # fmt: skip
   config.data.update(
-    source="phrasebook", name="", dev_split="dev", vocab_size=2048, split_digits=True,
+    source="phrasebook", dev_split="dev", vocab_size=2048, split_digits=True,
     batch_tokens=4096, row_length=64, max_length=40,
   )  # fmt: skip
   config.optimizer.update(learning_rate=2.0, warmup_steps=400)

@@ -44,8 +44,7 @@ def get_config():
   )
   config.data = ConfigDict(
     dict(
-      source="tfds",  # or "text" (files in `dir`), or "phrasebook" (embedded)
-      name="wmt14_translate/de-en",
+      source="tfds(name='wmt14_translate/de-en')",  # or "text" (files in `dir`), or "phrasebook" (embedded)
       dir="",  # of the text files, or of the prepared TFDS data sets ("" = TFDS' own default)
       languages=("en", "de"),
       train_split="train",

@@ -8,5 +8,5 @@ from attention_zoo.configs import transformer_base
 
 def get_config():
   config = transformer_base.get_config()
-  config.data.update(name="wmt14_translate/fr-en", languages=("en", "fr"), vocab_size=32000)
+  config.data.update(source="tfds(name='wmt14_translate/fr-en')", languages=("en", "fr"), vocab_size=32000)
   return config

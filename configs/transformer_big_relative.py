@@ -5,8 +5,9 @@
   python -m attention_zoo.evaluate --workdir=DIR --checkpoint=average --split=test
 
 Hardware: 8 P100 in the paper. Paper: 29.2 BLEU on newstest2014 against 27.9 with sinusoids, and on WMT14 English-French
-(with --config.data.name=wmt14_translate/fr-en --config.data.languages="('en', 'fr')" --config.model.dropout=0.1) 41.5
-against 41.2. Settings from the paper: k = 8, one table for the heads of a layer. Ours: not run.
+(with --config.data.source="tfds(name='wmt14_translate/fr-en')" --config.data.languages="('en', 'fr')"
+--config.model.dropout=0.1) 41.5 against 41.2. Settings from the paper: k = 8, one table for the heads of a
+layer. Ours: not run.
 """
 
 from attention_zoo.configs import transformer_big

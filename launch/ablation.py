@@ -143,7 +143,7 @@ def run(args, overrides, argv):
   slots = ablation_devices.partition(devices, args.jobs)
   workdir = pathlib.Path(args.workdir).absolute()
   command = ablation_grid.command_line(argv)
-  data = args.data_dir or fields.get("data.name") or fields.get("data.source") or "as in the paper"
+  data = args.data_dir or fields.get("data.source") or "as in the paper"
   with View() as view:
     with _writing(workdir):
       workdir.mkdir(parents=True, exist_ok=True)
@@ -197,7 +197,7 @@ def dry_run(args, fields, wanted):
   if (source := fields.get("data.source", "tfds")) == "text":
     print(f'gcloud storage cp {shlex.quote(fields["data.dir"])}/* "$BUCKET"/text/')
     copied = ' --data="$BUCKET"/text'
-  elif source == "tfds":
+  elif source.startswith("tfds"):
     print('# "$BUCKET"/tfds holds what `tfds build` has prepared: launch/README.md, step 3')
     copied = ' --data="$BUCKET"/tfds'
   if copied:

@@ -140,12 +140,12 @@ def base_fields(scale, data, directory, overrides):
   if not data and not directory and scale != "paper":
     data = "phrasebook"
   if directory:
-    fields |= {"data.source": "text", "data.name": "", "data.dir": str(pathlib.Path(directory).absolute())}
+    fields |= {"data.source": "text", "data.dir": str(pathlib.Path(directory).absolute())}
   elif data == "phrasebook":
-    fields |= {"data.source": "phrasebook", "data.name": "", "data.dev_split": "dev"}
+    fields |= {"data.source": "phrasebook", "data.dev_split": "dev"}
     fields["data.vocab_size"] = PHRASEBOOK_VOCABULARY
   elif data.startswith("tfds:") and data != "tfds:":
-    fields |= {"data.source": "tfds", "data.name": data.removeprefix("tfds:")}
+    fields |= {"data.source": f"tfds(name={data.removeprefix('tfds:')!r})"}
   elif data:
     raise UserError(f"--data={data}: write phrasebook or tfds:NAME, for example tfds:wmt14_translate/de-en")
   for text in overrides:

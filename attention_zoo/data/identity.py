@@ -1,8 +1,8 @@
 """What a run was learnt from: its vocabulary and its training text, written down in WORKDIR/text.json with checksums.
 
 text.json holds `train`, the digest of the training text; `dir`, where it lay; `tokenizer`, the SHA-256 of
-tokenizer.model; `settings`, how that was learnt, or `OWN`; and `checksum`, the SHA-256 of all of these. Training alone writes
-them (`claim`); whoever reads a run is held to them (`tokenizer`).
+tokenizer.model; `settings`, how that was learnt, or `OWN`; and `checksum`, the SHA-256 of all of these. Training
+alone writes them (`claim`); whoever reads a run is held to them (`tokenizer`).
 """
 
 import hashlib
@@ -62,7 +62,8 @@ def claim(workdir, *, train: str, directory: str, settings: dict, learn: Callabl
   train: the digest of the training text; directory: where it lies. settings: of `learn`, which learns a vocabulary from
   that text, each time the same bytes: several processes of a run may do so at once. trained: the run has a checkpoint.
   A run without a checkpoint learns its vocabulary anew when the text or the settings have changed, one with checkpoints
-  only to replace the same one that was lost. A vocabulary without text.json in a new workdir is somebody's own, and is taken.
+  only to replace the same one that was lost. A vocabulary without text.json in a new workdir is somebody's own, and
+  is taken.
   Raises UserError for another text under checkpoints, and where what was lost cannot be replaced.
   """
   path, said = files.expand(workdir) / MODEL, read(workdir)

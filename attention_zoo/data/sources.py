@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Iterator
 from typing import Protocol
 
-from attention_zoo import files
+from attention_zoo import files, grammar
 from attention_zoo.data import textfiles
 from attention_zoo.data.splits import ROLES, resolve
 from attention_zoo.errors import UserError
@@ -42,15 +42,33 @@ def make_source(data, directory: str) -> Source:
   if len(languages) != 2 or languages[0] == languages[1]:
     raise UserError(f'config.data.languages={languages} must be two different languages, for example ("en", "de").')
   roles = {role: data[f"{role}_split"] for role in ROLES}
-  if data.source == "phrasebook":
-    from attention_zoo.data.phrasebook import Phrasebook
+  try:
+    function, options = grammar.bind(data.source, SOURCES, "source of sentence pairs", num_given=3)
+    return function(roles, directory, languages, **options)
+  except ValueError as error:
+    if isinstance(error, UserError):
+      raise
+    raise UserError(f"config.data.source: {error}") from error
 
-    return Phrasebook(languages, roles)
-  if data.source == "text":
-    return TextFiles(directory, languages, roles)
-  if data.source == "tfds":
-    return TensorFlowDatasets(data.name, directory, languages, roles)
-  raise UserError(f'config.data.source="{data.source}" is unknown: use "phrasebook", "text" or "tfds".')
+
+def phrasebook(roles, directory, languages):
+  """The embedded phrasebook."""
+  from attention_zoo.data.phrasebook import Phrasebook
+
+  return Phrasebook(languages, roles)
+
+
+def text(roles, directory, languages):
+  """Parallel text files in config.data.dir."""
+  return TextFiles(directory, languages, roles)
+
+
+def tfds(roles, directory, languages, name: str):
+  """A data set of TensorFlow Datasets; directory: where it was prepared, "" for TFDS's own."""
+  return TensorFlowDatasets(name, directory, languages, roles)
+
+
+SOURCES = {function.__name__: function for function in (phrasebook, text, tfds)}
 
 
 class TextFiles:
@@ -119,7 +137,7 @@ class TensorFlowDatasets:
 
   def __init__(self, name: str, directory: str, languages: tuple[str, str], roles: dict[str, str]):
     if not name:
-      raise UserError('config.data.name must name a dataset of TFDS, for example "wmt14_translate/de-en".')
+      raise UserError("config.data.source: tfds needs a name, for example tfds(name='wmt14_translate/de-en')")
     import tensorflow_datasets as tfds
     import tensorflow_datasets.translate  # registers the datasets
 
@@ -131,12 +149,12 @@ class TensorFlowDatasets:
     except ValueError as error:
       reason = str(error).partition("\n")[0]  # further lines list all datasets there are
       hint = f" {self._how_to_prepare()}" if "format" in reason else ""
-      raise UserError(f'TFDS cannot open the dataset config.data.name="{name}": {reason}{hint}') from error
+      raise UserError(f'TFDS cannot open the dataset "{name}" of config.data.source: {reason}{hint}') from error
     missing = [l for l in self.languages if l not in (self._builder.info.features or {})]
     if missing:
       raise UserError(
         f"{name} has no text in {', '.join(missing)}; its features are "
-        f"{', '.join(self._builder.info.features)}. Set config.data.languages or config.data.name."
+        f"{', '.join(self._builder.info.features)}. Set config.data.languages or another name in config.data.source."
       )
 
   @property

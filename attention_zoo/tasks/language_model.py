@@ -284,8 +284,8 @@ class LanguageModel:
     return self._evaluate(self.params, self.variables, "dev")["loss"]
 
   def perplexity(self, split: str) -> dict[str, float]:
-    """Of a split: nats and perplexity per token, perplexity per word (where spaces stand between words), bits per character
-    and per byte.
+    """Of a split: nats and perplexity per token, perplexity per word (where spaces stand between words), bits per
+    character and per byte.
 
     Each spreads the same sum over another count, so that models with other vocabularies can be compared.
     """

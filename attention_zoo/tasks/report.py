@@ -71,8 +71,7 @@ def language_report(run, evaluation, *, command, num_attentions=2) -> str:
 
 # (field, the value that turns something off, the fields that mean nothing then)
 IDLE = (
-  ("data.source", "phrasebook", ("data.name", "data.dir")),
-  ("data.source", "text", ("data.name",)),
+  ("data.source", "phrasebook", ("data.dir",)),
   ("optimizer.clip_norm", 0, ("optimizer.clip_norm",)),
   ("model.positions", "none", ("model.position_mode",)),
   ("mesh.replica", 1, ("mesh.replica",)),

@@ -19,7 +19,7 @@ from attention_zoo.protocols import Examples, Loss
 from attention_zoo.tasks import translation_scores
 from attention_zoo.tasks.text import DATA, TextTask
 from attention_zoo.tasks.translator import Translator
-from attention_zoo.training.config import COUNT, FLAG, FRACTION, NATURAL, TEXT, Field
+from attention_zoo.training.config import COUNT, FLAG, FRACTION, NATURAL, Field
 from attention_zoo.training.loss import linear_cross_entropy
 
 logger = logging.getLogger(__name__)
@@ -33,8 +33,6 @@ class Translation(TextTask):
   FIELDS = {
     "data": {
       **DATA,
-      "source": Field(str, choices=("phrasebook", "text", "tfds")),
-      "name": TEXT,
       "languages": Field(tuple),
       "tokenized": FLAG,
       "tokenizer": Field(str, choices=("bpe", "unigram")),

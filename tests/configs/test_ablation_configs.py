@@ -106,7 +106,7 @@ def test_base_is_the_papers_base():
   assert config_lib.diff(published, config).split(":")[0].strip() == "train.keep"
   assert config.train.steps == 100_000 and (config.decode.beam_size, config.decode.alpha) == (4, 0.6)
   # newstest2013 is the validation split of TFDS's WMT 2014.
-  assert (config.data.name, config.data.dev_split) == ("wmt14_translate/de-en", "validation")
+  assert (config.data.source, config.data.dev_split) == ("tfds(name='wmt14_translate/de-en')", "validation")
 
 
 @pytest.mark.parametrize("name", TABLE)

@@ -186,7 +186,8 @@ def test_base_is_the_papers():
       d_v=64, dropout=0.1, attention_dropout=0.0, residual="post", positions="sinusoidal",
     ),
     "data": dict(
-      name="wmt14_translate/de-en", languages=("en", "de"), vocab_size=37000, tokenizer="bpe", tokenized=False,
+      source="tfds(name='wmt14_translate/de-en')", languages=("en", "de"), vocab_size=37000, tokenizer="bpe",
+      tokenized=False,
     ),
     "optimizer": dict(
       name="adam(b1=0.9, b2=0.98, eps=1e-9)", schedule="inverse_sqrt", learning_rate=1.0, warmup_steps=4000,
@@ -220,6 +221,6 @@ def test_big_differs_where_table_3_says_so():
 
 
 def test_french_differs_in_the_data_and_the_big_models_dropout():
-  data = {"data.name": "wmt14_translate/fr-en", "data.languages": ["en", "fr"], "data.vocab_size": 32000}
+  data = {"data.source": "tfds(name='wmt14_translate/fr-en')", "data.languages": ["en", "fr"], "data.vocab_size": 32000}
   assert changed("transformer_base", "transformer_base_enfr") == data
   assert changed("transformer_big", "transformer_big_enfr") == data | {"model.dropout": 0.1}

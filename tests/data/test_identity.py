@@ -40,7 +40,7 @@ def test_a_run_without_a_checkpoint_learns_with_other_settings(tmp_path):
 
 def test_another_text_is_refused(tmp_path):
   claim(tmp_path)
-  with pytest.raises(UserError, match=r"config.data.dir = '/text'\) is not the one .* bring that back, or choose another"):
+  with pytest.raises(UserError, match=r"config.data.dir = '/text'\) is not the one .* bring that back, or choose"):
     claim(tmp_path, train="cd", trained=True)
 
 

@@ -114,7 +114,7 @@ def test_what_is_no_file_is_not_read(tmp_path, kind):
 
 
 def config(**fields):
-  data = dict(source="text", name="", dir="", languages=("en", "de"), train_split="train", dev_split="dev")
+  data = dict(source="text", dir="", languages=("en", "de"), train_split="train", dev_split="dev")
   return ml_collections.ConfigDict(data | dict(test_split="test") | fields)
 
 
@@ -122,8 +122,12 @@ def test_make_source_picks_by_name(tmp_path):
   write(tmp_path, dev_en="a\n", dev_de="x\n")
   assert list(make_source(config(), str(tmp_path)).pairs("dev")) == [("a", "x")]
   assert make_source(config(source="phrasebook"), "").splits == ("train", "dev", "test")
-  with pytest.raises(UserError, match='"csv" is unknown.*phrasebook'):
+  with pytest.raises(UserError, match="no source of sentence pairs 'csv'.*phrasebook"):
     make_source(config(source="csv"), "")
+  with pytest.raises(UserError, match=r"config.data.source: tfds needs the option name: tfds\(name=..\)"):
+    make_source(config(source="tfds"), "")
+  with pytest.raises(UserError, match="config.data.source: text has no option 'dir'"):
+    make_source(config(source="text(dir='a')"), "")
   with pytest.raises(UserError, match="two different languages"):
     make_source(config(languages=("en", "en")), "")
 
