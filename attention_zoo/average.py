@@ -23,7 +23,7 @@ STEPS = flags.DEFINE_list("steps", None, "Average the checkpoints of these steps
 def main():
   from attention_zoo import tasks
   from attention_zoo.errors import UserError
-  from attention_zoo.training import loading
+  from attention_zoo.training import loading, untrusted
   from attention_zoo.training.average import average
   from attention_zoo.training.workdir import read_config, read_text
 
@@ -34,10 +34,13 @@ def main():
       print(f"the dev loss cannot be computed: {error}", file=sys.stderr)
 
   config = read_config(WORKDIR.value)
+  run = {"config": config.to_dict()} | read_text(WORKDIR.value)  # as it was written: without fields that came later
+  tasks.validate(config)
+  untrusted.check_digest(WORKDIR.value)  # but not its links: parts of a run may lie on other disks
+  untrusted.check_ranges(config)
   if DATA_DIR.value is not None:
     config.data.dir = DATA_DIR.value
   task = tasks.make(config, WORKDIR.value)
-  run = {"config": config.to_dict()} | read_text(WORKDIR.value)
   steps = [cli.whole(step, "steps") for step in STEPS.value] if STEPS.value else None
   steps = average(WORKDIR.value, steps=steps, last=LAST.value, run=run, dev_loss=dev_loss)
   directory = f"{WORKDIR.value}/average"

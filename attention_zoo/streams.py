@@ -13,6 +13,8 @@ import zlib
 from attention_zoo import files
 from attention_zoo.errors import UserError
 
+_MOST = 1 << 30  # bytes of an input, unzipped: it is read as a whole
+
 
 class _Output(io.TextIOWrapper):
   """Standard output that is full, or whose reader has gone, is a UserError wherever something is printed."""
@@ -59,7 +61,8 @@ def prepare() -> None:
 def read_lines(name=None) -> list[str]:
   """Lines of a file, unzipped if its name ends with .gz, or of standard input, without their ends.
 
-  A byte-order mark at the beginning is left out. UserError for what cannot be read and for invalid UTF-8.
+  A byte-order mark at the beginning is left out. UserError for what cannot be read, what is too large for one reading
+  (a small .gz may unpack to anything), and for invalid UTF-8.
   """
   lines = _content(name).removeprefix(codecs.BOM_UTF8).split(b"\n")
   if lines[-1] == b"":
@@ -77,12 +80,15 @@ def _content(name) -> bytes:
   if not name and sys.stdin is None:
     raise UserError("cannot read standard input: it is closed")
   try:
-    content = files.expand(name).read_bytes() if name else sys.stdin.buffer.read()
-    return gzip.decompress(content) if str(name or "").endswith(".gz") else content
+    with files.expand(name).open("rb") if name else contextlib.nullcontext(sys.stdin.buffer) as file:
+      content = (gzip.open(file) if str(name or "").endswith(".gz") else file).read(_MOST + 1)
   except (EOFError, gzip.BadGzipFile, zlib.error) as error:
     raise UserError(f"{name} is not a whole gzip file: {error}") from error
   except OSError as error:
     raise UserError(f"cannot read {name or 'standard input'}: {error.strerror or error}") from error
+  if len(content) > _MOST:
+    raise UserError(f"{name or 'standard input'} has more than {_MOST:,} bytes of text: cut it into several files")
+  return content
 
 
 def read_records(name=None, field=None) -> list[dict]:

@@ -150,3 +150,18 @@ def test_json_out_survives_the_way_back(tmp_path):
   text = json.dumps({"source": "a\nb\u2028"}, ensure_ascii=False)
   streams.write_lines([text], tmp_path / "out.jsonl")
   assert streams.read_records(tmp_path / "out.jsonl") == [{"source": "a\nb\u2028"}]
+
+
+def test_an_input_that_is_too_large_or_unpacks_to_too_much(tmp_path, monkeypatch):
+  monkeypatch.setattr(streams, "_MOST", 1000)
+  for name in ("in.gz", "in.jsonl.gz"):
+    (tmp_path / name).write_bytes(gzip.compress(b"0" * 1001))
+    with pytest.raises(UserError, match=f"{name} has more than 1,000 bytes of text: cut it into several files"):
+      streams.read_records(tmp_path / name)
+  with pytest.raises(UserError, match="/dev/zero has more than 1,000 bytes"):
+    streams.read_lines("/dev/zero")
+  monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO(b"0" * 1001)))
+  with pytest.raises(UserError, match="standard input has more than 1,000 bytes"):
+    streams.read_lines()
+  (tmp_path / "whole.gz").write_bytes(gzip.compress(b"0" * 1000))
+  assert streams.read_lines(tmp_path / "whole.gz") == ["0" * 1000]

@@ -4,6 +4,8 @@ import contextlib
 import fcntl
 import json
 import os
+import re
+import secrets
 
 import jax
 import numpy as np
@@ -172,17 +174,23 @@ def _alone(directory):
 
 def _write(directory, items, texts: dict[str, str]) -> None:
   """Replaces `directory` with one of `items`, name -> tree, and text files, with checksums;
-  on a local disk whole or not at all."""
-  directory = storage.absolute(directory)
-  temporary, old = (directory.parent / (directory.name + ending) for ending in (".tmp", ".old"))
+  on a local disk whole or not at all. A link stays one: the average, or empty folder, that it leads to is replaced."""
+  link, directory = directory, storage.absolute(storage.target(directory))
+  token = secrets.token_hex(6)
+  temporary, old = (directory.parent / f"{directory.name}.{token}{ending}" for ending in (".tmp", ".old"))
   try:
     with _alone(directory.parent):
       try:
-        # A killed process leaves one, and so may a failed save: Orbax's threads go on writing while it is tidied away.
-        if temporary.exists():
-          temporary.rmtree()
-        if old.exists():  # killed in the middle of the renaming below
-          old.rmtree() if directory.exists() else old.rename(directory)
+        # A killed process leaves some, and so may a failed save: Orbax's threads go on writing while it is tidied away.
+        remains = re.compile(re.escape(directory.name) + r"\.[0-9a-f]{12}\.(tmp|old)")
+        for path in [path for path in directory.parent.iterdir() if remains.fullmatch(path.name)]:
+          if path.name.endswith(".old") and not directory.exists():  # killed in the middle of the renaming below
+            path.rename(directory)
+          else:
+            path.rmtree()
+        kept = os.path.islink(link) and directory.exists() and not (directory / "average.json").exists()
+        if kept and any(directory.iterdir()):  # a link may lead to anything, and what is replaced is lost
+          raise ValueError(f"it is no average, and {link} is a link to it: delete the link, or let it lead elsewhere")
         if problem := storage.no_room(directory.parent, sum(leaf.nbytes for leaf in jax.tree.leaves(items))):
           raise ValueError(problem)
         temporary.mkdir(parents=True)

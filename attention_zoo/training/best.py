@@ -55,12 +55,18 @@ class Best:
 
 
 def read(workdir) -> list[dict]:
-  """The improvements {"step", "metric", "value"} of a run, the best last; [] without any."""
+  """The improvements {"step", "metric", "value"} of a run, the best last; [] without any.
+
+  Raises UserError for a file that cannot be read, or is not what `Best` writes.
+  """
   path = epath.Path(workdir) / "best.json"
   if not path.exists():
     return []
+  content = files.read_bytes(path, most=1 << 24)
   try:
-    entries = json.loads(path.read_text())
-    return [{"step": int(e["step"]), "metric": str(e["metric"]), "value": float(e["value"])} for e in entries]
-  except (ValueError, KeyError, TypeError) as error:
+    entries = files.parse_json(content, path.name)
+    if any(type(e["step"]) is not int or type(e["metric"]) is not str for e in entries):
+      raise ValueError("a step or a metric of another type")
+    return [{"step": e["step"], "metric": e["metric"], "value": float(e["value"])} for e in entries]
+  except (ValueError, KeyError, TypeError, OverflowError) as error:
     raise UserError(f"{path} is damaged ({error}): delete it, and the best is chosen anew") from error

@@ -113,14 +113,19 @@ def _against(average, found) -> str:
 
 
 def average_directory(workdir):
-  """Where the average of a run lies, or None. While it is replaced, and after a kill in between, it is average.old."""
+  """Where the average of a run lies, or None.
+
+  While it is replaced, and after a kill in between, it is average.TOKEN.old, beside what a link leads to.
+  """
+  average = storage.target(epath.Path(workdir) / "average")
   try:
-    names = {path.name for path in epath.Path(workdir).iterdir()}
+    names = sorted(path.name for path in average.parent.iterdir())
   except (FileNotFoundError, NotADirectoryError):
     return None
   except OSError as error:
     raise checksums.unreadable(workdir, error) from error
-  return next((epath.Path(workdir) / name for name in ("average", "average.old") if name in names), None)
+  old = re.compile(re.escape(average.name) + r"(\.[0-9a-f]{12}\.old)?")
+  return next((average.parent / name for name in names if old.fullmatch(name)), None)
 
 
 def read_record(directory) -> dict:

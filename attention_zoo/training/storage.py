@@ -36,6 +36,11 @@ def absolute(path) -> epath.Path:
   return epath.Path(path)
 
 
+def target(path) -> epath.Path:
+  """Where a symbolic link leads; any other path as it is."""
+  return epath.Path(os.path.realpath(path) if os.path.islink(path) else path)
+
+
 def no_room(directory, needed) -> str:
   """Writers in many threads fail in many ways on a full disk: better not to begin. '' where there is room."""
   free = shutil.disk_usage(directory).free if files.is_local(directory) else needed

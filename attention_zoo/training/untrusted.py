@@ -3,6 +3,9 @@
 Pipes and devices never end, links lead elsewhere, a config can describe a model that takes years to compile, and a
 small file can unpack to more than the memory. Only names, sizes and declarations are looked at, before any array is
 read. What is wrong is a UserError of one line.
+
+A bucket (gs://) has no pipes or links, but the sizes of what lies there are not checked: only the config is, and what
+the arrays declare. Copy a run that you do not trust from there to a disk, and open it there.
 """
 
 import ast

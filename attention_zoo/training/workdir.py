@@ -3,6 +3,7 @@
 import contextlib
 import importlib.metadata
 import json
+import os
 import platform
 
 from etils import epath
@@ -24,6 +25,11 @@ PACKAGES = (
   "sentencepiece",
   "numpy",
 )
+FOLDERS = ("checkpoints", "damaged", "data", "eval", "tensorboard")
+FILES = (
+  "config.json", "versions.json", "text.json", "tokenizer.model", "metrics.jsonl", "best.json", "lock.json",
+  "error.txt", "report.html",
+)  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -31,14 +37,15 @@ def claimed(workdir, config, told, defaults):
   """Holds a work directory for this training and config during the block; yields the `Lock`.
 
   Process 0 does, and the others take its word. told: a `stopping.Told`. defaults: as for `prepare_workdir`.
-  Raises UserError where another process trains there, as `prepare_workdir` does, and where the processes do not
-  all have the same config.
+  Raises UserError where another process trains there, as `check_names` and `prepare_workdir` do, and where the
+  processes do not all have the same config.
   """
   lock = Lock(workdir, told)
   try:
     problem = None
     if distributed.is_first():
       try:
+        check_names(workdir)
         lock.acquire()
         clean(workdir)
         prepare_workdir(workdir, config, defaults)
@@ -61,18 +68,29 @@ def clean(workdir) -> None:
       files.remove_remains(folder)
 
 
+def check_names(workdir) -> None:
+  """Raises UserError where something else is in the way of what a run writes.
+
+  For example a pipe in the place of a file, which would be waited for. Links to files are fine.
+  """
+  workdir = epath.Path(workdir)
+  for name in FOLDERS:
+    if (folder := workdir / name).exists() and not folder.is_dir():
+      raise UserError(f"{folder} is in the way of a folder of that name: move it elsewhere")
+  for name in FILES if files.is_local(workdir) else ():
+    if (file := workdir / name).exists() and not os.path.isfile(file):
+      raise UserError(f"{file} is in the way of a file of that name: move it elsewhere")
+
+
 def prepare_workdir(workdir, config, defaults=None) -> None:
   """Gives a work directory to this config, or checks that it is this config's.
 
   Writes config.json and versions.json, unless there is nothing to train: checkpoints beyond config.train.steps.
-  Raises UserError for files where folders are to be, and one that shows the difference when config.json is of another
-  config; what is in `config.MAY_CHANGE` may differ. A directory without a checkpoint is free. defaults:
-  "group.field" -> value of the fields that a config.json from before there was such a field lacks.
+  Raises UserError that shows the difference when config.json is of another config; what is in `config.MAY_CHANGE` may
+  differ. A directory without a checkpoint is free. defaults: "group.field" -> value of the fields that a config.json
+  from before there was such a field lacks.
   """
   workdir = epath.Path(workdir)
-  for name in ("checkpoints", "damaged", "data", "eval", "tensorboard"):
-    if (folder := workdir / name).exists() and not folder.is_dir():
-      raise UserError(f"{folder} is in the way of a folder of that name: move it elsewhere")
   path = workdir / "config.json"
   trained = checkpoints.steps(workdir)
   if path.exists() and (trained or checkpoints.set_aside(workdir)):

@@ -1,10 +1,12 @@
 """Sources of documents: what each yields, its splits, its digest, and what is wrong with a file, in one line."""
 
 import gzip
+import os
 
 import pytest
 from ml_collections import ConfigDict
 
+from attention_zoo.data import documents
 from attention_zoo.data.documents import make_documents
 from attention_zoo.errors import UserError
 
@@ -97,3 +99,14 @@ def test_files_that_are_no_text(tmp_path, content, message):
 def test_sources_that_there_are_not(spec, message):
   with pytest.raises(UserError, match=message):
     source(spec)
+
+
+def test_what_is_no_file_or_unpacks_to_too_much(tmp_path, monkeypatch):
+  monkeypatch.setattr(documents, "_LONGEST", 1000)
+  with gzip.open(tmp_path / "train.txt.gz", "wb") as file:
+    file.write(b"0" * 1001)
+  with pytest.raises(UserError, match="train.txt.gz is larger than 1,000 bytes: cut it"):
+    list(source("text", tmp_path).documents("train"))
+  os.mkfifo(tmp_path / "pipe")
+  with pytest.raises(UserError, match="pipe has neither train.txt"):
+    list(source("text", tmp_path / "pipe").documents("train"))

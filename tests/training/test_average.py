@@ -1,3 +1,4 @@
+import json
 import shutil
 import subprocess
 import sys
@@ -11,8 +12,11 @@ from attention_zoo.errors import UserError
 from attention_zoo.training import arrays, checksums, loading, storage
 from attention_zoo.training import average as average_lib
 from attention_zoo.training import checkpoints as checkpoints_lib
+from tests.test_entry_points import command
 from tests.training import toy_task
 from tests.training.saved import assert_same, at, data_file, edit_metadata, flip_one_bit, placed, truncate
+
+TMP, OLD = (f"average.0123456789ab.{ending}" for ending in ("tmp", "old"))  # of a killed process
 
 
 @pytest.mark.parametrize("group_bytes", [1 << 28, 1000])
@@ -61,22 +65,22 @@ average({str(copy)!r}, last=3)"""
   assert_same(loading.load_params(copy), before)
   usage = shutil.disk_usage(copy)._replace(free=1000)
   monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-  (copy / "average.tmp" / "params").mkdir(parents=True, exist_ok=True)  # as a killed process leaves it
+  (copy / TMP / "params").mkdir(parents=True, exist_ok=True)  # as a killed process leaves it
   with pytest.raises(UserError, match=r"cannot write .*/average: it takes [\d,]+ bytes and 1,000 are free"):
     average_lib.average(copy, last=3)
   assert_same(loading.load_params(copy), before)
-  assert not (copy / "average.tmp").exists()
+  assert not list(copy.glob("average.*"))
 
 
 def test_an_average_that_was_killed_while_renaming(copy):
   average_lib.average(copy, last=2)
-  (copy / "average").rename(copy / "average.old")
+  (copy / "average").rename(copy / OLD)
   with pytest.raises(UserError, match="No such file"):  # it fails, but has put back what there was
     average_lib._write(copy / "average", {"params": {"x": np.zeros(2)}}, {"nowhere/x": ""})
   assert loading.read_record(copy / "average")["steps"] == [20, 30]
-  shutil.copytree(copy / "average", copy / "average.old")
+  shutil.copytree(copy / "average", copy / OLD)
   average_lib.average(copy, last=3)
-  assert loading.read_record(copy / "average")["steps"] == [10, 20, 30] and not (copy / "average.old").exists()
+  assert loading.read_record(copy / "average")["steps"] == [10, 20, 30] and not (copy / OLD).exists()
 
 
 def test_damaged_metadata(copy):
@@ -175,8 +179,50 @@ def test_averages_at_the_same_time(copy):
 
 def test_a_kill_between_the_renames_loses_nothing(copy, monkeypatch):
   average_lib.average(copy, last=2)
-  (copy / "average").rename(copy / "average.old")
-  shutil.copytree(copy / "average.old", copy / "average.tmp")
+  (copy / "average").rename(copy / OLD)
+  shutil.copytree(copy / OLD, copy / TMP)
   assert loading.load(copy, "average").steps == loading.load(copy).steps == [20, 30]
   assert average_lib.average(copy, last=3) == [10, 20, 30]
   assert loading.load(copy).steps == [10, 20, 30] and not list(copy.glob("average.*"))
+
+
+def test_an_average_that_lies_elsewhere(copy, tmp_path):
+  """The link stays, and of what lies beside its end only what a killed average left there is touched."""
+  disk = tmp_path / "disk"
+  (disk / "here").mkdir(parents=True)
+  (copy / "average").symlink_to(disk / "here")
+  for name in ("here.old", "here.tmp", "average.0123456789ab.tmp"):
+    (disk / name).mkdir()
+  for last in (2, 3):
+    average_lib.average(copy, last=last)
+    assert (copy / "average").is_symlink() and loading.load(copy, "average").steps == [10, 20, 30][-last:]
+  (disk / "here").rename(disk / "here.0123456789ab.old")  # killed between the renames
+  assert loading.load(copy, "average").steps == [10, 20, 30]
+  assert average_lib.average(copy, last=1) == loading.load(copy, "average").steps == [30]
+  assert {path.name for path in disk.iterdir()} == {"here", "here.old", "here.tmp", "average.0123456789ab.tmp"}
+
+
+def test_what_is_no_average_is_not_replaced(copy, tmp_path):
+  (tmp_path / "letters").mkdir()
+  (tmp_path / "letters" / "1.txt").write_text("mine")
+  (copy / "average").symlink_to("../letters")
+  with pytest.raises(UserError, match="cannot write .*letters: it is no average, and .*/average is a link to it"):
+    average_lib.average(copy, last=2)
+  assert (tmp_path / "letters" / "1.txt").read_text() == "mine" and len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("text", ["{}", '{"task": "translation", "model": {"name": "transformer"}}'])
+def test_a_config_that_is_none(tmp_path, text):
+  (tmp_path / "config.json").write_text(text)
+  errors = command("attention_zoo.average", f"--workdir={tmp_path}", check=2).stderr.decode()
+  assert errors.startswith("error: config") and errors.count("\n") == 1
+
+
+def test_the_text_has_moved(tiny_run, number_files, tmp_path):
+  run = shutil.copytree(tiny_run, tmp_path / "run", ignore=shutil.ignore_patterns("data", "tensorboard"))
+  config = json.loads((run / "config.json").read_text())
+  config["data"]["dir"] = str(tmp_path / "nowhere")
+  (run / "config.json").write_text(json.dumps(config))
+  (run / "versions.json").unlink()
+  done = command("attention_zoo.average", f"--workdir={run}", "--last=2", f"--data_dir={number_files}", check=0)
+  assert set(loading.read_record(run / "average")["dev_loss"]) == {"newest", "average"} and not done.stderr

@@ -1,6 +1,7 @@
 """The best checkpoint stays, and training ends where nothing better comes."""
 
 import json
+import os
 
 import pytest
 
@@ -64,4 +65,22 @@ def test_a_resumed_run_forgets_what_came_after(tmp_path):
   assert best.take(6, {"bleu": 6.0}) and best.step == 6 and read(tmp_path)[-1]["value"] == 6.0
   (tmp_path / "best.json").write_text("[{]")
   with pytest.raises(UserError, match="best.json is damaged"):
+    read(tmp_path)
+
+
+@pytest.mark.parametrize(
+  "text",
+  [
+    '[{"step": 1e999, "metric": "a", "value": 1}]',
+    '[{"step": 1, "metric": "a", "value": 1' + "0" * 400 + "}]",
+    '[{"step": 1, "metric": ["a"], "value": 1.0}]',
+    "[" * 10**5,
+    os.mkdir,
+    os.mkfifo,
+  ],
+)
+def test_a_list_that_is_none(tmp_path, text):
+  path = tmp_path / "best.json"
+  path.write_text(text) if isinstance(text, str) else text(path)
+  with pytest.raises(UserError, match="best.json"):
     read(tmp_path)

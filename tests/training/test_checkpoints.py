@@ -178,6 +178,20 @@ def test_what_cannot_be_read_is_not_damaged(copy, monkeypatch, number):
   assert checkpoints_lib.steps(copy) == [10, 20, 30] and not (copy / "damaged").exists()
 
 
+def test_a_read_error_of_tensorstore_is_no_damage(copy, monkeypatch):
+  """The checksums were right, and the disk fails now."""
+  checkpoints = checkpoints_lib.Checkpoints(copy, keep=3)
+
+  def fails(*args, **options):
+    raise ValueError(f"DATA_LOSS: Error reading local file [os_error_code='{errno.EIO}']")
+
+  monkeypatch.setattr(checkpoints._manager, "restore", fails)
+  with pytest.raises(UserError, match="cannot read .*checkpoints/30: Input/output error$"):
+    checkpoints.restore(placed("data_parallel"))
+  checkpoints.close()
+  assert checkpoints_lib.steps(copy) == [10, 20, 30] and not (copy / "damaged").exists()
+
+
 def test_a_list_of_checkpoints_that_cannot_be_read_is_not_empty(copy, monkeypatch):
   def fails(path):
     raise PermissionError(errno.EACCES, "Permission denied", str(path))

@@ -48,6 +48,12 @@ def test_names_are_mapped_and_the_rest_is_listed(parent):
   assert "  taken  encoder/table_VD <- embedding/table_VD\n  new    head/bias_V\n  left   encoder/" in str(taken)
 
 
+def test_a_run_in_the_home_folder(parent, monkeypatch):
+  monkeypatch.setenv("HOME", str(parent.parent))
+  _, taken = init_from(Initial(jax.device_put(loading.load_params(parent, "latest"))), config_of(f"~/{parent.name}"))
+  assert len(taken.taken) == 12
+
+
 def test_what_does_not_fit_is_all_listed(parent):
   drawn = jax.device_put({"embedding": {"table_VD": np.ones((3, 4))}, "source_positions": {"table_TD": np.ones(7)}})
   with pytest.raises(UserError, match=r"(?s)embedding/table_VD \(3, 4\) <- .*source_positions/table_TD \(7,\) <- "):

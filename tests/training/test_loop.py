@@ -18,6 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from attention_zoo.errors import UserError
 from attention_zoo.protocols import Examples
 from attention_zoo.training import checkpoints, loading, lock, metrics, sharding
+from attention_zoo.training import workdir as workdir_lib
 from attention_zoo.training.loop import Diverged, train
 from attention_zoo.training.optimizer import make_optimizer
 from attention_zoo.training.step import abstract_state, init_state, make_evaluate, make_train_step
@@ -417,6 +418,25 @@ def test_a_file_where_a_folder_is_to_be(tmp_path, name):
   with pytest.raises(UserError, match=f"{name} is in the way of a folder"):
     run(tmp_path)
   assert (tmp_path / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/null")])
+@pytest.mark.parametrize("name", workdir_lib.FILES)
+def test_something_else_where_a_file_is_to_be(tmp_path, name, make):
+  """Whoever opens a pipe waits for its other end."""
+  make(tmp_path / name)
+  with pytest.raises(UserError, match=f"{name} is in the way of a file of that name: move it elsewhere"):
+    run(tmp_path)
+  assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_files_that_lie_elsewhere(tmp_path):
+  (tmp_path / "run").mkdir()
+  for name in ("config.json", "metrics.jsonl"):
+    (tmp_path / "run" / name).symlink_to(tmp_path / name)
+  for steps in (1, 2):
+    run(tmp_path / "run", **{"train.steps": steps})
+  assert (tmp_path / "run" / "config.json").is_symlink() and (tmp_path / "metrics.jsonl").read_text()
 
 
 def test_what_a_killed_process_left_is_cleared(tmp_path):

@@ -47,6 +47,14 @@ def test_a_run_is_opened(run):
   assert zoo.load(run).translate(["seven"])[0]
 
 
+def test_translating_needs_no_text(run):
+  edit(run, '"/nowhere"', "data", "dir")
+  opened = zoo.load(run)
+  assert opened.translate(["seven"])[0]
+  with pytest.raises(UserError, match="/nowhere"):
+    opened.perplexity("test")
+
+
 def test_pipes_and_sockets(run):
   os.mkfifo(run / "average" / "pipe")
   refuses(run, "average/pipe is neither a file nor a folder")
