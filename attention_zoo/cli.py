@@ -58,7 +58,7 @@ def define_workdir():
 
 
 def run(main, required=("workdir",)):
-  """Runs main() after parsing the flags. A wrong flag, config or input: message, exit code 2."""
+  """Runs main() after parsing the flags. A wrong flag, config or input: message, exit code 2; Ctrl-C: 130."""
 
   def parse(argv):
     streams.prepare()
@@ -89,7 +89,12 @@ def run(main, required=("workdir",)):
     compilation.prepare()
     return guard(main)
 
-  app.run(start, flags_parser=parse)
+  try:
+    app.run(start, flags_parser=parse)
+  except KeyboardInterrupt:  # also while JAX is imported; training listens by itself
+    with contextlib.suppress(OSError):
+      print("interrupted", file=sys.stderr)
+    _leave(130)
 
 
 class _Warnings(logging.Handler):
@@ -118,11 +123,15 @@ def guard(main):
     traceback.print_exc()
     print("error: one of several processes failed; start all of them again to resume", file=sys.stderr)
     code = 1
+  _leave(code)
+
+
+def _leave(code):
+  """Ends the process at once. Python would wait: for the other processes, and for Orbax's threads,
+  ten minutes for a directory that cannot be made."""
   for stream in (sys.stdout, sys.stderr):
     with contextlib.suppress(OSError, UserError, AttributeError):  # full, or closed
       stream.flush()
-  # Python would wait: for the other processes, and for Orbax's threads,
-  # ten minutes for a directory that cannot be made.
   os._exit(code)
 
 

@@ -36,7 +36,7 @@ from rich.text import Text
 
 from attention_zoo import files
 from attention_zoo.errors import UserError
-from launch import ablation_devices, ablation_grid, ablation_rows, ablation_run
+from launch import ablation_devices, ablation_grid, ablation_rows, ablation_run, restart
 from launch.restart import BAD_INPUT
 
 
@@ -303,4 +303,5 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
+  restart.speak_utf8()
   sys.exit(main())

@@ -41,7 +41,7 @@ def write_json(path, value):
 def read_json(path):
   """None where there is no such file, or where it is cut short."""
   try:
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))
   except (FileNotFoundError, NotADirectoryError, ValueError):
     return None
 
@@ -116,6 +116,8 @@ def make_grid(workdir, scale, data, fields, command):
 
 # Lock
 
+_ENCODING = {"encoding": "utf-8", "errors": "surrogateescape"}  # the command may name files of any bytes
+
 
 def _alive(pid):
   try:
@@ -147,7 +149,7 @@ def take_lock(workdir, command, say, patience=60.0):
   Of a runner that was killed, its trainings may live on and hold the lock: they are told to save and to stop. Raises
   UserError, which names the process, where another runner is at work.
   """
-  lock = open(workdir / "lock", "a+")
+  lock = open(workdir / "lock", "a+", **_ENCODING)
   try:
     _wait_for(lock, workdir, say, patience)
     lock.truncate(0)
@@ -196,7 +198,7 @@ def _wait_for(lock, workdir, say, patience):
 def locked(workdir):
   """The line that names the process at work, or ""."""
   try:
-    with open(workdir / "lock") as lock:
+    with open(workdir / "lock", **_ENCODING) as lock:
       try:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
       except BlockingIOError:

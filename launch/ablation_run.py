@@ -77,7 +77,7 @@ class Job:
     """May raise OSError or UserError (a full disk)."""
     self.directory.mkdir(parents=True, exist_ok=True)
     with open(self.log, "ab", buffering=0) as log:
-      log.write(f"$ {shlex.join(command)}\n".encode())
+      log.write(os.fsencode(f"$ {shlex.join(command)}\n"))
       self.log_start = log.tell()
       self.process = subprocess.Popen(
         command,

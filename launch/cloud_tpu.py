@@ -46,7 +46,7 @@ def make_wheel(args, gcloud):
   """Returns the path of the wheel: the one given, or one built here from the sources."""
   if args.wheel:
     return args.wheel
-  project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+  project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
   command = [sys.executable, "-m", "pip", "wheel", "--no-deps", f"--wheel-dir={ROOT / 'dist'}", str(ROOT)]
   if gcloud.dry_run:
     gcloud.show(command)
@@ -230,4 +230,5 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
+  restart.speak_utf8()
   sys.exit(main())

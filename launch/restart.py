@@ -19,6 +19,7 @@ is started again. A second Ctrl-C ends it at once.
 """
 
 import argparse
+import io
 import os
 import signal
 import subprocess
@@ -79,6 +80,13 @@ def newest_checkpoint(workdir):
   return max(
     (int(name) for name in names if name.isdecimal()), default=None
   )  # half-written ones have other names
+
+
+def speak_utf8():
+  """Standard output and error in UTF-8, whatever the locale says; names of files may hold any bytes."""
+  for stream, errors in ((sys.stdout, "surrogateescape"), (sys.stderr, "backslashreplace")):
+    if isinstance(stream, io.TextIOWrapper):
+      stream.reconfigure(encoding="utf-8", errors=errors)
 
 
 def say(text):
@@ -204,4 +212,5 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
+  speak_utf8()
   sys.exit(main())

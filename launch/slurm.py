@@ -129,7 +129,7 @@ def submit(script, path):
   """Writes the script and hands it to sbatch. Returns an exit code."""
   if shutil.which("sbatch") is None:
     raise UserError("sbatch is not on the PATH: run this on a login node of the cluster, or use --dry_run")
-  files.write_text(path, script)
+  files.write_bytes(path, os.fsencode(script))  # arguments as they came, in whatever encoding
   result = subprocess.run(["sbatch", "--parsable", str(path)], capture_output=True, text=True)
   if result.returncode:
     print(f"error: sbatch refused {path}: {result.stderr.strip()}", file=sys.stderr)
@@ -191,7 +191,12 @@ def make_parser():
     help="give up after this many failures in a row without a newer checkpoint (%(default)s)",
   )
   parser.add_argument("--log_dir", default="runs/slurm", help="directory for script and logs (%(default)s)")
-  parser.add_argument("--python", default=sys.executable, help="Python to use on the nodes (%(default)s)")
+  parser.add_argument(
+    "--python",
+    type=os.path.expanduser,  # files.expand would make python of ./python
+    default=sys.executable,
+    help="Python to use on the nodes (%(default)s)",
+  )
   parser.add_argument("--dry_run", action="store_true", help="print the script, submit nothing")
   return parser
 
@@ -215,4 +220,5 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
+  restart.speak_utf8()
   sys.exit(main())

@@ -55,6 +55,13 @@ def test_an_error_does_not_wait_for_threads():
   assert (out.returncode, out.stderr) == (2, "error: no room\n")
 
 
+@pytest.mark.parametrize("early", ["", "cli.streams.prepare = main\n"])
+def test_ctrl_c_is_one_line(early):
+  program = f"from attention_zoo import cli\ndef main(): raise KeyboardInterrupt\n{early}cli.run(main, required=())\n"
+  out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+  assert (out.returncode, out.stderr) == (130, "interrupted\n")
+
+
 def parsed(*arguments):
   """A process that prints what it got for --workdir, --input and the task of --config."""
   program = (

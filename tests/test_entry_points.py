@@ -36,7 +36,8 @@ def test_train_average_evaluate_translate(number_files, tmp_path):
   fields |= {"data.dir": number_files, "train.steps": 20}
   flags = [f"--config.{name}={value}" for name, value in fields.items()]
   workdir = f"--workdir={tmp_path}/run"
-  command(*TRAIN, *flags, workdir, check=0)
+  out = command(*TRAIN, *flags, workdir, "--tracker=builtins:print", check=0).stdout.decode()
+  assert "20 dev {" in out and "'loss': " in out
   out = command("attention_zoo.average", workdir, "--last=2", f"--data_dir={number_files}", check=0).stdout.decode()
   assert "averaged steps 10, 20" in out and "dev loss of step 20" in out and "dev loss of the average" in out
   record = json.loads((tmp_path / "run/average/average.json").read_text())

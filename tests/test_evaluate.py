@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -26,6 +28,19 @@ def test_a_page_that_cannot_be_made_costs_neither_table_nor_json(tiny_run, tmp_p
     and "Traceback" not in done.stderr.decode()
   )
   assert not (workdir / "report.html").exists()
+
+
+def test_a_full_standard_output_costs_no_result(tiny_run, tmp_path):
+  workdir = shutil.copytree(tiny_run, tmp_path / "run")
+  flags = ["--checkpoint=latest", "--split=dev", "--decode.beam_size=1"]
+  with open("/dev/full", "w") as full:
+    done = subprocess.run(
+      [sys.executable, "-m", "attention_zoo.evaluate", f"--workdir={workdir}", *flags],
+      stdout=full, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+  saved = workdir / "eval" / "dev-latest-beam_size_1.json"
+  assert done.returncode == 2 and f"No space left on device; the result is in {saved}\n" in done.stderr
+  assert json.loads(saved.read_text())["beam_size"] == 1
 
 
 def test_a_wrong_option_is_told_in_one_line(tiny_run):

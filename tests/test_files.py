@@ -3,6 +3,7 @@
 import os
 import pathlib
 import stat
+import threading
 
 import pytest
 
@@ -54,6 +55,16 @@ def test_a_device_is_written_and_not_replaced(tmp_path):
     pytest.skip("devices cannot be made or opened here")
   files.write_text(node, "gone")
   assert stat.S_ISCHR(node.stat().st_mode)
+
+
+def test_a_pipe_is_written_and_not_replaced(tmp_path):
+  pipe, read = tmp_path / "pipe", []
+  os.mkfifo(pipe)
+  reader = threading.Thread(target=lambda: read.append(pipe.read_text()), daemon=True)
+  reader.start()
+  files.write_text(pipe, "text")
+  reader.join(10)
+  assert read == ["text"] and pipe.is_fifo() and os.listdir(tmp_path) == ["pipe"]
 
 
 def test_what_cannot_be_written_is_named(tmp_path):

@@ -6,6 +6,7 @@ plays it is in the config) or by its own name.
 
 import hashlib
 import itertools
+import shlex
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -188,8 +189,8 @@ class TensorFlowDatasets:
     return name
 
   def _how_to_prepare(self) -> str:
-    option = f" --data_dir={self._directory}" if self._directory else ""
+    command = ["tfds", "build", self._name, "--file_format=array_record"]
+    command += [f"--data_dir={self._directory}"] if self._directory else []
     return (
-      "Prepare it once, on a machine that has TensorFlow (pip install tensorflow), with\n"
-      f"  tfds build {self._name} --file_format=array_record{option}"
+      f"Prepare it once, on a machine that has TensorFlow (pip install tensorflow), with\n  {shlex.join(command)}"
     )

@@ -53,7 +53,8 @@ def learn(
   The result is a pure function of the arguments. With `byte_fallback` (default: for vocabularies of at least
   4,096 pieces) characters outside the vocabulary are spelt as bytes, so that any text can be encoded; without
   it every character of the training text is in the vocabulary and any other one becomes <unk>. The exceptions
-  are those that SentencePiece cannot hold (U+0000, U+2585; U+2581 becomes a space): a warning names them.
+  are those that SentencePiece cannot hold (U+0000, U+2585; U+2581 becomes a space) and those that `normalization`
+  drops or makes a space (nmt_nfkc: control characters, U+200B): a warning names them.
   `normalization` is one of SentencePiece's rule names; "identity" keeps the text, spaces included.
 
   Raises UserError when there is no text, the data cannot fill the vocabulary, or the vocabulary cannot hold the
@@ -66,7 +67,8 @@ def learn(
   if byte_fallback is None:
     byte_fallback = vocab_size >= BYTE_FALLBACK_FROM
   failures = []  # of reading the sentences: SentencePiece only passes their text on
-  alphabet: set[str] = set()  # of the text as it is after normalization
+  written: set[str] = set()  # the characters of the text
+  alphabet: set[str] = set()  # those of the text as it is after normalization
 
   try:
     normalizer = sentencepiece.SentencePieceNormalizer(
@@ -78,6 +80,7 @@ def learn(
   def read():
     try:
       for sentence in counted(sentences, "Sentences read for the tokenizer"):
+        written.update(sentence)
         alphabet.update(normalizer.normalize(sentence))
         yield from _trainable(sentence)
       if all(character.isspace() for character in alphabet):
@@ -120,7 +123,8 @@ def learn(
   # Characters go missing that stand only in literal "<unk>" or "</s>", or in sentences that were not sampled.
   if required := _missing(model, alphabet) - {"\0", _RESERVED, _SPACE}:
     model = fit("".join(sorted(required)))
-  if lost := _missing(model, alphabet):
+  dropped = {character for character in written if not (character.isspace() or normalizer.normalize(character).strip())}
+  if lost := _missing(model, alphabet) | dropped:
     names = ", ".join(f"U+{ord(character):04X}" for character in sorted(lost))
     logger.warning("the tokenizer cannot hold %d characters of the training text: %s", len(lost), names)
   return model

@@ -1,4 +1,5 @@
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -79,6 +80,13 @@ def test_a_dataset_that_is_not_prepared_names_the_command(tmp_path, name):
   source = TensorFlowDatasets(name, str(tmp_path), ("en", language), ROLES)
   with pytest.raises(UserError, match=rf"tfds build {name} --file_format=array_record --data_dir={tmp_path}"):
     source.pairs("train")
+
+
+def test_a_command_can_be_pasted_whatever_the_folder_is_called(tmp_path):
+  folder = tmp_path / "a b;c"
+  with pytest.raises(UserError) as error:
+    TensorFlowDatasets("wmt14_translate/de-en", str(folder), ("en", "de"), ROLES).pairs("train")
+  assert shlex.split(str(error.value).splitlines()[-1])[-1] == f"--data_dir={folder}"
 
 
 def test_another_file_format_names_the_command(directory, tmp_path):

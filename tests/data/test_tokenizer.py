@@ -143,10 +143,21 @@ def test_every_character_of_the_training_text_survives(tmp_path, model_type, nor
   assert ["cannot hold 1 characters of the training text: U+2585" in r.getMessage() for r in caplog.records] == [True]
 
 
-def test_a_literal_control_symbol_is_text(tokenizer):
-  (ids,) = tokenizer.encode(["a<s>b</s>c<unk><pad>"])
-  assert not {PAD, BOS, EOS} & set(ids)
-  assert tokenizer.pieces([i for i in ids if i != UNK]) == [p for p in tokenizer.pieces(ids) if p != "<unk>"]
+@pytest.mark.parametrize("model_type", ["bpe", "unigram"])
+def test_a_literal_control_symbol_is_text(tmp_path, model_type):
+  """SentencePiece learns nothing of it: the characters <, > and / stand nowhere else."""
+  text = "a<s>b</s>c<unk>d<pad>"
+  train([*TEXT, text], tmp_path / "m", vocab_size=300, model_type=model_type)
+  tokenizer = Tokenizer(tmp_path / "m")
+  (ids,) = tokenizer.encode([text])
+  assert not {PAD, BOS, EOS, UNK} & set(ids) and tokenizer.decode([ids]) == [text]
+
+
+@pytest.mark.parametrize("text", ["a\u0001b\u200bc\u2581d", "a\u0001 \u200b \u2581"])
+def test_what_normalization_drops_is_told(tmp_path, text, caplog):
+  train([*TEXT, text, "ﬁ e\u0301\u3000x\t"], tmp_path / "m", vocab_size=300)
+  (record,) = caplog.records
+  assert record.getMessage().endswith("cannot hold 3 characters of the training text: U+0001, U+200B, U+2581")
 
 
 def test_a_tokenizer_that_is_not_as_it_was_written_is_told(tmp_path):

@@ -32,15 +32,17 @@ def free_port():
     return listener.getsockname()[1]
 
 
-def launch(module, *args, cwd, env=None, timeout=300, python=()):
-  """Runs `python -m launch.MODULE` in `cwd` and returns the finished process. python: flags of Python's own."""
+def launch(module, *args, cwd, env=None, timeout=300, python=(), errors="strict"):
+  """Runs `python -m launch.MODULE` in `cwd` and returns the finished process. python: flags of Python's own.
+  errors: how bytes that it prints and that are no UTF-8 are read."""
   env = dict(os.environ if env is None else env, PYTHONPATH=str(ROOT))
   return subprocess.run(
     [sys.executable, *python, "-m", f"launch.{module}", *map(str, args)],
     cwd=cwd,
     env=env,
     capture_output=True,
-    text=True,
+    encoding="utf-8",
+    errors=errors,
     timeout=timeout,
     stdin=subprocess.DEVNULL,
   )

@@ -67,6 +67,25 @@ def test_script_one_process_per_node(capsys):
   assert "gpus" not in script_of(capsys)
 
 
+def test_python_in_the_home_folder(capsys, monkeypatch):
+  monkeypatch.setenv("HOME", "/home/me")
+  assert "\n/home/me/v/bin/python " in script_of(capsys, "--python=~/v/bin/python")
+  assert "\n./python " in script_of(capsys, "--python=./python")
+
+
+def test_names_of_files_in_any_encoding(tmp_path, monkeypatch):
+  """The locale's is Latin-1; a name has bytes that are no UTF-8."""
+  monkeypatch.setenv("PYTHONIOENCODING", "latin-1")
+  done = launch("slurm", "--dry_run", *TRAIN, "--config.data.dir=\u6f22\udcff", cwd=tmp_path, errors="surrogateescape")
+  assert done.returncode == 0 and "--config.data.dir=\u6f22\udcff" in done.stdout, done.stderr
+  (tmp_path / "sbatch").write_text("#!/bin/sh\necho 1\n")
+  (tmp_path / "sbatch").chmod(0o755)
+  monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+  done = launch("slurm", *TRAIN, "--config.data.dir=\u6f22\udcff", cwd=tmp_path)
+  assert done.returncode == 0, done.stderr
+  assert "\u6f22".encode() + b"\xff" in (tmp_path / "runs/slurm/attention_zoo.sbatch").read_bytes()
+
+
 HOSTILE = [
   "a b",
   "a;touch pwned",

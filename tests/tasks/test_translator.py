@@ -8,9 +8,11 @@ import sys
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 import attention_zoo as zoo
 from attention_zoo.errors import UserError
+from attention_zoo.tasks import translation_scores
 
 SENTENCES = ["seven", "one hundred and twelve", "", "forty-nine", "   ", "two hundred and ninety-four", "twenty-one"]
 
@@ -48,6 +50,13 @@ def test_forced_decoding_gives_the_score_of_the_search(run):
     ((_, source, target),) = run._rows.batches(run.encode(["forty-nine"]), [hypothesis.ids])
     scored = run._forced(run.params, *source, *target, run.config.decode.alpha)
     np.testing.assert_allclose([scored[0][0], scored[1][0]], [hypothesis.score, hypothesis.logprob], rtol=1e-4)
+
+
+def test_bleu_is_that_of_the_target_language():
+  chinese = ["我们今天去学校。", "他喜欢喝茶，也喜欢看书。"]
+  config = ConfigDict({"data": {"languages": ("en", "zh"), "tokenized": False}})
+  rows = translation_scores.scores(config, chinese, chinese)["bleu"]
+  assert all("|tok:zh" in row["signature"] and round(row["score"], 6) == 100 for row in rows)
 
 
 def test_score_prefers_the_translation_to_another(run):

@@ -55,6 +55,23 @@ def test_the_next_process_finds_the_program(tmp_path):
   assert run(XDG_CACHE_HOME=str(tmp_path))[0] == "miss"  # and says nothing
 
 
+@pytest.mark.parametrize(
+  "program",
+  [
+    "from attention_zoo import cli; cli.run(lambda: print(jax.config.jax_compilation_cache_dir), required=())",
+    "import attention_zoo as zoo\n"
+    "try: zoo.load('nowhere')\n"
+    "except ValueError: print(jax.config.jax_compilation_cache_dir)",
+  ],
+  ids=["entry point", "load"],
+)
+def test_programs_are_kept_without_asking(tmp_path, program):
+  names = ("JAX_COMPILATION_CACHE_DIR", "ATTENTION_ZOO_CACHE")
+  env = {name: value for name, value in os.environ.items() if name not in names} | {"XDG_CACHE_HOME": str(tmp_path)}
+  done = subprocess.run([sys.executable, "-c", f"import jax\n{program}"], capture_output=True, text=True, env=env)
+  assert done.stdout.startswith(f"{tmp_path}/attention_zoo/programs-"), done.stderr
+
+
 def test_where_programs_are_kept(monkeypatch, tmp_path):
   for name in ("ATTENTION_ZOO_CACHE", "XDG_CACHE_HOME"):
     monkeypatch.delenv(name, raising=False)

@@ -15,6 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from attention_zoo import files
 from attention_zoo.errors import UserError
 from attention_zoo.protocols import Examples
 from attention_zoo.training import checkpoints, loading, lock, metrics, sharding
@@ -440,9 +441,8 @@ def test_files_that_lie_elsewhere(tmp_path):
 
 
 def test_what_a_killed_process_left_is_cleared(tmp_path):
-  (tmp_path / "data").mkdir()
-  for path in (tmp_path / ".config.json.0123456789ab.tmp", tmp_path / "data" / ".a.0123456789ab.tmp"):
-    path.write_text("half")
+  for name in (".config.json", ".tokenizer.model", "data/.a", "eval/.dev-latest.json"):
+    files.write_text(tmp_path / f"{name}.0123456789ab.tmp", "half")
   run(tmp_path, **{"train.steps": 1})
   assert not list(tmp_path.glob("**/.*.tmp"))
 
