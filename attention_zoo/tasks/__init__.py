@@ -30,13 +30,6 @@ def validate(config) -> None:
   task's fields, the rest against the loop's.
   """
   config_lib.validate(config, _groups(config))
-  widths = config.model.get("d_model"), config.optimizer.get("d_model")
-  if config.optimizer.schedule.startswith("inverse_sqrt") and None not in widths and widths[0] != widths[1]:
-    raise UserError(
-      f"config.optimizer.d_model = {widths[1]}, but config.model.d_model = {widths[0]}: the paper's schedule "
-      "is for the model's width. A config file that replaces the group model sets both; "
-      "another rate is config.optimizer.learning_rate"
-    )
 
 
 def _groups(config) -> dict:

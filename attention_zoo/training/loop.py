@@ -16,7 +16,7 @@ from attention_zoo.training.checkpoints import Checkpoints
 from attention_zoo.training.init_from import init_from
 from attention_zoo.training.metrics import Meter, Metrics
 from attention_zoo.training.optimizer import make_optimizer
-from attention_zoo.training.schedule import make_schedule
+from attention_zoo.training.schedule import check_width, make_schedule
 from attention_zoo.training.step import (
   State,
   abstract_state,
@@ -52,6 +52,7 @@ def train(task: Task, config, workdir, quiet=False, trackers=()) -> State:
     mesh = sharding.make_mesh(config.mesh)
     for name, shape in task.batch_shapes().items():
       sharding.check_rows(name, shape.shape, mesh, config.train.accumulate)
+    check_width(config)
     optimizer = make_optimizer(config.optimizer)
     abstract = abstract_state(task, optimizer, config, mesh)
     identity = {"config": config.to_dict(), "text": task.fingerprint()}

@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from attention_zoo.errors import UserError
 from attention_zoo.training.optimizer import make_optimizer
-from attention_zoo.training.schedule import make_schedule
+from attention_zoo.training.schedule import check_width, make_schedule
 
 
 def optimizer_config(**changes):
@@ -134,3 +134,13 @@ def test_weight_decay_spares_biases_and_scales():
 def test_what_is_refused(changes, message):
   with pytest.raises(UserError, match=message):
     make_optimizer(optimizer_config(**changes))
+
+
+def test_the_papers_schedule_is_for_the_models_width():
+  optimizer = {"d_model": 32, "schedule": "inverse_sqrt"}
+  config = ConfigDict({"model": {"d_model": 64}, "optimizer": optimizer})
+  with pytest.raises(UserError, match="config.optimizer.d_model = 32, but config.model.d_model = 64"):
+    check_width(config)
+  config.optimizer.schedule = "cosine(decay_steps=3)"
+  check_width(config)
+  check_width(ConfigDict({"model": {}, "optimizer": optimizer}))
