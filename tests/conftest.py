@@ -14,10 +14,11 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(tempfile.get
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-# A shell starts background jobs with Ctrl-C ignored, and what they start inherits that:
-# the tests that press it would hang.
+# A shell starts background jobs with Ctrl-C ignored, and nohup ignores the closing of the terminal. What they start
+# inherits that: the tests that send these signals would hang or fail.
 if threading.current_thread() is threading.main_thread():
   signal.signal(signal.SIGINT, signal.default_int_handler)
+  signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 import jax
 import pytest

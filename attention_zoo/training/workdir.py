@@ -27,8 +27,7 @@ PACKAGES = (
 )
 FOLDERS = ("checkpoints", "damaged", "data", "eval", "tensorboard")
 FILES = (
-  "config.json", "versions.json", "text.json", "tokenizer.model", "metrics.jsonl", "best.json", "lock.json",
-  "error.txt", "report.html",
+  "config.json", "versions.json", "text.json", "tokenizer.model", "metrics.jsonl", "best.json", "lock.json", "error.txt",
 )  # fmt: skip
 
 
