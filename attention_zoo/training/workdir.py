@@ -27,7 +27,8 @@ PACKAGES = (
 )
 FOLDERS = ("checkpoints", "damaged", "data", "eval", "tensorboard")
 FILES = (
-  "config.json", "versions.json", "text.json", "tokenizer.model", "metrics.jsonl", "best.json", "lock.json", "error.txt",
+  "config.json", "versions.json", "text.json", "tokenizer.model",
+  "metrics.jsonl", "best.json", "lock.json", "error.txt",
 )  # fmt: skip
 
 
