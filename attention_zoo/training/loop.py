@@ -23,9 +23,9 @@ from attention_zoo.training.step import (
   as_stored,
   dev_names,
   init_state,
-  local_copies,
   make_evaluate,
   make_train_step,
+  on_first_device,
 )
 from attention_zoo.training.workdir import claimed
 
@@ -52,8 +52,8 @@ def train(task: Task, config, workdir, quiet=False, trackers=()) -> State:
     mesh = sharding.make_mesh(config.mesh)
     for name, shape in task.batch_shapes().items():
       sharding.check_rows(name, shape.shape, mesh, config.train.accumulate)
-    check_width(config)
     optimizer = make_optimizer(config.optimizer)
+    check_width(config)
     abstract = abstract_state(task, optimizer, config, mesh)
     identity = {"config": config.to_dict(), "text": task.fingerprint()}
     checkpoints = Checkpoints(workdir, config.train.keep, metadata=identity)
@@ -135,7 +135,7 @@ def _run(task, config, mesh, optimizer, abstract, state, start, checkpoints, met
     count = config.train.dev_samples if task.has_dev_samples else 0
     # Sharded parameters are put together only for who has asked for scores: they may not fit.
     whole = task.dev_score_names or count and all(x.is_fully_replicated for x in jax.tree.leaves(params))
-    copies = local_copies((params, state.variables), mesh) if whole else None
+    copies = on_first_device((params, state.variables), mesh) if whole else None
     if task.dev_score_names:
       summary |= task.dev_scores(*copies)
     metrics.write(step, "dev", summary)

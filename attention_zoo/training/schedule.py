@@ -10,7 +10,7 @@ from attention_zoo.errors import UserError
 def check_width(config) -> None:
   """Raises UserError where the paper's schedule is for another width than the model's."""
   widths = config.model.get("d_model"), config.optimizer.d_model
-  if config.optimizer.schedule.startswith("inverse_sqrt") and widths[0] not in (None, widths[1]):
+  if grammar.parse(config.optimizer.schedule)[0] == "inverse_sqrt" and widths[0] not in (None, widths[1]):
     raise UserError(
       f"config.optimizer.d_model = {widths[1]}, but config.model.d_model = {widths[0]}, and the schedule inverse_sqrt "
       "is for the model's width. A config file that replaces the group model sets both; another rate is "

@@ -251,7 +251,17 @@ def dev_names(task: Task, abstract: State) -> set[str]:
   return {*task.summarize({name: (1.0, 1.0) for name in sums_of(loss)}), *task.dev_score_names}
 
 
-def local_copies(tree, mesh):
-  """Whole copies of the leaves on this process's first device of the mesh. Every process must call it."""
-  everywhere = jax.jit(lambda tree: tree, out_shardings=NamedSharding(mesh, P()))(tree)
-  return jax.tree.map(lambda x: x.addressable_data(0), everywhere)
+def on_first_device(tree, mesh):
+  """The leaves, whole, on this process's first device of the mesh. Every process must call it.
+
+  What is whole there already is not copied: it is gone once the next step is given the state.
+  """
+  if not all(x.is_fully_replicated for x in jax.tree.leaves(tree)):
+    tree = _everywhere(mesh)(tree)
+  return jax.tree.map(lambda x: x.addressable_data(0), tree)
+
+
+@functools.cache
+def _everywhere(mesh):
+  """Kept: a new function would be compiled at each evaluation."""
+  return jax.jit(lambda tree: tree, out_shardings=NamedSharding(mesh, P()))

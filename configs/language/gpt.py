@@ -4,9 +4,9 @@
   python -m attention_zoo.evaluate --workdir=WORKDIR --split=dev
 
 DIR holds train.jsonl and dev.jsonl (or .jsonl.gz), a document a line in the field "text"; the paper's BooksCorpus is
-not public any more. Paper: 18.4 perplexity per subword on BooksCorpus. Ours: not run. Hardware: 8 P600 for a month in
-the paper. Settings from the paper: 64 rows, Adam to 2.5e-4 in 2,000 steps and down a cosine to 0, weight decay 0.01,
-100 epochs. Deviations: those of the model's file, and a BPE of SentencePiece.
+not public any more. Paper: 18.4 perplexity per subword on BooksCorpus. Ours: not run. Hardware: 8 P600 for a month,
+says its authors' announcement. Settings from the paper: 64 rows, Adam to 2.5e-4 in 2,000 steps and down a cosine to
+0, weight decay 0.01, 100 epochs. Deviations: those of the model's file, and a BPE of SentencePiece.
 """
 
 from attention_zoo.configs.language import gpt2

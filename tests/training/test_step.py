@@ -186,3 +186,20 @@ def test_what_is_loaded_is_the_moving_average(tmp_path):
   assert not np.allclose(state.ema["w"]["bias_D"], state.params["w"]["bias_D"])
   stored = loading.load_params(tmp_path, "latest")
   np.testing.assert_array_equal(stored["w"]["bias_D"], state.ema["w"]["bias_D"])
+
+
+def test_whole_leaves_are_not_gathered_and_parts_are_without_compiling_twice():
+  mesh = sharding.make_mesh(make_config().mesh)
+  split = {"x": jax.device_put(np.arange(16.0), sharding.batch_sharding(mesh))}
+  first = step.on_first_device(split, mesh)
+  compiled = []
+  listener = lambda name, *_, **__: compiled.append(name)
+  jax.monitoring.register_event_duration_secs_listener(listener)
+  again = step.on_first_device({"x": split["x"]}, mesh)
+  everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+  whole = step.on_first_device(jax.device_put(again, everywhere), mesh)
+  jax.monitoring.unregister_event_duration_listener(listener)
+  for found in (first, again, whole):
+    np.testing.assert_array_equal(found["x"], np.arange(16.0))
+    assert len(found["x"].sharding.device_set) == 1
+  assert not any("backend_compile" in name for name in compiled)
