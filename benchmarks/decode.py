@@ -41,9 +41,11 @@ def make_parameters(model):
   return params
 
 
-def our_search(model, params, source, *, beam_size, length, room):
+def our_search(model, params, source, *, beam_size, length, room, devices=None):
   """A function that finds the best hypotheses, as `tasks/translator.py` does: tokens [rows, length],
-  log-probabilities."""
+  log-probabilities.
+
+  devices: all by default."""
   import jax
   import jax.numpy as jnp
   import numpy as np
@@ -71,12 +73,13 @@ def our_search(model, params, source, *, beam_size, length, room):
     )  # fmt: skip
     return found.tokens_BJT[:, 0], found.logprobs_BJ[:, 0]
 
-  mesh = Mesh(np.array(jax.devices()), ("data",))
+  mesh = Mesh(np.array(devices or jax.devices()), ("data",))
   params = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
 
   def run():
     rows = jax.device_put(source, NamedSharding(mesh, PartitionSpec("data")))
-    tokens, logprobs = jax.device_get(search(params, rows))
+    with jax.set_mesh(mesh):  # which also tells whoever asks what is compiled for
+      tokens, logprobs = jax.device_get(search(params, rows))
     return tokens[:, :length], logprobs
 
   return run

@@ -68,6 +68,7 @@ GROUPS = {
     # Examples of the dev split that TensorBoard shows at each evaluation, where every device has all parameters;
     # 0: none.
     "dev_samples": Field(int, low=0, default=3),
+    "random_bits": Field(str, choices=("threefry2x32", "rbg"), default="threefry2x32"),
     "init_from": Field(str, default=""),  # fine-tuning: the run whose parameters this one begins with
     "init_map": Field(tuple, default=()),  # ((pattern, replacement), ..): names here -> names there
     "learning_rate_factors": Field(tuple, default=()),  # ((pattern, factor), ..): by path; 0 freezes

@@ -149,7 +149,7 @@ def make_train_step(task: Task, optimizer, config, abstract, mesh):
     return jax.tree_util.tree_map_with_path(scale, updates)
 
   def step(state, batch, stop):
-    rng = jax.random.fold_in(jax.random.key(config.train.seed), state.steps)
+    rng = jax.random.fold_in(jax.random.key(config.train.seed, impl=config.train.random_bits), state.steps)
     loss, gradients = loss_and_gradients(state, batch, rng)
     gradients = jax.tree.map(lambda g: g / loss.weight, gradients)
     # One pass over the gradients gives their norm and the first leaf that is not finite; last comes the loss.

@@ -87,6 +87,8 @@ def get_config():
       patience=0,  # evaluations without a better figure that end training; 0 = never
       # Examples that TensorBoard shows at each evaluation, where every device has all parameters; 0 = none.
       dev_samples=3,
+      # Dropout's generator: "threefry2x32", the same bits everywhere, or "rbg", the hardware's own: see docs/gpu.md.
+      random_bits="threefry2x32",
       init_from="",  # fine-tuning: the run whose parameters this one begins with
       init_map=(),  # ((pattern, replacement), ..): from the names here to the names there
       learning_rate_factors=(),  # ((pattern, factor), ..): by a parameter's path; 0 freezes

@@ -370,3 +370,26 @@ VARIANTS = [
   Variant("masked_memory_compressed_gaps", **compressed(1, 2, True)),
 ]
 CAUSAL = [variant for variant in VARIANTS if variant.causal]
+
+
+def example(variant, seed, T, batch=B, heads=N):
+  """Parameters, (q, k, v) in float32 and the extra, all random."""
+  rng = np.random.default_rng(seed)
+
+  def normal(*shape):
+    return rng.standard_normal(shape).astype(np.float32)
+
+  parameters = {
+    name: normal(*(heads if size == "N" else size for size in shape))
+    for name, shape in variant.parameters.items()
+  }
+  arrays = normal(batch, T, heads, variant.depth), normal(batch, T, heads, K), normal(batch, T, heads, H)
+  extra = {
+    "mask": rng.random((batch, 1, T, T)) < 0.7,
+    "segments": rng.integers(0, 3, (batch, T)).astype(np.int32),
+    "valid": rng.random((batch, T)) < 0.7,
+    None: np.ones((batch, T), bool),
+  }[variant.extra]
+  if variant.extra == "mask" and T > 1:
+    extra[:, :, T // 2 :: 5] = False
+  return parameters, arrays, extra

@@ -48,6 +48,7 @@ def make_config(**changes):
         "best_mode": "min",
         "patience": 0,
         "dev_samples": 2,
+        "random_bits": "threefry2x32",
         "init_from": "",
         "init_map": (),
         "learning_rate_factors": (),

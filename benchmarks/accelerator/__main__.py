@@ -1,0 +1,129 @@
+"""Is a machine right, is it fast, what is slow? On whatever JAX finds: a GPU, a TPU; a CPU with tiny sizes.
+
+  python -m benchmarks.accelerator [--minutes=6] [--out=DIR] [--only=peaks,training] [--tiny]
+
+The parts run one after the other, each in a process of its own with a time limit of its own, and the whole ends inside
+--minutes. A part writes each figure when it has it: what fails or runs out of time says so, keeps what it had, and the
+next part runs.
+
+  right      attention, a training step and beam search against the CPU's and float64; a resumed run, bit for bit
+  peaks      matrix products and copies: what the ratios are of
+  training   base and big, packed rows: tokens/s, MFU, memory, seconds to compile; beside PyTorch
+  attention  time, memory and rate of each attention, lengths 256 to 32,768, forward and backward
+  decoding   beam 4 and greedy on 3,003 sentences; beside Hugging Face generate
+  profile    the operations that take most of a step
+
+The result is DIR/accelerator.json and .md, by default in benchmarks/results/DEVICE/.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+
+from attention_zoo import files
+from benchmarks import common
+from benchmarks.accelerator import report
+
+# Name -> most seconds; a part's share of what is left is never more.
+PARTS = {"right": 110, "peaks": 30, "training": 170, "attention": 90, "decoding": 90, "profile": 70}
+
+
+def parse(argv):
+  options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  options.add_argument("--minutes", type=float, default=6.0, help="all parts together (default: 6)")
+  options.add_argument("--out", type=files.expand, help="default: benchmarks/results/DEVICE")
+  options.add_argument("--only", default="", help="names of parts with commas between")
+  options.add_argument("--tiny", action="store_true", help="the smallest sizes, to see that it works; always on a CPU")
+  options.add_argument("--set", action="append", default=[], metavar="PART.NAME=VALUE", help="an option of a part")
+  arguments = options.parse_args(argv)
+  arguments.parts = arguments.only.split(",") if arguments.only else list(PARTS)
+  if unknown := [name for name in arguments.parts if name not in PARTS]:
+    options.error(f"--only={arguments.only}: {unknown[0]!r} is not one of {', '.join(PARTS)}")
+  if arguments.minutes <= 0:
+    options.error(f"--minutes={arguments.minutes}: must be above 0")
+  for text in arguments.set:
+    if text.partition(".")[0] not in PARTS or "=" not in text:
+      options.error(f"--set={text}: want PART.NAME=VALUE")
+  return arguments
+
+
+def main(argv=None):
+  arguments = parse(argv)
+  end = time.monotonic() + 60 * arguments.minutes
+  # What one part has compiled the next need not; empty at the start, so that the first figure is of compiling.
+  with tempfile.TemporaryDirectory() as cache:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = cache
+    return _run_all(arguments, end, argv)
+
+
+def _run_all(arguments, end, argv):
+  about = json.loads(_ask("import json; from benchmarks.accelerator import part; print(json.dumps(part.about()))"))
+  about["command"] = shlex.join(["python", "-m", "benchmarks.accelerator", *(sys.argv[1:] if argv is None else argv)])
+  if about["platform"] == "cpu":
+    arguments.tiny = True
+  out = arguments.out or common.RESULTS / about["device"].lower().replace(" ", "_")
+  out.mkdir(parents=True, exist_ok=True)
+  print(f"{about['device']}, {about['platform']}; results go to {out}", flush=True)
+  found = {"benchmark": "accelerator", "environment": about, "tiny": arguments.tiny, "parts": {}}
+  if (out / "accelerator.json").exists():  # parts run before stay
+    before = json.loads((out / "accelerator.json").read_text())
+    if before.get("environment", {}).get("device") == about["device"] and before.get("tiny") == arguments.tiny:
+      found["parts"] = before["parts"]
+  for number, name in enumerate(arguments.parts, 1):
+    left = end - time.monotonic()
+    limit = min(PARTS[name], left)
+    print(f"{number} of {len(arguments.parts)}: {name}, {left:.0f} s left in all", flush=True)
+    place = out / f"{name}.part.json"
+    place.unlink(missing_ok=True)
+    start = time.monotonic()
+    status = _run(name, place, limit, arguments) if limit > 5 else "not run: no time was left"
+    part = json.loads(place.read_text()) if place.exists() else {"rows": []}
+    place.unlink(missing_ok=True)
+    part |= {"status": status, "seconds": round(time.monotonic() - start, 1), "date": about["date"]}
+    found["parts"][name] = part
+    files.write_text(out / "accelerator.json", json.dumps(found, indent=1) + "\n")
+    files.write_text(out / "accelerator.md", report.page(found))
+    print(report.section(name, part), flush=True)
+  return 0 if all(part["status"] == "done" for part in found["parts"].values()) else 1
+
+
+def _run(name, place, limit, arguments):
+  """Runs a part; returns "done" or what went wrong."""
+  settings = [text.partition(".")[2] for text in arguments.set if text.partition(".")[0] == name]
+  command = [sys.executable, "-m", "benchmarks.accelerator.part", name, str(place), f"{limit:.0f}"]
+  command += ["--tiny"] * arguments.tiny + settings
+  log = place.with_name("accelerator.log")
+  with open(log, "ab") as file:
+    file.write(f"\n===== {name}\n".encode())
+    file.flush()
+    at = file.tell()
+    try:
+      done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=_environment(), timeout=limit)
+    except subprocess.TimeoutExpired:
+      return f"stopped after its {limit:.0f} s"
+  if done.returncode == 0:
+    return "done"
+  with open(log, "rb") as file:
+    file.seek(at)
+    tail = file.read().decode(errors="replace").strip().splitlines()[-4:]
+  return f"failed with code {done.returncode}: " + " | ".join(line[:200] for line in tail)
+
+
+def _environment():
+  # Memory is taken when it is asked for: PyTorch runs in the same process.
+  return os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "PYTHONUNBUFFERED": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
+
+
+def _ask(code):
+  return subprocess.run(
+    [sys.executable, "-c", code], check=True, capture_output=True, text=True, env=_environment()
+  ).stdout.splitlines()[-1]
+
+
+if __name__ == "__main__":
+  sys.exit(main())
