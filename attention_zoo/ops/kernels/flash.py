@@ -49,8 +49,10 @@ class Blocks(NamedTuple):
   dkv: Tile
 
 
-def choose_blocks(T, S, K) -> Blocks:
+def choose_blocks(T, S, K, dtype) -> Blocks:
   """The tiles for lengths and depth of heads. Long rows want large ones; in short, packed ones small ones skip more."""
+  if dtype == jnp.float32:  # Nothing is rounded, so there are no tensor cores, and large tiles take long to compile.
+    return Blocks(*[Tile(32, 32, 4, 1)] * 3)
   if max(T, S) <= 1024:
     return Blocks(Tile(64, 64, 4, 2), Tile(64, 64, 4, 2), Tile(64, 64, 4, 2))
   if K <= 64:
@@ -114,7 +116,8 @@ def flash_attention(
   if not q_BTNK.size or not v_BSNH.size:
     return jnp.zeros((B, T, N, H), v_BSNH.dtype)
   static = _Static(T, S, K, H, causal, query_segments_BT is not None, interpret)
-  return _attention(static, blocks or choose_blocks(T, S, K), q_BTNK, k_BSNK, v_BSNH, query_segments_BT, key_segments_BS)
+  blocks = blocks or choose_blocks(T, S, max(K, H), q_BTNK.dtype)
+  return _attention(static, blocks, q_BTNK, k_BSNK, v_BSNH, query_segments_BT, key_segments_BS)
 
 
 class _Static(NamedTuple):
