@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 from jax.sharding import AbstractDevice, AbstractMesh
 
 from attention_zoo import hardware
@@ -113,7 +114,7 @@ def test_bfloat16():
 def sizes_in(jaxpr):
   for eqn in jaxpr.eqns:
     yield from (var.aval.size for var in eqn.outvars)
-    for inner in jax.core.jaxprs_in_params(eqn.params):
+    for inner in jaxprs_in_params(eqn.params):
       yield from sizes_in(inner)
 
 
