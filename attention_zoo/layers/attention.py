@@ -48,13 +48,17 @@ class MultiHeadAttention(nn.Module):
       name: self.param(name, functools.partial(_draw, parameter)) for name, parameter in self.variant.parameters.items()
     }
 
-  def __call__(self, x_BTD, memory_BSD, *, mask=None, segments_BT=None, dropout=None):
+  def __call__(self, x_BTD, memory_BSD, *, mask=None, segments_BT=None, memory_segments_BS=None, dropout=None):
     """Queries come from x_BTD, keys and values from memory_BSD, which is x_BTD in self-attention.
 
-    mask broadcasts to BNTS; segments_BT is what those attentions go by that do not look at masks. Returns BTD.
+    mask broadcasts to BNTS; segments_BT, in cross-attention with the memory's, says the same to those attentions that
+    do not look at masks (see `Variant`). Returns BTD.
     """
     qkv = self.query(x_BTD), self.key(memory_BSD), self.value(memory_BSD)
-    attend = functools.partial(self._attend, *qkv, mask=mask, segments_BT=segments_BT, dropout=dropout)
+    segments = {"segments_BT": segments_BT}
+    if memory_segments_BS is not None:
+      segments["memory_segments_BS"] = memory_segments_BS
+    attend = functools.partial(self._attend, *qkv, mask=mask, dropout=dropout, **segments)
     if self.variant.weights and self.is_mutable_collection("intermediates"):
       out_BTNH, weights_BNTS = attend(return_weights=True)
       self.sow("intermediates", "weights", weights_BNTS)

@@ -192,8 +192,11 @@ class Layer(nn.Module):
   def leave(self, x, h, norm, train=False):
     return residual.leave(self.config.residual, x, self.dropout(h, train), norm)
 
-  def __call__(self, x_BTD, segments_BT, mask, memory_BSD=None, memory_mask=None, *, train=False):
-    """mask, memory_mask: what may be attended to of x_BTD and memory_BSD; broadcast to BNTS. Returns BTD."""
+  def __call__(
+    self, x_BTD, segments_BT, mask, memory_BSD=None, memory_segments_BS=None, memory_mask=None, *, train=False
+  ):
+    """mask, memory_mask: what the segments (and causality) let x_BTD attend to of itself and of memory_BSD; broadcast
+    to BNTS. Returns BTD."""
     dropout = functools.partial(self.attention_dropout, train=train) if self.config.attention_dropout else None
 
     h_BTD = self.enter(x_BTD, self.self_attention_norm)
@@ -201,7 +204,8 @@ class Layer(nn.Module):
     x_BTD = self.leave(x_BTD, h_BTD, self.self_attention_norm, train)
     if self.cross:
       h_BTD = self.enter(x_BTD, self.cross_attention_norm)
-      h_BTD = self.cross_attention(h_BTD, memory_BSD, mask=memory_mask, dropout=dropout)
+      segments = {"segments_BT": segments_BT, "memory_segments_BS": memory_segments_BS}
+      h_BTD = self.cross_attention(h_BTD, memory_BSD, mask=memory_mask, **segments, dropout=dropout)
       x_BTD = self.leave(x_BTD, h_BTD, self.cross_attention_norm, train)
     h_BTD = self.enter(x_BTD, self.feed_forward_norm)
     h_BTD = self.feed_forward(h_BTD, segments_BT, train=train)
@@ -251,7 +255,7 @@ class Stack(nn.Module):
     memory_mask = masks.segments(segments_BT, memory_segments_BS) if self.layers.cross else None
 
     def run(layer, x_BTD):
-      return layer(x_BTD, segments_BT, mask, memory_BSD, memory_mask, train=train)
+      return layer(x_BTD, segments_BT, mask, memory_BSD, memory_segments_BS, memory_mask, train=train)
 
     if self.config.remat:
       run = nn.remat(run)

@@ -14,6 +14,8 @@ Incremental decoding of anything built on `attend`: keys and values of all S pos
 takes the queries of all beams to the keys of all beams instead, and the mask says which are whose: `beams_attention`.
 """
 
+import contextlib
+import contextvars
 import functools
 
 import jax
@@ -24,6 +26,8 @@ from attention_zoo.ops import cache as cache_lib
 from attention_zoo.ops import shapes
 from attention_zoo.ops.einsum import einsum
 from attention_zoo.ops.variant import Variant
+
+_IMPLEMENTATION = contextvars.ContextVar("implementation", default=None)  # None: the best there is
 
 
 def masked_softmax(logits_BNTS, mask=None):
@@ -97,12 +101,15 @@ def dot_product_attention(
 
   On a GPU `fused` decides whether cuDNN's flash attention runs instead of the einsums; the results differ by
   the rounding of its 16-bit types. Elsewhere the einsums run: JAX's TPU kernels are experimental, not used.
+  What layers take, `dot_product`, comes before that: where segments say the same as the mask, and `supported` of
+  `kernels/flash.py` says yes, its kernel runs and no mask is made. `implementation` asks for one of the three.
 
   Cost: time O(T S N (K + H)), memory O(T S N) for the weights; fused O((T + S) N K), and the mask's own size.
   Raises ValueError naming the argument that does not fit.
   """
   check_shapes(q_BTNK, k_BSNK, v_BSNH, bias, mask)
-  if fused(q_BTNK, k_BSNK, v_BSNH) and bias is None and dropout is None and not return_weights:
+  plain = bias is None and dropout is None and not return_weights
+  if plain and _allowed("cudnn") and fused(q_BTNK, k_BSNK, v_BSNH):
     return _cudnn_attention(q_BTNK, k_BSNK, v_BSNH, mask)
   logits_BNTS = scaled_dot(q_BTNK, k_BSNK)
   return attend(logits_BNTS, v_BSNH, bias=bias, mask=mask, dropout=dropout, return_weights=return_weights)
@@ -148,6 +155,25 @@ def _cudnn_attention(q_BTNK, k_BSNK, v_BSNH, mask):
   return jnp.where(mask.any(-1).swapaxes(1, 2)[..., None], out_BTNH, 0)
 
 
+@contextlib.contextmanager
+def implementation(name):
+  """What is traced within takes "flash", "cudnn" or "einsum", where that can be taken, and einsums elsewhere.
+
+  For measurements. What jit has compiled before stays as it is. Cost: none. Raises ValueError for another name.
+  """
+  if name not in ("flash", "cudnn", "einsum"):
+    raise ValueError(f'implementation must be "flash", "cudnn" or "einsum", got {name!r}')
+  token = _IMPLEMENTATION.set(name)
+  try:
+    yield
+  finally:
+    _IMPLEMENTATION.reset(token)
+
+
+def _allowed(name):
+  return _IMPLEMENTATION.get() in (None, name)
+
+
 def check_shapes(q_BTNK, k_BSNK, v_BSNH, bias=None, mask=None):
   """Raises ValueError naming the argument whose rank, heads, depth or length does not fit."""
   for name, x in (("q_BTNK", q_BTNK), ("k_BSNK", k_BSNK), ("v_BSNH", v_BSNH)):
@@ -174,10 +200,18 @@ def check_broadcast(BNTS, *, bias=None, mask=None):
 
 
 def dot_product(sizes):
-  """For layers: the paper's."""
+  """For layers: the paper's. Of cross-attention it takes `memory_segments_BS` beside the queries' segments_BT."""
 
-  def attend(p, q_BTNK, k_BTNK, v_BTNH, *, segments_BT=None, **options):
-    return dot_product_attention(q_BTNK, k_BTNK, v_BTNH, **options)
+  def attend(p, q_BTNK, k_BSNK, v_BSNH, *, mask=None, segments_BT=None, memory_segments_BS=None, **options):
+    plain = segments_BT is not None and not any(options.values())  # neither dropout nor weights to return
+    if plain and _allowed("flash") and hardware.platform() == "gpu":
+      from attention_zoo.ops.kernels import flash  # Pallas takes a while to import.
+
+      if flash.supported(q_BTNK, k_BSNK, v_BSNH):
+        keys = segments_BT if memory_segments_BS is None else memory_segments_BS
+        segments = {"query_segments_BT": segments_BT, "key_segments_BS": keys}
+        return flash.flash_attention(q_BTNK, k_BSNK, v_BSNH, **segments, causal=sizes.causal)
+    return dot_product_attention(q_BTNK, k_BSNK, v_BSNH, mask=mask, **options)
 
   def step(p, q_BJTNK, k_BJTNK, v_BJTNH, t, cache, ancestry_BJZ):
     cache = cache_lib.write(cache, (k_BJTNK, v_BJTNH), t)

@@ -40,7 +40,7 @@ class Variant:
 
   attend: (p, q_BTNK, k_BTNK, v_BTNH, *, mask, segments_BT, dropout) -> out_BTNH, with p the parameters by name, mask
     (broadcasts to BNTS) the segments and, if causal, the past, and segments_BT the same for what does not look at
-    masks. With `weights` it takes return_weights=True too and then returns (out_BTNH, weights_BNTS).
+    masks, or only at times. With `weights` it takes return_weights=True too and then returns (out_BTNH, weights_BNTS).
   parameters: name -> Parameter. A name ends in its dimensions, by which it is placed on devices.
   weights: whether the weights can be asked for.
   packs: whether several segments in one row give what they give in rows of their own.
