@@ -1,11 +1,12 @@
 """Time, memory and rate of each attention by length, forward and backward, bfloat16, heads of 64."""
 
+import contextlib
 import functools
 
 import jax
 import jax.numpy as jnp
 
-from attention_zoo.ops import variant
+from attention_zoo.ops import dot_product, variant
 from benchmarks.accelerator.part import at_once, seconds
 
 LENGTHS = (256, 1024, 4096, 8192, 32768)
@@ -33,9 +34,13 @@ def run(part):
     if VARIANTS[name][1] and L > MOST_PAIRS:
       part.add(what=name, length=L, status="not run: it would hold L x L logits")
       del cases[name, L]
-  for text, mask in (("dot_product, packed rows", True),) if not part.tiny else ():
-    for L in (256, 1024):
-      cases[text, L] = functools.partial(prepare, "dot_product", L, part.tiny, packed=mask)
+  for L in lengths if part.tiny else (256, 1024):
+    for kind in (None, "cudnn", "einsum"):
+      text = "dot_product, packed rows" + (f", {kind}" if kind else "")
+      cases[text, L] = functools.partial(prepare, "dot_product", L, part.tiny, packed=True, kind=kind)
+  for L in () if part.tiny else lengths[1:-1]:
+    for kind in ("cudnn", "einsum"):
+      cases[f"dot_product, {kind}", L] = functools.partial(prepare, "dot_product", L, part.tiny, kind=kind)
   # All are compiled at once, on all cores, then timed one by one.
   compiled = at_once(cases)
   for (name, L), found in compiled.items():
@@ -52,7 +57,7 @@ def run(part):
     except Exception as error:
       part.failed(f"{name}, length {L}", error)
       continue
-    keys = VARIANTS.get(name, VARIANTS["dot_product"])[0](L) if "packed" not in name else 29
+    keys = 15 if "packed" in name else VARIANTS.get(name, VARIANTS["dot_product"])[0](L)
     # Scores and values, forward and twice backward, of the pairs that are seen.
     flops = 3 * 2 * 2 * rows * L * keys * (2 if part.tiny else HEADS) * (8 if part.tiny else DEPTH)
     memory = program.memory_analysis()
@@ -62,8 +67,11 @@ def run(part):
     )  # fmt: skip
 
 
-def prepare(name, L, tiny, packed=False):
-  """(compiled forward and backward, function that makes its arguments, rows)."""
+def prepare(name, L, tiny, packed=False, kind=None):
+  """(compiled forward and backward, function that makes its arguments, rows).
+
+  kind: of `dot_product.implementation`; None: what the layers take.
+  """
   N, K = (2, 8) if tiny else (HEADS, DEPTH)
   rows = 2 if tiny else max(TOKENS // L, 1)
   made = variant.make(name, variant.Sizes(N * K, N, K, K, L, causal=True))
@@ -77,25 +85,20 @@ def prepare(name, L, tiny, packed=False):
       n: 0.1 * draw(key, shape)
       for key, (n, shape) in zip(keys[4 : 4 + len(parameters)], parameters.items(), strict=True)
     }
-    # Sentences of 29 tokens, one behind the other.
-    segments = (
-      jnp.broadcast_to(jnp.arange(L, dtype=jnp.int32)[None] // 29 + 1, (rows, L))
-      if packed
-      else jnp.ones((rows, L), jnp.int32)
-    )
-    return p, [draw(key, shape) for key, shape in zip(keys[:4], shapes, strict=True)], segments
+    segments_BT = jnp.ones((rows, L), jnp.int32)
+    if packed:  # sentences of 29 tokens, one behind the other
+      segments_BT *= jnp.arange(L, dtype=jnp.int32)[None] // 29 + 1
+    return p, [draw(key, shape) for key, shape in zip(keys[:4], shapes, strict=True)], segments_BT
 
   def step(p, arrays, segments_BT):
     from attention_zoo.ops import masks
 
     *qkv, cotangent = arrays
-    mask = masks.causal(L)
-    if packed:
-      mask = mask & masks.segments(segments_BT, segments_BT)
-    out, vjp = jax.vjp(
-      lambda p, *qkv: made.attend(p, *qkv, mask=mask, segments_BT=segments_BT if packed else None), p, *qkv
-    )
+    mask = masks.causal(L) & masks.segments(segments_BT, segments_BT)  # as a layer has it
+    attend = functools.partial(made.attend, mask=mask, segments_BT=segments_BT)
+    out, vjp = jax.vjp(attend, p, *qkv)
     return out, vjp(cotangent)
 
   abstract = jax.eval_shape(arguments)
-  return jax.jit(step).lower(*abstract).compile(), arguments, rows
+  with dot_product.implementation(kind) if kind else contextlib.nullcontext():
+    return jax.jit(step).lower(*abstract).compile(), arguments, rows

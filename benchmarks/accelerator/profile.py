@@ -29,13 +29,18 @@ def run(part):
 
 
 def origins(hlo) -> dict:
-  """Operation of the compiled program -> the operation of the model that it came from."""
+  """Operation of the compiled program (`plain` name) -> the operation of the model that it came from."""
   found = {}
   for line in hlo.splitlines():
     if match := re.match(r"\s*(?:ROOT )?%?([\w.-]+) = ", line):
       if source := re.search(r'op_name="([^"]*)"', line):
-        found[match[1]] = re.sub(r"^jit\(\w+\)/", "", source[1])
+        found[plain(match[1])] = re.sub(r"^jit\(\w+\)/", "", source[1])
   return found
+
+
+def plain(name):
+  """One name for an operation and its kernel: fusion.12, fusion_12."""
+  return re.sub(r"[._]+", "_", name)
 
 
 def table(part, name, step, origin, top=40):
@@ -59,7 +64,9 @@ def table(part, name, step, origin, top=40):
         operation = stats.get("hlo_op") or ("" if part.tiny else event.name)
         if not operation:
           continue
-        kernel = event.name if event.name != operation else ""
+        kernel = event.name
+        if plain(kernel) == plain(operation) or operation.startswith("command_buffer"):
+          operation, kernel = kernel, ""  # many kernels are launched as one: which, their own names say
         spent[operation, kernel] += event.duration_ns
         counts[operation, kernel] += 1
         spans.append((event.start_ns, event.start_ns + event.duration_ns))
@@ -78,13 +85,13 @@ def table(part, name, step, origin, top=40):
   total = sum(spent.values())
   for (operation, kernel), time in spent.most_common(top):
     part.add(
-      what=name, operation=operation, origin=origin.get(operation, "")[-90:], kernel=kernel[:60],
+      what=name, operation=operation, origin=origin.get(plain(operation), "")[-90:], kernel=kernel[:60],
       milliseconds=time / STEPS / 1e6, share=time / total,
       calls=counts[operation, kernel] / STEPS,
     )  # fmt: skip
   kinds = collections.Counter()
   for (operation, kernel), time in spent.items():
-    kinds[kind(operation, f"{kernel} {origin.get(operation, '')}")] += time
+    kinds[kind(operation, f"{kernel} {origin.get(plain(operation), '')}")] += time
   part.note(f"{name}: " + ", ".join(f"{k} {v / total:.1%}" for k, v in kinds.most_common()))
 
 

@@ -173,6 +173,7 @@ def against_torch(part, name, config, model, params, ours, peak):
     label_smoothing=config.train.label_smoothing, learning_rate=rates,
     **grammar.parse(config.optimizer.name)[1], bfloat16=True, device=device,
   )  # fmt: skip
+  kind = "eager" if device == "cpu" else "compiled"
   synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
 
   def peer(calls):
@@ -198,7 +199,7 @@ def against_torch(part, name, config, model, params, ours, peak):
   seconds_of_peer = sorted(times["peer"])[2]
   flops = model_flops(model, L)
   part.add(
-    what=name, side=f"PyTorch {torch.__version__}, compiled, one sentence a row",
+    what=name, side=f"PyTorch {torch.__version__}, {kind}, one sentence a row",
     tokens_per_second=rows * L / seconds_of_peer, mfu=flops * rows * L / seconds_of_peer / peak,
     milliseconds=1e3 * seconds_of_peer, compile_seconds=took,
   )  # fmt: skip

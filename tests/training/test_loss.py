@@ -8,20 +8,21 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from attention_zoo.training import loss
 from attention_zoo.training.loss import linear_cross_entropy, smoothed_cross_entropy
 
 
 def naive(logits, targets, weights, eps):
   """The definition, one row at a time, in float64."""
-  loss = nll = correct = 0.0
+  total = nll = correct = 0.0
   for z, target, weight in zip(np.asarray(logits, np.float64), targets, weights, strict=True):
     logp = z - z.max() - math.log(np.exp(z - z.max()).sum())
     q = np.full(len(z), eps / (len(z) - 1))
     q[target] = 1 - eps
-    loss -= weight * (q * logp).sum()
+    total -= weight * (q * logp).sum()
     nll -= weight * logp[target]
     correct += weight * (z[target] == z.max())
-  return loss, nll, correct
+  return total, nll, correct
 
 
 def inputs(M=22, V=19, D=8, dtype=jnp.float32, leading=None):
@@ -152,3 +153,25 @@ def test_on_a_mesh(shape):
     assert "all-reduce" in text
     for other in ("all-gather", "all-to-all", "collective-permute", "reduce-scatter"):
       assert other not in text
+
+
+def test_one_pass_over_the_logits_gives_what_two_do():
+  rng = np.random.default_rng(0)
+  logits_MV = (10 * rng.standard_normal((7, 300))).astype(np.float32)
+  logits_MV[0, :5] = -np.inf
+  logits_MV[1] = -200.0
+  logits_MV[2, 299] = 500.0
+  once, twice = jax.jit(loss._max_and_lse_at_once)(logits_MV), jax.jit(loss._max_and_lse)(logits_MV)
+  np.testing.assert_array_equal(once[0], twice[0])
+  np.testing.assert_allclose(once[1], twice[1], rtol=1e-6)
+  logits_MV[3, 17] = np.nan
+  found = np.asarray(jax.jit(loss._max_and_lse_at_once)(logits_MV)[1])
+  assert np.isnan(found).tolist() == [row == 3 for row in range(7)]
+
+
+def test_the_loss_of_a_gpu_is_the_same(monkeypatch):
+  arrays = inputs()
+  here = jax.jit(lambda *x: linear_cross_entropy(*x, 0.1, 3))(*arrays)
+  monkeypatch.setattr(loss.hardware, "platform", lambda: "gpu")
+  there = jax.jit(lambda *x: linear_cross_entropy(*x, 0.1, 3))(*arrays)
+  np.testing.assert_allclose(there, here, rtol=1e-6)
