@@ -9,6 +9,8 @@ Blocks that no query of a block can see are not visited: those past the diagonal
 the last whose segments overlap with the queries'. The result does not depend on the order of the segments; in rows that
 are packed in ascending order, which are all of `data/`, it leaves little more than the segments themselves.
 
+On a mesh of several devices each works on its own rows and heads; lengths and depths are not split.
+
 The lowering is Triton's. JAX 0.11 calls it deprecated; where a JAX has none, `supported` says no.
 """
 
@@ -19,6 +21,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.experimental.custom_partitioning import custom_partitioning
+from jax.sharding import NamedSharding, PartitionSpec
 
 from attention_zoo import hardware
 from attention_zoo.ops import shapes
@@ -61,7 +65,7 @@ def choose_blocks(T, S, K, dtype) -> Blocks:
 
 
 def supported(q_BTNK, k_BSNK, v_BSNH) -> bool:
-  """Whether `flash_attention` should take these: one GPU, one 16-bit type, d_k and d_v <= 128 in sixteens.
+  """Whether `flash_attention` should take these: a GPU, one 16-bit type, d_k and d_v <= 128 in sixteens.
 
   It computes float32 and other depths too, but slower than einsums do. Cost: none, the shapes decide.
   """
@@ -69,7 +73,6 @@ def supported(q_BTNK, k_BSNK, v_BSNH) -> bool:
   return (
     triton is not None
     and hardware.platform() == "gpu"
-    and jax.sharding.get_abstract_mesh().size <= 1  # XLA would gather the batch on every device
     and q_BTNK.dtype == k_BSNK.dtype == v_BSNH.dtype
     and q_BTNK.dtype in (jnp.bfloat16, jnp.float16)
     and max(K, H) <= 128
@@ -117,7 +120,8 @@ def flash_attention(
     return jnp.zeros((B, T, N, H), v_BSNH.dtype)
   static = _Static(T, S, K, H, causal, query_segments_BT is not None, interpret)
   blocks = blocks or choose_blocks(T, S, max(K, H), q_BTNK.dtype)
-  return _attention(static, blocks, q_BTNK, k_BSNK, v_BSNH, query_segments_BT, key_segments_BS)
+  segments = (query_segments_BT, key_segments_BS) if static.segmented else ()
+  return _attention(static, blocks, q_BTNK, k_BSNK, v_BSNH, *segments)
 
 
 class _Static(NamedTuple):
@@ -132,6 +136,11 @@ class _Static(NamedTuple):
   interpret: bool
 
   @property
+  def letters(self):
+    """Of the arrays that all kernels read."""
+    return "BTNK", "BSNK", "BSNH", *(("BT", "BS") if self.segmented else ())
+
+  @property
   def scale(self):
     return self.K**-0.5
 
@@ -142,39 +151,66 @@ class _Static(NamedTuple):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _attention(static, blocks, q_BTNK, k_BSNK, v_BSNH, query_segments_BT, key_segments_BS):
-  return _forward(static, blocks, q_BTNK, k_BSNK, v_BSNH, query_segments_BT, key_segments_BS)[0]
+def _attention(static, blocks, *arrays):
+  """arrays: q, k, v, and the segments of queries and keys if there are any."""
+  return _forward(static, blocks, *arrays)[0]
 
 
-def _forward(static, blocks, q_BTNK, k_BSNK, v_BSNH, query_segments_BT, key_segments_BS):
-  B, T, N, _ = q_BTNK.shape
-  call = _Call(static, blocks.forward, (B, N), by_key=False)
-  outputs = [
-    (call.block(static.H), jax.ShapeDtypeStruct((B, T, N, static.H), v_BSNH.dtype)),
-    (call.block(), jax.ShapeDtypeStruct((B, N, T), jnp.float32)),
-  ]
-  inputs = call.inputs(q_BTNK, k_BSNK, v_BSNH, query_segments_BT, key_segments_BS)
-  out_BTNH, lse_BNT = call(_forward_kernel, inputs, outputs)
-  return out_BTNH, (q_BTNK, k_BSNK, v_BSNH, query_segments_BT, key_segments_BS, out_BTNH, lse_BNT)
+def _forward(static, blocks, *arrays):
+  def run(*arrays):
+    q_BTNK, _, v_BSNH = arrays[:3]
+    call = _Call(static, blocks.forward, q_BTNK, by_key=False)
+    B, T, N, _ = q_BTNK.shape
+    outputs = [
+      (call.block(static.H), jax.ShapeDtypeStruct((B, T, N, static.H), v_BSNH.dtype)),
+      (call.block(), jax.ShapeDtypeStruct((B, N, T), jnp.float32)),
+    ]
+    return call(_forward_kernel, call.inputs(*arrays), outputs)
+
+  out_BTNH, lse_BNT = _on_own_rows(run, static.letters, ("BTNH", "BNT"))(*arrays)
+  return out_BTNH, (*arrays, out_BTNH, lse_BNT)
 
 
 def _backward(static, blocks, residuals, dout_BTNH):
   *arrays, out_BTNH, lse_BNT = residuals
-  q_BTNK, k_BSNK, v_BSNH = arrays[:3]
-  B, N = lse_BNT.shape[:2]
   delta_BTN = jnp.sum(out_BTNH.astype(jnp.float32) * dout_BTNH.astype(jnp.float32), -1)
-  delta_BNT = jnp.swapaxes(delta_BTN, 1, 2)
 
-  def gradients(tile, kernel, by_key, *wanted):
-    call = _Call(static, tile, (B, N), by_key)
+  def run(kernel, tile, wanted, *arrays):
+    *arrays, dout_BTNH, lse_BNT, delta_BNT = arrays
+    call = _Call(static, tile, arrays[0], by_key=kernel is _dkv_kernel)
     head, row = call.queries(static.H), call.queries()
     more = [(head, dout_BTNH), (row, lse_BNT), (row, delta_BNT)]
-    outputs = [(call.block(x.shape[-1]), jax.ShapeDtypeStruct(x.shape, x.dtype)) for x in wanted]
+    outputs = [(call.block(x.shape[-1]), jax.ShapeDtypeStruct(x.shape, x.dtype)) for x in arrays[wanted]]
     return call(kernel, [*call.inputs(*arrays), *more], outputs)
 
-  [dq_BTNK] = gradients(blocks.dq, _dq_kernel, False, q_BTNK)
-  dk_BSNK, dv_BSNH = gradients(blocks.dkv, _dkv_kernel, True, k_BSNK, v_BSNH)
-  return dq_BTNK, dk_BSNK, dv_BSNH, None, None
+  inputs = *arrays, dout_BTNH, lse_BNT, jnp.swapaxes(delta_BTN, 1, 2)
+  letters = *static.letters, "BTNH", "BNT", "BNT"
+  dq = functools.partial(run, _dq_kernel, blocks.dq, slice(0, 1))
+  dkv = functools.partial(run, _dkv_kernel, blocks.dkv, slice(1, 3))
+  [dq_BTNK] = _on_own_rows(dq, letters, ("BTNK",))(*inputs)
+  dk_BSNK, dv_BSNH = _on_own_rows(dkv, letters, ("BSNK", "BSNH"))(*inputs)
+  return dq_BTNK, dk_BSNK, dv_BSNH, *(None,) * (len(arrays) - 3)
+
+
+def _on_own_rows(function, inputs, outputs):
+  """function of arrays with these letters, on a mesh of several devices: on each with its own rows and heads.
+
+  XLA cannot split a kernel, and would gather all of the batch on every device.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.size <= 1 or set(mesh.manual_axes) == set(mesh.axis_names):
+    return function
+
+  def partition(mesh, inputs_now, outputs_now):
+    spec = dict(zip(inputs[0], inputs_now[0].sharding.spec, strict=False))
+    place = lambda letters: NamedSharding(mesh, PartitionSpec(*(spec.get(a) if a in "BN" else None for a in letters)))
+    return mesh, lambda *arrays: tuple(function(*arrays)), tuple(map(place, outputs)), tuple(map(place, inputs))
+
+  split = custom_partitioning(lambda *arrays: tuple(function(*arrays)))
+  terms = [", ".join(" ".join(letters.lower()) for letters in side) for side in (inputs, outputs)]
+  whole = tuple(a for a in dict.fromkeys("".join(inputs).lower()) if a not in "bn")  # in the order of the terms
+  split.def_partition(partition, sharding_rule=" -> ".join(terms), need_replication_factors=whole)
+  return split
 
 
 _attention.defvjp(_forward, _backward)
@@ -183,13 +219,12 @@ _attention.defvjp(_forward, _backward)
 class _Call:
   """One kernel's grid and blocks: programs are (block of queries or, by_key, of keys; head; row of the batch)."""
 
-  def __init__(self, static, tile, sizes, by_key):
+  def __init__(self, static, tile, q_BTNK, by_key):
     self.static, self.by_key = static, by_key
     query, key = (min(size, max(16, pl.next_power_of_2(n))) for size, n in zip(tile, static[:2], strict=False))
     self.tile = tile._replace(query=query, key=key)
     blocks = pl.cdiv(static.S, key) if by_key else pl.cdiv(static.T, query)
-    B, N = sizes
-    self.grid = (blocks, N, B)
+    self.grid = (blocks, q_BTNK.shape[2], q_BTNK.shape[0])
 
   def index(self, i):
     """The block of program i: those with the most to see come first, so that none of them is left for the end."""
@@ -216,8 +251,8 @@ class _Call:
       return pl.BlockSpec((None, None, size), lambda i, n, b: (b, n, self.index(i)))
     return pl.BlockSpec((None, size, None, pl.next_power_of_2(depth)), lambda i, n, b: (b, self.index(i), n, 0))
 
-  def inputs(self, q_BTNK, k_BSNK, v_BSNH, query_segments_BT, key_segments_BS):
-    """(spec, array) of what all kernels read; neither for segments that there are not."""
+  def inputs(self, q_BTNK, k_BSNK, v_BSNH, query_segments_BT=None, key_segments_BS=None):
+    """(spec, array) of what all kernels read; None for segments that there are not."""
     static = self.static
     bounds = _bounds(static, self.tile, self.by_key, query_segments_BT, key_segments_BS)
     segments = [(None, None)] * 2

@@ -1,13 +1,14 @@
 """The flash attention kernels, interpreted, against the einsums; what they keep in memory; that they lower for GPUs."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.extend.core import jaxprs_in_params
-from jax.sharding import AbstractDevice, AbstractMesh
+from jax.sharding import AbstractDevice, AbstractMesh, NamedSharding, PartitionSpec
 
 from attention_zoo import hardware
 from attention_zoo.ops import dot_product, masks
@@ -134,9 +135,9 @@ def test_no_array_of_queries_by_keys():
   assert max(sizes_in(jax.make_jaxpr(functools.partial(run, plain))(*arrays).jaxpr)) == T * S
 
 
-def gpu_mesh(size=1):
+def gpu_mesh():
   device = AbstractDevice(device_kind="NVIDIA H100 80GB HBM3", num_cores=None, platform="gpu")
-  return jax.sharding.use_abstract_mesh(AbstractMesh((size,), ("x",), abstract_device=device))
+  return jax.sharding.use_abstract_mesh(AbstractMesh((1,), ("x",), abstract_device=device))
 
 
 def lowered(function, *arrays):
@@ -208,8 +209,31 @@ def test_rule_for_layers(monkeypatch):
   monkeypatch.undo()
   with gpu_mesh():
     assert flash.supported(q, k, v)
-  with gpu_mesh(8):
-    assert not flash.supported(q, k, v)
+
+
+def test_several_devices_take_their_own_rows_and_heads():
+  """Without one of them reading what another has; the gradients too."""
+  if jax.device_count() < 8:
+    pytest.skip("needs eight devices")
+  arrays = draw(7, 4, 20, 20, 2, 16, 16)
+  segments = jnp.asarray(np.tile([[1] * 9 + [2] * 8 + [0] * 3], (4, 1)))
+
+  def run(segments, *arrays):
+    names = {"query_segments_BT": segments, "key_segments_BS": segments}
+    options = {"causal": True, "blocks": tiles(16, 16), "interpret": True}
+    return value_and_gradients(functools.partial(flash_attention, **names, **options), *arrays)
+
+  alone = run(segments, *arrays)
+  mesh = jax.make_mesh((4, 2), ("data", "tensor"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+  with jax.set_mesh(mesh):
+    rows, heads = NamedSharding(mesh, PartitionSpec("data")), NamedSharding(mesh, PartitionSpec("data", None, "tensor"))
+    placed = jax.device_put(segments, rows), *(jax.device_put(x, heads) for x in arrays)
+    compiled = jax.jit(run).lower(*placed).compile()
+    split = compiled(*placed)
+  assert not re.search("all-(gather|reduce|to-all)|collective-permute", compiled.as_text())
+  for x, y in zip(split, alone, strict=True):
+    assert x.sharding.is_equivalent_to(heads, 4)
+    np.testing.assert_array_equal(x, y)
 
 
 @pytest.mark.parametrize(
