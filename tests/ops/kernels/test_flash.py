@@ -1,5 +1,6 @@
 """The flash attention kernels, interpreted, against the einsums; what they keep in memory; that they lower for GPUs."""
 
+import dataclasses
 import functools
 import re
 
@@ -11,8 +12,9 @@ from jax.extend.core import jaxprs_in_params
 from jax.sharding import AbstractDevice, AbstractMesh, NamedSharding, PartitionSpec
 
 from attention_zoo import hardware
+from attention_zoo.models.translation import transformer
 from attention_zoo.ops import dot_product, masks
-from attention_zoo.ops.kernels import flash
+from attention_zoo.ops.kernels import flash, flash_kernels
 from attention_zoo.ops.kernels.flash import Blocks, Tile, flash_attention
 from attention_zoo.ops.variant import Sizes
 from tests.ops.against import assert_close, normal
@@ -83,14 +85,14 @@ def test_equals_einsums(causal, query_segments, key_segments, blocks):
 def test_blocks_that_nobody_sees_are_not_visited():
   """Poison there would come out if they were: 0 times NaN is NaN."""
   segments = jnp.repeat(jnp.array([[1, 2, 3, 0]]), 16, 1)
-  static = flash._Static(64, 64, 16, 16, True, True, True)
+  static = flash_kernels.Static(64, 64, 16, 16, True, True, True)
   for by_key in (False, True):
-    bounds = flash._bounds(static, Tile(16, 16, 4, 2), by_key, segments, segments)
+    bounds = flash_kernels.bounds(static, Tile(16, 16, 4, 2), by_key, segments, segments)
     assert bounds[0, :3].tolist() == [[0, 1], [1, 2], [2, 3]]
     assert bounds[0, 3, 0] >= bounds[0, 3, 1]
-  bounds = flash._bounds(static._replace(segmented=False), Tile(16, 32, 4, 2), False, None, None)
+  bounds = flash_kernels.bounds(static._replace(segmented=False), Tile(16, 32, 4, 2), False, None, None)
   assert bounds[0].tolist() == [[0, 1], [0, 1], [0, 2], [0, 2]]
-  bounds = flash._bounds(static._replace(segmented=False), Tile(16, 32, 4, 2), True, None, None)
+  bounds = flash_kernels.bounds(static._replace(segmented=False), Tile(16, 32, 4, 2), True, None, None)
   assert bounds[0].tolist() == [[0, 4], [2, 4]]
   q, k, v, _ = draw(3, 1, 64, 64, 1, 16, 16)
   poisoned = v.at[:, 16:32].set(jnp.nan)
@@ -103,9 +105,9 @@ def test_blocks_that_nobody_sees_are_not_visited():
 def test_bfloat16():
   q, k, v, _ = draw(4, 2, 37, 37, 1, 16, 16, jnp.bfloat16)
   segments = jnp.asarray(ASCENDING)
-  out = flash_attention(
-    q, k, v, query_segments_BT=segments, key_segments_BS=segments, causal=True, blocks=tiles(16, 16), interpret=True
-  )
+  options = {"causal": True, "blocks": tiles(16, 16), "interpret": True}
+  names = {"query_segments_BT": segments, "key_segments_BS": segments}
+  out = jax.jit(functools.partial(flash_attention, **names, **options))(q, k, v)
   assert out.dtype == jnp.bfloat16
   mask = masks.segments(segments, segments) & masks.causal(37)
   wanted = dot_product.dot_product_attention(*(x.astype(jnp.float32) for x in (q, k, v)), mask=mask)
@@ -209,6 +211,29 @@ def test_rule_for_layers(monkeypatch):
   monkeypatch.undo()
   with gpu_mesh():
     assert flash.supported(q, k, v)
+
+
+def test_a_model_makes_no_mask():
+  """All attentions of a Transformer: packed rows of two lengths, forward and backward, as a GPU is given them."""
+  sizes = {"num_heads": 2, "d_k": 16, "d_v": 16, "dtype": "bfloat16", "matmul_dtype": "bfloat16"}
+  config = dataclasses.replace(transformer.small(), **sizes)
+  T, S = 72, 88
+  lengths = {name: S if name.startswith("source") else T for name in transformer.BATCH}
+  batch = {name: jnp.zeros((2, length), jnp.int32) for name, length in lengths.items()}
+  params = jax.eval_shape(lambda: transformer.Model(config).init(jax.random.key(0), batch))
+
+  def gradient(params, batch):
+    return jax.grad(lambda params: transformer.Model(config).apply(params, batch).astype(jnp.float32).sum())(params)
+
+  texts = {}
+  with gpu_mesh():
+    for name in ("flash", "einsum"):
+      with dot_product.implementation(name):
+        texts[name] = lowered(lambda *x: gradient(*x), params, batch)
+  made = {name: re.findall(f"<[0-9x]*(?:{T}x{T}|{S}x{S}|{T}x{S}|{S}x{T})x", text) for name, text in texts.items()}
+  assert made["einsum"] and not made["flash"]
+  calls = [text.count("@__gpu$xla.gpu.triton") for text in texts.values()]
+  assert calls == [9, 0]  # three kernels for each attention: the encoder's, the decoder's, and that between them
 
 
 def test_several_devices_take_their_own_rows_and_heads():
