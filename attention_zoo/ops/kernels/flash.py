@@ -41,10 +41,10 @@ def choose_blocks(T, S, K, dtype) -> Blocks:
   if dtype == jnp.float32:  # Nothing is rounded, so there are no tensor cores, and large tiles take long to compile.
     return Blocks(*[Tile(32, 32, 4, 1)] * 3)
   if max(T, S) <= 1024:
-    return Blocks(Tile(64, 64, 4, 2), Tile(64, 64, 4, 2), Tile(64, 64, 4, 2))
+    return Blocks(Tile(64, 64, 4, 2), Tile(64, 64, 4, 2), Tile(64, 64, 4 if K <= 64 else 8, 2))
   if K <= 64:
     return Blocks(Tile(128, 64, 4, 3), Tile(128, 64, 8, 2), Tile(64, 128, 8, 2))
-  return Blocks(Tile(128, 64, 8, 3), Tile(64, 64, 8, 2), Tile(64, 64, 8, 2))
+  return Blocks(Tile(128, 64, 8, 3), Tile(128, 64, 8, 2), Tile(64, 64, 8, 2))
 
 
 def supported(q_BTNK, k_BSNK, v_BSNH) -> bool:
