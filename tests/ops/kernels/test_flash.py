@@ -1,17 +1,20 @@
 """The flash attention kernels, interpreted, against the einsums; what they keep in memory; that they lower for GPUs."""
 
+import dataclasses
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.extend.core import jaxprs_in_params
-from jax.sharding import AbstractDevice, AbstractMesh
+from jax.sharding import AbstractDevice, AbstractMesh, NamedSharding, PartitionSpec
 
 from attention_zoo import hardware
+from attention_zoo.models.translation import transformer
 from attention_zoo.ops import dot_product, masks
-from attention_zoo.ops.kernels import flash
+from attention_zoo.ops.kernels import flash, flash_kernels
 from attention_zoo.ops.kernels.flash import Blocks, Tile, flash_attention
 from attention_zoo.ops.variant import Sizes
 from tests.ops.against import assert_close, normal
@@ -82,14 +85,14 @@ def test_equals_einsums(causal, query_segments, key_segments, blocks):
 def test_blocks_that_nobody_sees_are_not_visited():
   """Poison there would come out if they were: 0 times NaN is NaN."""
   segments = jnp.repeat(jnp.array([[1, 2, 3, 0]]), 16, 1)
-  static = flash._Static(64, 64, 16, 16, True, True, True)
+  static = flash_kernels.Static(64, 64, 16, 16, True, True, True)
   for by_key in (False, True):
-    bounds = flash._bounds(static, Tile(16, 16, 4, 2), by_key, segments, segments)
+    bounds = flash_kernels.bounds(static, Tile(16, 16, 4, 2), by_key, segments, segments)
     assert bounds[0, :3].tolist() == [[0, 1], [1, 2], [2, 3]]
     assert bounds[0, 3, 0] >= bounds[0, 3, 1]
-  bounds = flash._bounds(static._replace(segmented=False), Tile(16, 32, 4, 2), False, None, None)
+  bounds = flash_kernels.bounds(static._replace(segmented=False), Tile(16, 32, 4, 2), False, None, None)
   assert bounds[0].tolist() == [[0, 1], [0, 1], [0, 2], [0, 2]]
-  bounds = flash._bounds(static._replace(segmented=False), Tile(16, 32, 4, 2), True, None, None)
+  bounds = flash_kernels.bounds(static._replace(segmented=False), Tile(16, 32, 4, 2), True, None, None)
   assert bounds[0].tolist() == [[0, 4], [2, 4]]
   q, k, v, _ = draw(3, 1, 64, 64, 1, 16, 16)
   poisoned = v.at[:, 16:32].set(jnp.nan)
@@ -102,9 +105,9 @@ def test_blocks_that_nobody_sees_are_not_visited():
 def test_bfloat16():
   q, k, v, _ = draw(4, 2, 37, 37, 1, 16, 16, jnp.bfloat16)
   segments = jnp.asarray(ASCENDING)
-  out = flash_attention(
-    q, k, v, query_segments_BT=segments, key_segments_BS=segments, causal=True, blocks=tiles(16, 16), interpret=True
-  )
+  options = {"causal": True, "blocks": tiles(16, 16), "interpret": True}
+  names = {"query_segments_BT": segments, "key_segments_BS": segments}
+  out = jax.jit(functools.partial(flash_attention, **names, **options))(q, k, v)
   assert out.dtype == jnp.bfloat16
   mask = masks.segments(segments, segments) & masks.causal(37)
   wanted = dot_product.dot_product_attention(*(x.astype(jnp.float32) for x in (q, k, v)), mask=mask)
@@ -134,9 +137,9 @@ def test_no_array_of_queries_by_keys():
   assert max(sizes_in(jax.make_jaxpr(functools.partial(run, plain))(*arrays).jaxpr)) == T * S
 
 
-def gpu_mesh(size=1):
+def gpu_mesh():
   device = AbstractDevice(device_kind="NVIDIA H100 80GB HBM3", num_cores=None, platform="gpu")
-  return jax.sharding.use_abstract_mesh(AbstractMesh((size,), ("x",), abstract_device=device))
+  return jax.sharding.use_abstract_mesh(AbstractMesh((1,), ("x",), abstract_device=device))
 
 
 def lowered(function, *arrays):
@@ -208,8 +211,54 @@ def test_rule_for_layers(monkeypatch):
   monkeypatch.undo()
   with gpu_mesh():
     assert flash.supported(q, k, v)
-  with gpu_mesh(8):
-    assert not flash.supported(q, k, v)
+
+
+def test_a_model_makes_no_mask():
+  """All attentions of a Transformer: packed rows of two lengths, forward and backward, as a GPU is given them."""
+  sizes = {"num_heads": 2, "d_k": 16, "d_v": 16, "dtype": "bfloat16", "matmul_dtype": "bfloat16"}
+  config = dataclasses.replace(transformer.small(), **sizes)
+  T, S = 72, 88
+  lengths = {name: S if name.startswith("source") else T for name in transformer.BATCH}
+  batch = {name: jnp.zeros((2, length), jnp.int32) for name, length in lengths.items()}
+  params = jax.eval_shape(lambda: transformer.Model(config).init(jax.random.key(0), batch))
+
+  def gradient(params, batch):
+    return jax.grad(lambda params: transformer.Model(config).apply(params, batch).astype(jnp.float32).sum())(params)
+
+  texts = {}
+  with gpu_mesh():
+    for name in ("flash", "einsum"):
+      with dot_product.implementation(name):
+        texts[name] = lowered(lambda *x: gradient(*x), params, batch)
+  made = {name: re.findall(f"<[0-9x]*(?:{T}x{T}|{S}x{S}|{T}x{S}|{S}x{T})x", text) for name, text in texts.items()}
+  assert made["einsum"] and not made["flash"]
+  calls = [text.count("@__gpu$xla.gpu.triton") for text in texts.values()]
+  assert calls == [9, 0]  # three kernels for each attention: the encoder's, the decoder's, and that between them
+
+
+def test_several_devices_take_their_own_rows_and_heads():
+  """Without one of them reading what another has; the gradients too."""
+  if jax.device_count() < 8:
+    pytest.skip("needs eight devices")
+  arrays = draw(7, 4, 20, 20, 2, 16, 16)
+  segments = jnp.asarray(np.tile([[1] * 9 + [2] * 8 + [0] * 3], (4, 1)))
+
+  def run(segments, *arrays):
+    names = {"query_segments_BT": segments, "key_segments_BS": segments}
+    options = {"causal": True, "blocks": tiles(16, 16), "interpret": True}
+    return value_and_gradients(functools.partial(flash_attention, **names, **options), *arrays)
+
+  alone = run(segments, *arrays)
+  mesh = jax.make_mesh((4, 2), ("data", "tensor"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+  with jax.set_mesh(mesh):
+    rows, heads = NamedSharding(mesh, PartitionSpec("data")), NamedSharding(mesh, PartitionSpec("data", None, "tensor"))
+    placed = jax.device_put(segments, rows), *(jax.device_put(x, heads) for x in arrays)
+    compiled = jax.jit(run).lower(*placed).compile()
+    split = compiled(*placed)
+  assert not re.search("all-(gather|reduce|to-all)|collective-permute", compiled.as_text())
+  for x, y in zip(split, alone, strict=True):
+    assert x.sharding.is_equivalent_to(heads, 4)
+    np.testing.assert_array_equal(x, y)
 
 
 @pytest.mark.parametrize(
