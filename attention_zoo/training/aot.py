@@ -128,7 +128,7 @@ def compile_step(task, config, devices, chip: Chip, phase=lambda name, estimate=
       complaint=f"the state alone takes {state / 2**30:.2f}G of {chip.hbm / 2**30:.2f}G of HBM"
     )
   try:
-    with _without_cache(), phase("compiling", compile_seconds(traced.jaxpr.jaxpr, devices)):
+    with without_cache(), phase("compiling", compile_seconds(traced.jaxpr.jaxpr, devices)):
       return found._replace(program=lowered.compile())
   except jax.errors.JaxRuntimeError as error:
     if "RESOURCE_EXHAUSTED" not in str(error):
@@ -156,7 +156,7 @@ def matmul_flops(jaxpr) -> float:
 
 
 @contextlib.contextmanager
-def _without_cache():
+def without_cache():
   """The persistent compilation cache writes programs for hardware that is not there, but cannot read them."""
   from jax.experimental.compilation_cache import compilation_cache
 
