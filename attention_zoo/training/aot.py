@@ -149,6 +149,8 @@ def matmul_flops(jaxpr) -> float:
         summed = math.prod(right) / right[eqn.params["dimension_numbers"].rhs_spec[0]]
       total += 2 * math.prod(out) * summed
     times = eqn.params.get("length", 1) if eqn.primitive.name == "scan" else 1
+    if eqn.primitive.name == "pallas_call":  # tiles that a kernel skips count too
+      times = math.prod(eqn.params["grid_mapping"].grid)
     if eqn.primitive.name == "shard_map":  # traced with the shapes of one device
       times = math.prod(eqn.params["mesh"].shape[axis] for axis in eqn.params["newly_manual_axes"])
     total += times * sum(map(matmul_flops, core.jaxprs_in_params(eqn.params)))

@@ -22,7 +22,7 @@ from attention_zoo import hardware
 from attention_zoo.ops.dot_product import check_shapes
 from attention_zoo.ops.kernels import relative_tiles
 
-WIDTH = 256
+WIDTH, GPU_WIDTH = 256, 64
 # Mesh axes of `training/sharding.py`: heads are split over one, rows of the batch over all others.
 HEAD_AXIS = "tensor"
 
@@ -67,7 +67,8 @@ def relative_attention(
   causal=False,
   query_segments_BT=None,
   key_segments_BS=None,
-  width=WIDTH,
+  width=None,
+  gpu=None,
   interpret=False,
 ):
   """softmax(q k^T + skew(position table^T) + skew(bias)) (v + skewed values): what the functions below share.
@@ -83,7 +84,9 @@ def relative_attention(
     if rows is not None and len(rows) != T + S - 1 and not (causal and len(rows) == S):
       wanted = f"{S} or {T + S - 1}" if causal else T + S - 1
       raise ValueError(f"{name} has shape {rows.shape}, wanted R = {wanted} rows for {T} queries and {S} keys")
-  tiles = relative_tiles.Tiles(T, S, width, causal, interpret)
+  gpu = hardware.platform() == "gpu" if gpu is None else gpu
+  width = width or (GPU_WIDTH if gpu else WIDTH)
+  tiles = relative_tiles.Tiles(T, S, width, causal, gpu, interpret)
   long = {"T": tiles.rows * width, "S": tiles.columns * width}
 
   def by_heads(x_BTNK, letter):
@@ -103,6 +106,8 @@ def relative_attention(
       tables[name] = by_distance(table.swapaxes(0, 1).astype(q_BTNK.dtype), 1)
   if bias_NR is not None:
     tables["bias_N1R"] = by_distance(bias_NR.astype(jnp.float32)[:, None], 2)
+  if (query_segments_BT is None) != (key_segments_BS is None):
+    raise ValueError("query_segments_BT and key_segments_BS: give both or neither")
   heads = max(map(len, tables.values()), default=1)
   arrays |= {name: jnp.broadcast_to(x, (heads, *x.shape[1:])) for name, x in tables.items()}
   segments = {}

@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec as P
 from attention_zoo.ops import adapters, masks, position_bias, relative
 from attention_zoo.ops.dot_product import dot_product_attention
 from attention_zoo.ops.kernels import relative as kernels
-from attention_zoo.ops.kernels import relative_tiles
+from attention_zoo.ops.kernels import relative_tpu
 from attention_zoo.ops.variant import Sizes, make
 from attention_zoo.training import aot, sharding
 from tests.ops.against import assert_bfloat16, assert_close, normal
@@ -124,10 +124,10 @@ def test_equal_in_value_and_gradient(name):
 def test_skewing_in_a_tile(width):
   x_WU, y_WW = (jnp.float32(x) for x in normal(2, (width, 2 * width), (width, width)))
   i, j = np.indices((width, width))
-  assert (jax.jit(relative_tiles.skew)(x_WU) == x_WU[i, j - i + width - 1]).all()
+  assert (jax.jit(relative_tpu.skew)(x_WU) == x_WU[i, j - i + width - 1]).all()
   wanted = np.zeros(x_WU.shape, np.float32)
   wanted[i, j - i + width - 1] = y_WW
-  assert (jax.jit(relative_tiles.unskew)(y_WW) == wanted).all()
+  assert (jax.jit(relative_tpu.unskew)(y_WW) == wanted).all()
 
 
 def test_bfloat16():
