@@ -5,11 +5,12 @@ queries are multiplied with in the tile, or a bias of each distance. Shaw's clip
 that length here, memory O((T + S) K), and the gradient of that adds up the rows again.
 
 Options everywhere: query_segments_BT, key_segments_BS, as `masks.segments` takes them. width: positions of a block, a
-multiple of 128 on a TPU, of 8 elsewhere. interpret: runs anywhere, slowly. Equal to the functions of the same names up
-to rounding; there is no bias, mask or dropout to pass, and no weights are returned.
+multiple of 128 on a TPU, a power of two on a GPU. gpu: Triton's kernels, by default where the program is for a GPU;
+heads are powers of two there. interpret: runs anywhere, slowly; widths are multiples of 8. Equal to the functions of
+the same names up to rounding; there is no bias, mask or dropout to pass, and no weights are returned.
 
-When they are used: `runs`. Not run on a TPU so far: compiled for it, and run in Pallas's interpreter
-(`benchmarks/relative_kernel.md`).
+When they are used: `runs`, which knows TPUs alone. Neither kind has been run on its hardware so far: compiled for it,
+and run in Pallas's interpreter (`benchmarks/relative_kernel.md`).
 """
 
 import functools
@@ -86,6 +87,9 @@ def relative_attention(
       raise ValueError(f"{name} has shape {rows.shape}, wanted R = {wanted} rows for {T} queries and {S} keys")
   gpu = hardware.platform() == "gpu" if gpu is None else gpu
   width = width or (GPU_WIDTH if gpu else WIDTH)
+  depths = q_BTNK.shape[3], v_BSNH.shape[3]
+  if gpu and not interpret and not set(depths) <= {16, 32, 64, 128}:
+    raise ValueError(f"d_k and d_v are {depths}, wanted 16, 32, 64 or 128 on a GPU")
   tiles = relative_tiles.Tiles(T, S, width, causal, gpu, interpret)
   long = {"T": tiles.rows * width, "S": tiles.columns * width}
 

@@ -1,7 +1,9 @@
 """The kernels of relative attention for GPUs (Triton): one program walks over the tiles that add up to its result.
 
-Triton has no roll. A program skews through a strip of global memory of its own, [W, 2 W], written as it is and read with
-every row shifted, between barriers: small enough to stay in the cache, and O(T + S) in all, one strip a program.
+Triton has no roll. A program skews through a strip of global memory of its own, [W, 2 W], written as it is and read
+with every row shifted, between barriers: small enough to stay in the cache, and O(T + S) in all, one strip a program.
+
+Compiled for an H100 and run in Pallas's interpreter; not run on a GPU, so that nothing takes them unless asked to.
 
 Letters beside the house's: U two blocks side by side, the distances that a tile reaches.
 """
@@ -19,6 +21,9 @@ try:
   from jax.experimental.pallas import triton
 except ImportError:  # a JAX without this lowering; `relative.runs` says no
   triton = None
+
+
+WARPS = 4  # of a program
 
 
 class _Blocks:
@@ -94,7 +99,7 @@ def _call(kernel, tiles, grid, inputs, outputs):
     out_specs={name: pl.BlockSpec(*output[2:]) for name, output in outputs.items()},
     out_shape={name: jax.ShapeDtypeStruct(*output[:2]) for name, output in outputs.items()},
     # One stage: loads must not be moved before the barriers.
-    compiler_params=triton.CompilerParams(num_warps=4, num_stages=1),
+    compiler_params=triton.CompilerParams(num_warps=WARPS, num_stages=1),
     interpret=tiles.interpret,
     name=kernel.__name__.strip("_"),
   )(inputs)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.extend import core
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from attention_zoo.ops import adapters, masks, position_bias, relative
@@ -102,12 +102,14 @@ def arrays(name):
   return [jnp.float32(x) for x in normal(0, (B, queries, N, K), (B, keys, N, K), (B, keys, N, H), *shapes)]
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_equal_in_value_and_gradient(name):
+@pytest.mark.parametrize(
+  "name, gpu", [*((name, False) for name in CASES), *((name, True) for name in ("music", "all at once", "shaw"))]
+)
+def test_equal_in_value_and_gradient(name, gpu):
   inputs = arrays(name)
   (gradient,) = normal(1, (B, inputs[0].shape[1], N, H))
   results = []
-  for function in (CASES[name][0], functools.partial(CASES[name][1], **HOW)):
+  for function in (CASES[name][0], functools.partial(CASES[name][1], gpu=gpu, **HOW)):
 
     @jax.jit
     def both(gradient, *inputs, function=function):
@@ -142,11 +144,12 @@ def test_bfloat16():
 def test_devices_take_their_rows_and_heads():
   mesh = Mesh(np.array(jax.devices()[:4]).reshape(2, 2), ("data", "tensor"), axis_types=(AxisType.Auto,) * 2)
   assert kernels.HEAD_AXIS in sharding.AXES and set(sharding.AXES) == {kernels.HEAD_AXIS, *sharding.BATCH_AXES}
-  inputs = arrays("shaw")
-  gradient = jax.grad(lambda *x: jnp.sin(kernels.shaw_attention(*x, **HOW, **PACKED)).sum(), range(5))
-  alone = jax.jit(gradient)(*inputs)
+  inputs = arrays("music, segments")
+  old, new = CASES["music, segments"][:2]
+  gradient = lambda function: jax.grad(lambda *x: jnp.sin(function(*x)).sum(), range(4))
+  alone = jax.jit(gradient(old))(*inputs)
   with jax.set_mesh(mesh):
-    together = jax.jit(gradient)(*inputs)
+    together = jax.jit(gradient(functools.partial(new, **HOW)))(*inputs)
     assert not together[0].sharding.is_fully_replicated
   for a, b in zip(alone, together, strict=True):
     assert_close(b, np.asarray(a, np.float64))
@@ -265,7 +268,20 @@ def test_layers_say_the_same_by_segments(name, causal, monkeypatch):
   assert_close(found, np.asarray(wanted, np.float64))
 
 
-# Compiled for TPUs, forward and backward
+# Compiled, forward and backward
+
+
+@pytest.mark.parametrize("name", ["music", "all at once", "shaw"])
+def test_lowered_for_gpus(name):
+  device = AbstractDevice(device_kind="NVIDIA H100 80GB HBM3", num_cores=None, platform="gpu")
+  inputs = [jax.ShapeDtypeStruct(x.shape, jnp.bfloat16) for x in arrays(name)]
+  deep = [jax.ShapeDtypeStruct((*x.shape[:-1], 16), x.dtype) if x.shape[-1] in (K, H) else x for x in inputs]
+  loss = lambda *x: CASES[name][1](*x).astype(jnp.float32).sum()
+  with jax.sharding.use_abstract_mesh(AbstractMesh((1,), ("x",), abstract_device=device)):
+    gradients = jax.jit(jax.grad(loss, range(len(deep)))).trace(*deep)
+    assert gradients.lower(lowering_platforms=("cuda",)).as_text().count("xla.gpu.triton") == 4
+    with pytest.raises(ValueError, match="wanted 16, 32, 64 or 128"):
+      jax.eval_shape(loss, *inputs)
 
 
 def compiled(function, *shapes, devices=1, **mesh):
