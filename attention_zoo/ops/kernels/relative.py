@@ -149,9 +149,12 @@ def _on_own_rows(function, arrays, segments):
 
 
 def _axes():
-  """(axes of the mesh in use that split the batch, those that split heads), longer than 1 and not split already."""
+  """(axes of the mesh in use that split the batch, those that split heads), less what is split already.
+
+  Those of length 1 too: the compiler wants to hear of all that it splits nothing.
+  """
   mesh = jax.sharding.get_abstract_mesh()
-  axes = [name for name, size in mesh.shape.items() if size > 1 and name not in mesh.manual_axes]
+  axes = [name for name in mesh.axis_names if mesh.size > 1 and name not in mesh.manual_axes]
   return tuple(x for x in axes if x != HEAD_AXIS), tuple(x for x in axes if x == HEAD_AXIS)
 
 

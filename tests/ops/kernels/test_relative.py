@@ -313,7 +313,7 @@ def test_compiles_with_everything_there_is(dtype):
     return kernels.relative_attention(q, k, v, keys, position_BTNK=q + 1, **every)
 
   shapes = [((2, L, 4, 64), dtype)] * 3 + [((L, 1, 64), dtype)] * 2 + [((4, L), jnp.float32), ((2, L), jnp.int32)]
-  assert compiled(function, *shapes, devices=4, data=2, tensor=2).output_size_in_bytes > 0
+  assert compiled(function, *shapes, devices=4, data=2, fsdp=1, tensor=2).output_size_in_bytes > 0
 
 
 @pytest.mark.tpu_compile
@@ -329,3 +329,11 @@ def test_memory_grows_with_the_length():
   short, long = needed(16384), needed(32768)
   assert long < 2 * short + 2 * 128 * 2**20
   assert long < 32768 * 32768  # one byte for each pair of one head
+
+
+def test_products_of_kernels_are_counted():
+  L, heads, depth = 256, 3, 64
+  shapes = [(1, L, heads, depth)] * 3 + [(2 * L - 1, heads, depth)]
+  inputs = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+  traced = jax.make_jaxpr(functools.partial(kernels.music_bidirectional_attention, width=128))(*inputs)
+  assert aot.matmul_flops(traced.jaxpr) == heads * 2 * L * L * depth * (1 + 2 + 1)  # of the table twice as much
