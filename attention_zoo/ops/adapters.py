@@ -9,6 +9,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from attention_zoo import hardware
 from attention_zoo.ops import cache as cache_lib
 from attention_zoo.ops import masks
 from attention_zoo.ops.dot_product import dot_product_attention
@@ -28,15 +29,18 @@ def masked(sizes, function, **parameters):
 
 
 def biased(sizes, bias, **parameters):
-  """bias: (p, t_T, s_S) -> what is added to the logits of dot-product attention; broadcasts to BNTS."""
+  """bias: (p, t_T, s_S) -> what is added to the logits of dot-product attention: [1, N, T, S], of s - t alone."""
 
   def function(p, q_BTNK, k_BSNK, v_BSNH, t_T, s_S, **options):
     return dot_product_attention(q_BTNK, k_BSNK, v_BSNH, bias=bias(p, t_T, s_S), **options)
 
-  return positioned(sizes, function, **parameters)
+  def fused(kernels, p, *qkv, **segments):
+    return kernels.biased_attention(*qkv, functools.partial(bias, p), causal=sizes.causal, **segments)
+
+  return positioned(sizes, function, fused=fused, **parameters)
 
 
-def positioned(sizes, function, **parameters):
+def positioned(sizes, function, *, fused=None, **parameters):
   """function: (p, q, k, v, t_T, s_S, mask=, dropout=, return_weights=),
   t_T and s_S the positions of queries and keys."""
 
@@ -48,14 +52,20 @@ def positioned(sizes, function, **parameters):
     S = k_BSNK.shape[1]
     return function(p, q_B1NK, k_BSNK, v_BSNH, index[None], jnp.arange(S), mask=masks.step(S, index))
 
-  return by_masks(sizes, attend, step, **parameters)
+  return by_masks(sizes, attend, step, fused=fused, **parameters)
 
 
-def by_masks(sizes, attend, step, *, max_length=None, **parameters):
-  """attend: (p, q, k, v, mask=, dropout=, return_weights=). step: as `cached` takes it."""
+def by_masks(sizes, attend, step, *, fused=None, max_length=None, **parameters):
+  """attend: (p, q, k, v, mask=, dropout=, return_weights=). step: as `cached` takes it.
 
-  def without_segments(*arrays, segments_BT=None, **options):
-    return attend(*arrays, **options)
+  fused: (`kernels.relative`, p, q, k, v, query_segments_BT=, key_segments_BS=), the same where that runs. Its segments
+  stand for the mask, which in a layer says the same.
+  """
+
+  def without_segments(p, *qkv, segments_BT=None, mask=None, **options):
+    if fused and segments_BT is not None and (kernels := relative_kernels(*qkv, **options)):
+      return fused(kernels, p, *qkv, query_segments_BT=segments_BT, key_segments_BS=segments_BT)
+    return attend(p, *qkv, mask=mask, **options)
 
   fields = {"parameters": parameters, "weights": True, "max_length": max_length}
   return Variant(without_segments, **cached(sizes, step), **fields)
@@ -92,3 +102,12 @@ def cached(sizes, step, *, before=None, shift=1):
     return out_BTNH.reshape(-1, J, *out_BTNH.shape[1:]), cache
 
   return {"init_cache": functools.partial(cache_lib.empty, sizes), "step": steps}
+
+
+def relative_kernels(q_BTNK, k_BSNK, v_BSNH, **options):
+  """The module `kernels.relative` where its `runs` says so, else None. Only a TPU imports it: Pallas takes a while."""
+  if hardware.platform() != "tpu":
+    return None
+  from attention_zoo.ops.kernels import relative
+
+  return relative if relative.runs(q_BTNK, k_BSNK, v_BSNH, **options) else None

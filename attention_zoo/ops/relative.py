@@ -12,6 +12,10 @@ O(T S K) for the gathered rows.
 The `_step` functions are one position of incremental decoding: q_B1NK at position `index` (int32, may be
 traced), k_BSNK and v_BSNH the cache with that position already written; later slots are not looked at. Equal
 to the parallel form. options everywhere: bias, dropout, return_weights as `dot_product.attend` takes them.
+
+On a TPU `kernels/relative.py` decides (`runs`) whether the functions run as one kernel that has no array [.., T, S]:
+where no mask, bias, dropout or weights are asked for, and in a layer, whose mask says what its segments say. Elsewhere,
+and for everything else, what is written here runs.
 """
 
 import jax
@@ -19,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from attention_zoo.ops import masks
-from attention_zoo.ops.adapters import by_masks
+from attention_zoo.ops.adapters import by_masks, relative_kernels
 from attention_zoo.ops.dot_product import attend, check_shapes, dot, weighted_mean
 from attention_zoo.ops.variant import Parameter
 
@@ -52,6 +56,8 @@ def shaw_attention(q_BTNK, k_BSNK, v_BSNH, key_table_RNK, value_table_RNH=None, 
   Cost: time O(T S N (K + H) + T R N (K + H)), memory O(T S N + R N (K + H)).
   """
   T, S = q_BTNK.shape[1], k_BSNK.shape[1]
+  if kernels := relative_kernels(q_BTNK, k_BSNK, v_BSNH, mask=mask, **options):
+    return kernels.shaw_attention(q_BTNK, k_BSNK, v_BSNH, key_table_RNK, value_table_RNH)
   return _shaw(
     q_BTNK,
     k_BSNK,
@@ -194,7 +200,9 @@ def skewed_step(
   return attend(logits_BN1S, v_BSNH, mask=written if mask is None else mask & written, **options)
 
 
-def music_attention(q_BTNK, k_BSNK, v_BSNH, table_RNK, *, mask=None, **options):
+def music_attention(
+  q_BTNK, k_BSNK, v_BSNH, table_RNK, *, content_bias_NK=None, position_bias_NK=None, mask=None, **options
+):
   """Music Transformer's softmax((Q K^T + skew(Q E^T)) / sqrt(d_k)) V, causal (Huang et al. 2018, eq. 3).
 
   table_RNK: E, distances -(R - 1) .. 0, R >= S; the last S rows are used. Causal; mask hides more. Returns
@@ -202,10 +210,13 @@ def music_attention(q_BTNK, k_BSNK, v_BSNH, table_RNK, *, mask=None, **options):
   """
   check_shapes(q_BTNK, k_BSNK, v_BSNH)
   T, S = q_BTNK.shape[1], k_BSNK.shape[1]
-  causal = masks.causal(T, S, S - T)
   table_RNK = _last_rows(table_RNK, q_BTNK, S)
+  biases = {"content_bias_NK": content_bias_NK, "position_bias_NK": position_bias_NK}
+  if kernels := relative_kernels(q_BTNK, k_BSNK, v_BSNH, mask=mask, **options):
+    return kernels.music_attention(q_BTNK, k_BSNK, v_BSNH, table_RNK, **biases)
+  causal = masks.causal(T, S, S - T)
   mask = causal if mask is None else mask & causal
-  return skewed_attention(q_BTNK, k_BSNK, v_BSNH, table_RNK, mask=mask, **options)
+  return skewed_attention(q_BTNK, k_BSNK, v_BSNH, table_RNK, mask=mask, **biases, **options)
 
 
 def music_bidirectional_attention(q_BTNK, k_BSNK, v_BSNH, table_RNK, *, mask=None, **options):
@@ -220,6 +231,8 @@ def music_bidirectional_attention(q_BTNK, k_BSNK, v_BSNH, table_RNK, *, mask=Non
     raise ValueError(
       f"table_RNK has shape {table_RNK.shape}, wanted an odd R >= {2 * max(S, T) - 1} for {max(S, T)} positions"
     )
+  if kernels := relative_kernels(q_BTNK, k_BSNK, v_BSNH, mask=mask, **options):
+    return kernels.music_bidirectional_attention(q_BTNK, k_BSNK, v_BSNH, table_RNK)
   table_RNK = table_RNK[max(r - S + 1, 0) : r + T]
   return skewed_attention(q_BTNK, k_BSNK, v_BSNH, table_RNK, mask=mask, **options)
 
@@ -299,7 +312,10 @@ def shaw(sizes, *, max_distance=16, values=True, shared=True):
   def step(p, q_B1NK, k_BSNK, v_BSNH, index):
     return shaw_step(q_B1NK, k_BSNK, v_BSNH, *(p[name] for name in parameters), index=index)
 
-  return by_masks(sizes, attend, step, **parameters)
+  def fused(kernels, p, *qkv, **segments):
+    return kernels.shaw_attention(*qkv, *(p[name] for name in parameters), causal=sizes.causal, **segments)
+
+  return by_masks(sizes, attend, step, fused=fused, **parameters)
 
 
 def music(sizes):
@@ -313,8 +329,11 @@ def music(sizes):
   def step(p, q_B1NK, k_BSNK, v_BSNH, index):
     return skewed_step(q_B1NK, k_BSNK, v_BSNH, p["table_RNK"], index=index)
 
+  def fused(kernels, p, *qkv, **segments):
+    return getattr(kernels, function.__name__)(*qkv, p["table_RNK"], **segments)
+
   table = Parameter((R, sizes.num_heads, sizes.d_k), sizes.d_k**-0.5)
-  return by_masks(sizes, attend, step, max_length=sizes.max_length, table_RNK=table)
+  return by_masks(sizes, attend, step, fused=fused, max_length=sizes.max_length, table_RNK=table)
 
 
 def transformer_xl(sizes):
@@ -329,18 +348,24 @@ def transformer_xl(sizes):
   def biases(p):
     return {name: p[name] for name in ("content_bias_NK", "position_bias_NK")}
 
+  def every_distance(p, T):
+    """Causal: `mask` hides the future, so that the distances -(T - 1) .. 0 do."""
+    return table(p, T - 1, 0 if sizes.causal else T - 1)
+
   def attend(p, q_BTNK, k_BTNK, v_BTNH, **options):
-    T = q_BTNK.shape[1]
-    # Causal: `mask` hides the future, so that the distances -(T - 1) .. 0 do.
-    table_RNK = table(p, T - 1, 0 if sizes.causal else T - 1)
+    table_RNK = every_distance(p, q_BTNK.shape[1])
     return skewed_attention(q_BTNK, k_BTNK, v_BTNH, table_RNK, **biases(p), **options)
+
+  def fused(kernels, p, *qkv, **segments):
+    table_RNK = every_distance(p, qkv[0].shape[1])
+    return kernels.skewed_attention(*qkv, table_RNK, causal=sizes.causal, **biases(p), **segments)
 
   def step(p, q_B1NK, k_BSNK, v_BSNH, index):
     return skewed_step(q_B1NK, k_BSNK, v_BSNH, table(p, k_BSNK.shape[1] - 1, 0), index=index, **biases(p))
 
   kernel, bias = Parameter((D, N, K), D**-0.5), Parameter((N, K), 0)
   parameters = {"position_kernel_DNK": kernel, "content_bias_NK": bias, "position_bias_NK": bias}
-  return by_masks(sizes, attend, step, **parameters)
+  return by_masks(sizes, attend, step, fused=fused, **parameters)
 
 
 VARIANTS = (shaw, music, transformer_xl)

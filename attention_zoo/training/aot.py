@@ -128,7 +128,7 @@ def compile_step(task, config, devices, chip: Chip, phase=lambda name, estimate=
       complaint=f"the state alone takes {state / 2**30:.2f}G of {chip.hbm / 2**30:.2f}G of HBM"
     )
   try:
-    with _without_cache(), phase("compiling", compile_seconds(traced.jaxpr.jaxpr, devices)):
+    with without_cache(), phase("compiling", compile_seconds(traced.jaxpr.jaxpr, devices)):
       return found._replace(program=lowered.compile())
   except jax.errors.JaxRuntimeError as error:
     if "RESOURCE_EXHAUSTED" not in str(error):
@@ -149,6 +149,8 @@ def matmul_flops(jaxpr) -> float:
         summed = math.prod(right) / right[eqn.params["dimension_numbers"].rhs_spec[0]]
       total += 2 * math.prod(out) * summed
     times = eqn.params.get("length", 1) if eqn.primitive.name == "scan" else 1
+    if eqn.primitive.name == "pallas_call":  # tiles that a kernel skips count too
+      times = math.prod(eqn.params["grid_mapping"].grid)
     if eqn.primitive.name == "shard_map":  # traced with the shapes of one device
       times = math.prod(eqn.params["mesh"].shape[axis] for axis in eqn.params["newly_manual_axes"])
     total += times * sum(map(matmul_flops, core.jaxprs_in_params(eqn.params)))
@@ -156,7 +158,7 @@ def matmul_flops(jaxpr) -> float:
 
 
 @contextlib.contextmanager
-def _without_cache():
+def without_cache():
   """The persistent compilation cache writes programs for hardware that is not there, but cannot read them."""
   from jax.experimental.compilation_cache import compilation_cache
 

@@ -22,7 +22,7 @@ from attention_zoo.training import aot, compilation
 compilation.prepare()
 compilation.prepare()
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-with aot._without_cache():
+with aot.without_cache():
   jax.jit(lambda x: x * 5)(jnp.ones(3))
 hits = []
 jax.monitoring.register_event_listener(lambda event, **more: hits.append(event))
@@ -132,7 +132,7 @@ def test_a_long_compilation_says_so(monkeypatch, capfd):
   lowered = jax.jit(slow).lower(jnp.ones((7, 7)))
   time.sleep(0.1)
   capfd.readouterr()
-  with aot._without_cache():
+  with aot.without_cache():
     lowered.compile()
   said = capfd.readouterr().err
   assert "compiling, once for each shape: 0 s so far" in said
