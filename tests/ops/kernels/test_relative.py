@@ -103,7 +103,7 @@ def arrays(name):
 
 
 @pytest.mark.parametrize(
-  "name, gpu", [*((name, False) for name in CASES), *((name, True) for name in ("music", "all at once", "shaw"))]
+  "name, gpu", [*((name, False) for name in CASES), *((name, True) for name in ("all at once", "shaw"))]
 )
 def test_equal_in_value_and_gradient(name, gpu):
   inputs = arrays(name)
@@ -245,8 +245,10 @@ def test_layers_run_the_kernels_by_their_segments(name, causal):
   assert kernels_of(jax.devices()[:4], attend, *shapes) == 0
 
 
-@pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("name", ["shaw", "music", "transformer_xl", "t5", "alibi"])
+@pytest.mark.parametrize(
+  "name, causal",
+  [("shaw", True), ("music", False), ("music", True), ("transformer_xl", False), ("t5", False), ("alibi", True)],
+)
 def test_layers_say_the_same_by_segments(name, causal, monkeypatch):
   """What each attention hands to the kernels gives what it computes by its mask."""
 
