@@ -27,16 +27,9 @@ def main():
   from attention_zoo.training.average import average
   from attention_zoo.training.workdir import read_config, read_text
 
-  runner = None
-
   def dev_loss(params, variables):
-    nonlocal runner
     try:
-      if runner:  # one for all: it compiles once
-        runner.take(params, variables)
-      else:
-        runner = task.runner(params, variables, checkpoint="", step=0)
-      return runner.dev_loss()
+      return task.runner(params, variables, checkpoint="", step=0).dev_loss()
     except UserError as error:
       print(f"the dev loss cannot be computed: {error}", file=sys.stderr)
 
