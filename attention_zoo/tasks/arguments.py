@@ -63,7 +63,7 @@ def whole(value, name, low, high) -> int:
   except TypeError:
     number = None
   if number is None or not low <= number <= high:
-    raise UserError(f"{name} must be a whole number from {low} to {high}, not {_shown(value)}")
+    raise UserError(f"{name} must be a whole number from {low} to {high}, not {_number(value)}")
   return number
 
 
@@ -74,7 +74,7 @@ def real(value, name, low, high) -> float:
   except (TypeError, ValueError):
     number = math.nan
   if not low <= number <= high:
-    raise UserError(f"{name} must be a number from {low} to {high}, not {_shown(value)}")
+    raise UserError(f"{name} must be a number from {low} to {high}, not {_number(value)}")
   return number
 
 
@@ -106,3 +106,8 @@ def penalty(decode, alpha=None) -> float:
 
 def _shown(value) -> str:
   return f"{type(value).__name__} ({reprlib.repr(value)})"
+
+
+def _number(value) -> str:
+  """What is out of range as it is; of what is no number the type too, since "2" and 2 look alike in a message."""
+  return reprlib.repr(value) if type(value) in (int, float) else _shown(value)

@@ -26,4 +26,5 @@ def get_config():
   config.optimizer.update(
     d_model=128, schedule="cosine(decay_steps=600, end_factor=0.1)", learning_rate=3e-3, clip_norm=1.0
   )
+  config.train.update(steps=600)
   return config

@@ -18,6 +18,6 @@ def get_config():
     batch_tokens=4096, row_length=128,
   )  # fmt: skip
   config.optimizer.update(learning_rate=2.0, warmup_steps=200)
-  config.train.update(steps=600, eval_every=200, checkpoint_every=100, log_every=50)
+  config.train.update(steps=400, eval_every=200, checkpoint_every=100, log_every=50)
   config.decode.update(max_tokens=48)
   return config

@@ -3,7 +3,7 @@
 Triton has no roll. A program skews through a strip of global memory of its own, [W, 2 W], written as it is and read
 with every row shifted, between barriers: small enough to stay in the cache, and O(T + S) in all, one strip a program.
 
-Nothing takes them unless asked to. On an H100, 512 positions in bfloat16, Music's value and gradients are within 4e-3 of
+Nothing takes them unless asked to. On an H100 (512 positions, bfloat16) Music's value and gradients are within 4e-3 of
 float32 einsums, but **not the same bits twice**: somewhere threads race, and where is not known
 (`benchmarks/README.md`, H100).
 
