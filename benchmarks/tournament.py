@@ -7,9 +7,9 @@ on the same text, with the same budget.
 
 Each has the same widths, depth, data order, optimizer and number of steps; what a competitor brings of its own
 parameters is in the table. Attentions that know positions by themselves get no others; the rest get sinusoids.
-Measured: loss on dev in nats a token, at the training length and in windows of twice and four times that; tokens/s of
-the training step; temporary memory of that step, as the compiler states it. What is done is kept in
-DIR/tournament.json: the same command goes on.
+Measured: loss on dev in nats a token, at the training length and in windows of twice and four times that; temporary
+memory of the training step, as the compiler states it; and, when all are trained, tokens/s of the steps, in turn. What
+is done is kept in DIR/tournament.json: the same command goes on.
 """
 
 import functools
@@ -86,7 +86,6 @@ def compete(name, config, workdir):
   from attention_zoo import tasks
   from attention_zoo.training import loop, sharding
   from attention_zoo.training import step as step_lib
-  from attention_zoo.training.metrics import read_metrics
   from attention_zoo.training.optimizer import make_optimizer
 
   tasks.validate(config)
@@ -95,8 +94,6 @@ def compete(name, config, workdir):
   state = loop.train(task, config, workdir, quiet=True)
   seconds = time.perf_counter() - start
   params = jax.device_get(state.params)
-  records = read_metrics(workdir)
-  rates = sorted(record["tokens_per_second"] for record in records if "tokens_per_second" in record)
 
   mesh = sharding.make_mesh(config.mesh)
   optimizer = make_optimizer(config.optimizer)
@@ -122,10 +119,34 @@ def compete(name, config, workdir):
     "dev_nll": losses[1],
     "dev_nll_2x": losses[2],
     "dev_nll_4x": losses[4],
-    "tokens_per_second": rates[len(rates) // 2] if rates else None,
     "temporary_bytes": memory,
     "seconds": seconds,
   }
+
+
+def rates(names, make, rounds):
+  """{name: tokens/s of a training step, the median of rounds}, in turn."""
+  import jax
+  import numpy as np
+
+  from attention_zoo import tasks
+  from benchmarks.accelerator import training
+
+  sides, tokens = {}, {}
+  rng = np.random.default_rng(0)
+  for name in names:
+    config = make(name)
+    tasks.validate(config)
+    shapes = tasks.make(config, tempfile.gettempdir()).batch_shapes()
+    batch = {key: np.ones(shape.shape, np.int32) for key, shape in shapes.items()}
+    for key in ("inputs", "targets"):
+      batch[key] = rng.integers(4, config.data.vocab_size, shapes[key].shape, dtype=np.int32)
+    batch["positions"] = np.broadcast_to(np.arange(shapes["inputs"].shape[1], dtype=np.int32), shapes["inputs"].shape)
+    step = training.make_step(config, batch)[1]
+    sides[name] = lambda step=step: jax.block_until_ready([step() for _ in range(5)])
+    tokens[name] = 5 * batch["targets"].size
+  seconds = common.alternate(sides, rounds)
+  return {name: tokens[name] / common.spread(times)[1] for name, times in seconds.items()}
 
 
 def table(results) -> str:
@@ -135,7 +156,7 @@ def table(results) -> str:
     "|---|---|---|---|---|---|---|",
   ]
   for r in sorted(results, key=lambda r: r["dev_nll"]):
-    rate = f"{r['tokens_per_second']:,.0f}" if r["tokens_per_second"] else ""
+    rate = f"{r['tokens_per_second']:,.0f}"
     lines.append(
       f"| `{r['name']}` | {r['parameters']:,} | {r['dev_nll']:.4f} | {r['dev_nll_2x']:.4f} | {r['dev_nll_4x']:.4f} "
       f"| {rate} | {r['temporary_bytes'] / 2**20:,.1f} |"
@@ -165,7 +186,7 @@ def picture(results, path):
   left.set_xlim(best - 0.05, best + max(1.5, 1.1 * (ranked[-1]["dev_nll"] - best)))
   left.legend(title="windows", fontsize=8)
   left.grid(alpha=0.3)
-  right.barh(range(len(ranked)), [r["tokens_per_second"] or 0 for r in ranked], color=LIGHT["blue"])
+  right.barh(range(len(ranked)), [r["tokens_per_second"] for r in ranked], color=LIGHT["blue"])
   right.set(yticks=[], xlabel="training tokens/s", ylim=(len(ranked) - 0.5, -0.5))
   figure.tight_layout()
   figure.savefig(path, dpi=110, format="png")
@@ -185,19 +206,29 @@ def main(argv=None):
   if not names:
     options.error(f"--only={arguments.only}: there are {', '.join(n.partition('(')[0] for n in (*CAUSAL, LSTM))}")
   path = pathlib.Path(arguments.out) / "tournament.json"
+  make = lambda name: make_config(name, arguments.text, steps, arguments.tiny)
   settings = {"text": arguments.text.name if arguments.text else "phrasebook", "steps": steps, "tiny": arguments.tiny}
   kept = json.loads(path.read_text()) if path.exists() else {}
   results = kept.get("results", []) if kept.get("settings") == settings else []
+
+  def keep():
+    content = {"environment": common.environment(), "settings": settings, "results": results}
+    files.write_text(path, json.dumps(content, indent=1) + "\n")
+
   for number, name in enumerate(names, 1):
     if name in [r["name"] for r in results]:
       continue
     print(f"{number} of {len(names)}: {name}", flush=True)
     with tempfile.TemporaryDirectory() as workdir:
-      result = compete(name, make_config(name, arguments.text, steps, arguments.tiny), workdir)
+      result = compete(name, make(name), workdir)
     results.append(result)
     print(f"  dev loss {result['dev_nll']:.4f}, {result['seconds']:.0f} s", flush=True)
-    content = {"environment": common.environment(), "settings": settings, "results": results}
-    files.write_text(path, json.dumps(content, indent=1) + "\n")
+    keep()
+  print("tokens/s, in turn", flush=True)
+  speeds = rates(names, make, arguments.rounds)
+  for result in results:
+    result["tokens_per_second"] = speeds.get(result["name"], result.get("tokens_per_second", float("nan")))
+  keep()
   files.write_text(path.with_suffix(".md"), table(results) + "\n")
   with files.replacing(path.with_suffix(".png")) as temporary:
     picture(results, temporary)

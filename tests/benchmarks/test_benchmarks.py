@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import cold_start, common, decode, faults, pipeline, train_step
+from benchmarks import cold_start, common, decode, faults, pipeline, tournament, train_step
 
 
 @pytest.fixture(autouse=True)
@@ -100,3 +100,28 @@ def test_cold_start_measures_another_process():
   seconds, parts = cold_start.measure(arguments, cache=None)
   assert seconds > parts["first step"] > 0
   assert list(parts) == ["imports", "initialisation", "first step", "second step"]
+
+
+@pytest.mark.slow
+def test_tournament(tmp_path, capsys):
+  options = ["--tiny", "--only=alibi,lstm", "--rounds=1", f"--out={tmp_path}"]
+  tournament.main(options)
+  results = json.loads((tmp_path / "tournament.json").read_text())["results"]
+  assert [result["name"] for result in results] == ["alibi", "lstm"]
+  for result in results:
+    assert result["tokens_per_second"] > 0 and result["parameters"] > 0 and result["temporary_bytes"] > 0
+    assert np.isfinite([result["dev_nll"], result["dev_nll_2x"], result["dev_nll_4x"]]).all()
+  lines = (tmp_path / "tournament.md").read_text().splitlines()
+  assert len(lines) == 4 and sum("`alibi`" in line for line in lines) == 1
+  assert (tmp_path / "tournament.png").read_bytes().startswith(b"\x89PNG")
+  # What is done is not done again.
+  capsys.readouterr()
+  tournament.main([*options[:2], "--rounds=1", options[-1]])
+  assert "1 of 2" not in capsys.readouterr().out
+
+
+def test_tournament_knows_every_causal_attention():
+  """Whatever is added to ops/ takes part."""
+  from attention_zoo.ops import variant
+
+  assert {name.partition("(")[0] for name in tournament.CAUSAL} == set(variant.by_name())
