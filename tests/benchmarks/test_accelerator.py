@@ -9,12 +9,13 @@ from benchmarks.accelerator import lengths, profile, report, training
 
 
 def run(out, *options):
-  code = accelerator.main(["--tiny", "--minutes=10", f"--out={out}", *options])
+  code = accelerator.main(["--tiny", "--minutes=60", f"--out={out}", *options])
   return code, json.loads((out / "accelerator.json").read_text())["parts"], (out / "accelerator.md").read_text()
 
 
 @pytest.mark.slow
-def test_all_parts(tmp_path):
+def test_all_parts(tmp_path, monkeypatch):
+  monkeypatch.setattr(accelerator, "PARTS", dict.fromkeys(accelerator.PARTS, 900))  # of a machine that does more besides
   code, parts, page = run(tmp_path)
   assert {name: part["status"] for name, part in parts.items()} == dict.fromkeys(accelerator.PARTS, "done")
   assert code == 0
