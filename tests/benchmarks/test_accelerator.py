@@ -15,7 +15,7 @@ def run(out, *options):
 
 @pytest.mark.slow
 def test_all_parts(tmp_path, monkeypatch):
-  monkeypatch.setattr(accelerator, "PARTS", dict.fromkeys(accelerator.PARTS, 900))  # of a machine that does more besides
+  monkeypatch.setattr(accelerator, "PARTS", dict.fromkeys(accelerator.PARTS, 900))  # it may be busy
   code, parts, page = run(tmp_path)
   assert {name: part["status"] for name, part in parts.items()} == dict.fromkeys(accelerator.PARTS, "done")
   assert code == 0
