@@ -107,10 +107,10 @@ def compete(name, config, workdir):
 
   losses = {}
   for factor in (1, 2, 4):
-    with config.unlocked():
-      config.data.row_length *= factor
-      longer = tasks.make(config, workdir)
-      config.data.row_length //= factor
+    longer_config = config.copy_and_resolve_references()  # the task reads it when it makes batches
+    with longer_config.unlocked():
+      longer_config.data.row_length *= factor
+    longer = tasks.make(longer_config, workdir)
     # Rows are as many as the budget allows, so that every window of dev is seen whatever its length.
     losses[factor] = step_lib.make_evaluate(longer, mesh)(params, {}, "dev")["nll"]
   return {
@@ -156,10 +156,11 @@ def table(results) -> str:
     "|---|---|---|---|---|---|---|",
   ]
   for r in sorted(results, key=lambda r: r["dev_nll"]):
-    rate = f"{r['tokens_per_second']:,.0f}"
+    losses = [r[key] for key in ("dev_nll", "dev_nll_2x", "dev_nll_4x")]
+    losses = " | ".join("not run" if loss is None else f"{loss:.4f}" for loss in losses)
+    rate = "not run" if r["tokens_per_second"] is None else f"{r['tokens_per_second']:,.0f}"
     lines.append(
-      f"| `{r['name']}` | {r['parameters']:,} | {r['dev_nll']:.4f} | {r['dev_nll_2x']:.4f} | {r['dev_nll_4x']:.4f} "
-      f"| {rate} | {r['temporary_bytes'] / 2**20:,.1f} |"
+      f"| `{r['name']}` | {r['parameters']:,} | {losses} | {rate} | {r['temporary_bytes'] / 2**20:,.1f} |"
     )
   return "\n".join(lines)
 
@@ -178,7 +179,8 @@ def picture(results, path):
     ("x 2", "dev_nll_2x", "s"),
     ("trained length", "dev_nll", "o"),
   ):
-    left.plot([r[key] for r in ranked], range(len(ranked)), marker, label=label, markersize=5)
+    if None not in (losses := [r[key] for r in ranked]):
+      left.plot(losses, range(len(ranked)), marker, label=label, markersize=5)
   left.set(
     yticks=range(len(ranked)), yticklabels=names, xlabel="dev loss, nats a token", ylim=(len(ranked) - 0.5, -0.5)
   )
@@ -186,7 +188,7 @@ def picture(results, path):
   left.set_xlim(best - 0.05, best + max(1.5, 1.1 * (ranked[-1]["dev_nll"] - best)))
   left.legend(title="windows", fontsize=8)
   left.grid(alpha=0.3)
-  right.barh(range(len(ranked)), [r["tokens_per_second"] for r in ranked], color=LIGHT["blue"])
+  right.barh(range(len(ranked)), [r["tokens_per_second"] or 0 for r in ranked], color=LIGHT["blue"])
   right.set(yticks=[], xlabel="training tokens/s", ylim=(len(ranked) - 0.5, -0.5))
   figure.tight_layout()
   figure.savefig(path, dpi=110, format="png")
