@@ -30,7 +30,7 @@ def make_config(name, tokens, tiny):
   config.data.batch_tokens = tokens
   if tiny:
     config.model.update({name: value for name, value in TINY.items() if name != "vocab_size"})
-    config.data.update(vocab_size=TINY["vocab_size"], batch_tokens=256, row_length=64)
+    config.data.update(vocab_size=TINY["vocab_size"], batch_tokens=1024, row_length=64)
   return config
 
 
