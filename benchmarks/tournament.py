@@ -130,7 +130,7 @@ def rates(names, make, rounds):
   import numpy as np
 
   from attention_zoo import tasks
-  from benchmarks.accelerator import training
+  from benchmarks import train_step
 
   sides, tokens = {}, {}
   rng = np.random.default_rng(0)
@@ -142,7 +142,7 @@ def rates(names, make, rounds):
     for key in ("inputs", "targets"):
       batch[key] = rng.integers(4, config.data.vocab_size, shapes[key].shape, dtype=np.int32)
     batch["positions"] = np.broadcast_to(np.arange(shapes["inputs"].shape[1], dtype=np.int32), shapes["inputs"].shape)
-    step = training.make_step(config, batch)[1]
+    step = train_step.compile_step(config, batch)[1]
     sides[name] = lambda step=step: jax.block_until_ready([step() for _ in range(5)])
     tokens[name] = 5 * batch["targets"].size
   seconds = common.alternate(sides, rounds)

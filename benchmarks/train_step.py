@@ -8,6 +8,7 @@ that one device with all cores is faster.
 """
 
 import tempfile
+import time
 
 from benchmarks import common
 
@@ -48,8 +49,11 @@ def random_batch(vocab_size, rows, length):
   )  # fmt: skip
 
 
-def make_step(config, batch):
-  """(params at the start, function that takes one step and returns (loss per token, norm of the gradient))."""
+def compile_step(config, batch):
+  """(params at the start as NumPy arrays, run, seconds to trace and compile, the compiled program).
+
+  run starts a step and returns its metrics, without waiting.
+  """
   import jax
   import numpy as np
 
@@ -65,14 +69,26 @@ def make_step(config, batch):
   places = jax.tree.map(lambda x: x.sharding, abstract)
   state = jax.jit(lambda: step_lib.init_state(task, optimizer, config), out_shardings=places)()
   params = jax.tree.map(np.array, state.params)  # copies: the state is donated
-  train_step = step_lib.make_train_step(task, optimizer, config, abstract, mesh)
-  on_device = sharding.put_batch(batch, mesh)
-  go = sharding.flags(mesh, 0)
+  on_device, go = sharding.put_batch(batch, mesh), sharding.flags(mesh, 0)
+  start = time.perf_counter()
+  with jax.set_mesh(mesh):
+    program = step_lib.make_train_step(task, optimizer, config, abstract, mesh).lower(state, on_device, go).compile()
+  took = time.perf_counter() - start
+
+  def run():
+    nonlocal state
+    state, metrics = program(state, on_device, go)
+    return metrics
+
+  return params, run, took, program
+
+
+def make_step(config, batch):
+  """(params at the start, function that takes one step and returns (loss per token, norm of the gradient))."""
+  params, run, _, _ = compile_step(config, batch)
 
   def step():
-    nonlocal state
-    with jax.set_mesh(mesh):
-      state, metrics = jax.block_until_ready(train_step(state, on_device, go))
+    metrics = run()
     value, weight = metrics["sums"]["loss"]
     return float(value / weight), float(metrics["gradient_norm"])
 

@@ -44,7 +44,8 @@ def _max_and_lse(logits_MV):
 def _max_and_lse_at_once(logits_MV):
   """`_max_and_lse` that reads the logits once and not twice; without a gradient.
 
-  For GPUs, where a pass over the logits takes as long as half the product that made them. A CPU does not vectorise it.
+  For GPUs, where a pass over the logits takes two thirds as long as the product that made them
+  (V = 37,000, D = 512 on an H100). A CPU does not vectorise it.
   """
 
   def add(one, other):

@@ -181,7 +181,7 @@ def make_train_step(task: Task, optimizer, config, abstract, mesh):
 
   places = jax.tree.map(lambda x: x.sharding, abstract)
   rows = sharding.batch_sharding(mesh)
-  # Left to itself, XLA adds up the gradient of an embedding by atomic operations on a GPU: no two runs were the same.
+  # Left to itself, XLA adds up the gradient of an embedding by atomic operations on a GPU: two runs differed.
   exact = {"xla_gpu_exclude_nondeterministic_ops": True} if mesh.devices.flat[0].platform == "gpu" else None
   return jax.jit(
     step,

@@ -44,16 +44,12 @@ def parse(argv):
   options.add_argument("--out", type=files.expand, help="default: benchmarks/results/DEVICE")
   options.add_argument("--only", default="", help="names of parts with commas between")
   options.add_argument("--tiny", action="store_true", help="the smallest sizes, to see that it works; always on a CPU")
-  options.add_argument("--set", action="append", default=[], metavar="PART.NAME=VALUE", help="an option of a part")
   arguments = options.parse_args(argv)
   arguments.parts = arguments.only.split(",") if arguments.only else list(PARTS)
   if unknown := [name for name in arguments.parts if name not in PARTS]:
     options.error(f"--only={arguments.only}: {unknown[0]!r} is not one of {', '.join(PARTS)}")
   if arguments.minutes <= 0:
     options.error(f"--minutes={arguments.minutes}: must be above 0")
-  for text in arguments.set:
-    if text.partition(".")[0] not in PARTS or "=" not in text:
-      options.error(f"--set={text}: want PART.NAME=VALUE")
   return arguments
 
 
@@ -68,7 +64,9 @@ def main(argv=None):
 
 def _run_all(arguments, end, argv):
   about = json.loads(_ask("import json; from benchmarks.accelerator import part; print(json.dumps(part.about()))"))
-  about["command"] = shlex.join(["python", "-m", "benchmarks.accelerator", *(sys.argv[1:] if argv is None else argv)])
+  given = sys.argv[1:] if argv is None else argv
+  given = [option for option in given if not option.startswith("--out")]  # a place on this machine
+  about["command"] = shlex.join(["python", "-m", "benchmarks.accelerator", *given])
   if about["platform"] == "cpu":
     arguments.tiny = True
   out = arguments.out or common.RESULTS / about["device"].lower().replace(" ", "_")
@@ -99,9 +97,8 @@ def _run_all(arguments, end, argv):
 
 def _run(name, place, limit, arguments):
   """Runs a part; returns "done" or what went wrong."""
-  settings = [text.partition(".")[2] for text in arguments.set if text.partition(".")[0] == name]
   command = [sys.executable, "-m", "benchmarks.accelerator.part", name, str(place), f"{limit:.0f}"]
-  command += ["--tiny"] * arguments.tiny + settings
+  command += ["--tiny"] * arguments.tiny
   log = place.with_name("accelerator.log")
   with open(log, "ab") as file:
     file.write(f"\n===== {name}\n".encode())

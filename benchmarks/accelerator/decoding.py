@@ -11,7 +11,7 @@ import numpy as np
 from attention_zoo.decoding.batching import length_batches
 from attention_zoo.decoding.beam import beam_search
 from benchmarks import decode
-from benchmarks.accelerator import lengths
+from benchmarks.accelerator import lengths, training
 from benchmarks.accelerator.part import at_once
 
 
@@ -19,11 +19,9 @@ def run(part):
   from attention_zoo.models.translation import transformer
 
   sizes = dict(vocab_size=37000)
-  count, budget = 3003, part.get("batch_tokens", 32_768)
+  count, budget = 3003, 32_768
   if part.tiny:
-    sizes = dict(
-      vocab_size=101, d_model=32, d_ff=64, num_heads=2, d_k=16, d_v=16, num_encoder_layers=1, num_decoder_layers=1
-    )
+    sizes = training.TINY
     count, budget = 12, 512
   config = transformer.Config(**sizes)
   params = decode.make_parameters(transformer.Transformer(config))
@@ -77,10 +75,9 @@ def ours(part, config, params, tokens, source, target, budget):
   steps = sum(limits.max() * len(limits) for _, _, limits in batches)
 
   def compiled(beam, arrays):
-    room = arrays[0].shape[1] + decode_room
+    room = arrays[0].shape[1] + 50  # config.decode.extra_length
     return jax.jit(functools.partial(search, beam=beam, room=room)).lower(params, *arrays).compile()
 
-  decode_room = 50  # config.decode.extra_length
   shapes = {arrays[0].shape: arrays for arrays in batches}
   start = time.perf_counter()
   programs = at_once(
@@ -115,7 +112,7 @@ def name(beam):
 
 
 def hugging_face(part, config, params, tokens, source, target):
-  """Its beam 4 and greedy search on the longest 512 of the sentences, sorted, as long as their longest."""
+  """Its beam 4 and greedy search on 512 sentences of middle length, sorted, to their median target length."""
   import torch
 
   from attention_zoo.layers.positions import sinusoidal
@@ -149,7 +146,6 @@ def hugging_face(part, config, params, tokens, source, target):
     part.add(
       what=name(beam), side="Hugging Face generate, bfloat16", sentences=len(middle), seconds=took,
       sentences_per_second=len(middle) / took, tokens_per_second=len(middle) * length / took,
-      useful_row_steps=1.0,
     )  # fmt: skip
     if part.left() < 10:
       return

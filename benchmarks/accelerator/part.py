@@ -29,10 +29,10 @@ def about() -> dict:
 
 
 class Part:
-  """rows: dicts, written to `place` as they come. tiny: the smallest sizes. settings: texts by name."""
+  """rows: dicts, written to `place` as they come. tiny: the smallest sizes."""
 
-  def __init__(self, place, limit, tiny, settings):
-    self.place, self.tiny, self.settings = pathlib.Path(place), tiny, settings
+  def __init__(self, place, limit, tiny):
+    self.place, self.tiny, self.failures = pathlib.Path(place), tiny, []
     self.end = time.monotonic() + limit
     self.content = {"rows": [], "notes": []}
 
@@ -52,15 +52,12 @@ class Part:
   def failed(self, what, error):
     """One thing did not work; the others go on."""
     traceback.print_exception(error)
-    self.note(
-      f"{what}: {type(error).__name__}: {str(error).strip().splitlines()[0][:300] if str(error).strip() else ''}"
-    )
+    self.failures.append(what)
+    said = str(error).strip().splitlines() or [""]
+    self.note(f"{what}: {type(error).__name__}: {said[0][:300]}")
 
   def _write(self):
     files.write_text(self.place, json.dumps(self.content, indent=1) + "\n")
-
-  def get(self, name, default):
-    return type(default)(self.settings.get(name, default))
 
 
 def at_once(functions, workers=None):
@@ -103,11 +100,11 @@ def main():
   from attention_zoo.training import distributed
 
   distributed.hush_libtpu()
-  tiny = "--tiny" in rest
-  settings = dict(text.split("=", 1) for text in rest if text != "--tiny")
-  part = Part(place, float(limit) - 5, tiny, settings)
+  part = Part(place, float(limit) - 5, "--tiny" in rest)
   part._write()
   importlib.import_module(f"benchmarks.accelerator.{name}").run(part)
+  if part.failures:
+    sys.exit(f"not measured: {', '.join(part.failures)}")
 
 
 if __name__ == "__main__":

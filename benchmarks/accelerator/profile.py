@@ -7,6 +7,7 @@ import tempfile
 
 import jax
 
+from benchmarks import train_step
 from benchmarks.accelerator import training
 
 STEPS = 5
@@ -21,7 +22,7 @@ def run(part):
     try:
       config = training.make_config(name, 24_576, part.tiny)
       batch, _, _ = training.packed_batch(config)
-      _, step, _, program = training.make_step(config, batch)
+      _, step, _, program = train_step.compile_step(config, batch)
       table(part, name, step, origins(program.as_text()))
       del step, program
     except Exception as error:

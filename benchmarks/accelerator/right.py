@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from benchmarks import decode, train_step
+from benchmarks.accelerator import training
 from benchmarks.accelerator.part import at_once
 
 FLOAT32, BFLOAT16 = 1e-5, 5e-2  # largest errors, relative to 1 + the largest entry
@@ -61,9 +62,11 @@ def attentions(part):
     moved = lambda h: oracle(*tree.unflatten([x + h * d for x, d in zip(leaves, direction, strict=True)]))
     slope = np.sum(cotangent * (moved(1e-6) - moved(-1e-6))) / 2e-6
 
+    apply = lambda parameters, arrays: variant.apply(parameters, *arrays, extra)
+
     @jax.jit
     def value_and_gradients(leaves, cotangent):
-      function = lambda leaves: variant.apply(*(lambda p, a: (p, *a))(*tree.unflatten(leaves)), extra)
+      function = lambda leaves: apply(*tree.unflatten(leaves))
       out, vjp = jax.vjp(function, leaves)
       return out, vjp(cotangent.astype(out.dtype))[0]
 
@@ -100,22 +103,27 @@ def attentions(part):
 
 def fused(part):
   from attention_zoo.ops import dot_product, masks
+  from attention_zoo.ops.variant import Sizes
 
   B, T, N, K = (2, 32, 2, 16) if part.tiny else (4, 512, 8, 64)
   rng = np.random.default_rng(0)
   segments_BT = jnp.asarray(np.sort(rng.integers(1, 4, (B, T)), 1), jnp.int32).at[:, -T // 8 :].set(0)
   packed = masks.segments(segments_BT, segments_BT)
-  cases = {
-    "no mask": None,
-    "causal": masks.causal(T),
-    "packed": packed,
-    "packed, causal": packed & masks.causal(T),
-    "rows that see nothing": packed & (jnp.arange(T) % 3 > 0)[None, None, :, None],
+  cases = {  # name -> mask, and what kind of layer asks
+    "no mask": (None, None),
+    "causal": (masks.causal(T), None),
+    "packed": (packed, None),
+    "rows that see nothing": (packed & (jnp.arange(T) % 3 > 0)[None, None, :, None], None),
+    "packed, in a layer": (packed, "all"),
+    "packed, causal, in a layer": (packed & masks.causal(T), "causal"),
   }
 
-  def value_and_gradients(mask, dtype):
+  def value_and_gradients(mask, layer, dtype):
     arrays = [jax.random.normal(jax.random.key(i), (B, T, N, K), jnp.float32).astype(dtype) for i in range(4)]
     function = lambda *qkv: dot_product.dot_product_attention(*qkv, mask=mask)
+    if layer:  # with segments beside the mask, as a layer asks: on a GPU the flash kernel
+      attend = dot_product.dot_product(Sizes(N * K, N, K, K, T, causal=layer == "causal")).attend
+      function = lambda *qkv: attend({}, *qkv, mask=mask, segments_BT=segments_BT)
 
     @jax.jit
     def both(q, k, v, cotangent):
@@ -124,13 +132,13 @@ def fused(part):
 
     return both(*arrays)
 
-  def check(mask):
-    fast = value_and_gradients(mask, jnp.bfloat16)
+  def check(mask, layer):
+    fast = value_and_gradients(mask, layer, jnp.bfloat16)
     with jax.default_matmul_precision("highest"):
-      exact = value_and_gradients(mask, jnp.float32)
+      exact = value_and_gradients(mask, None, jnp.float32)
     return [error(a, b) for a, b in zip(jax.device_get(fast), jax.device_get(exact), strict=True)]
 
-  for name, errors in at_once({name: functools.partial(check, mask) for name, mask in cases.items()}).items():
+  for name, errors in at_once({name: functools.partial(check, *case) for name, case in cases.items()}).items():
     if isinstance(errors, Exception):
       part.failed(f"fused, {name}", errors)
       part.add(what=f"dot-product attention, bfloat16, {name}", ok=False)
@@ -195,9 +203,7 @@ def beams(part):
   sizes = dict(vocab_size=37000, num_encoder_layers=2, num_decoder_layers=2)
   rows, length = 16, 24
   if part.tiny:
-    sizes = dict(
-      vocab_size=101, d_model=32, d_ff=64, num_heads=2, d_k=16, d_v=16, num_encoder_layers=1, num_decoder_layers=1
-    )
+    sizes = training.TINY
     rows, length = 2, 5
   config = transformer.Config(**sizes)
   params = decode.make_parameters(transformer.Transformer(config))

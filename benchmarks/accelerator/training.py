@@ -1,7 +1,6 @@
 """Training steps of base and big as they ship, bfloat16 on packed rows; beside them PyTorch's compiled step."""
 
 import functools
-import tempfile
 import time
 
 import jax
@@ -76,44 +75,10 @@ def model_flops(model, seen, source_per_target=1.0):
   return 3 * 2 * (decoder + D * V + source_per_target * (encoder + memory))
 
 
-def make_step(config, batch):
-  """(params at the start as NumPy arrays, run, seconds to trace and compile, the compiled program).
-
-  run starts a step and returns its metrics, without waiting."""
-  from attention_zoo import tasks
-  from attention_zoo.training import sharding
-  from attention_zoo.training import step as step_lib
-  from attention_zoo.training.optimizer import make_optimizer
-
-  task = tasks.make(config, tempfile.gettempdir())
-  mesh = sharding.make_mesh(config.mesh)
-  optimizer = make_optimizer(config.optimizer)
-  abstract = step_lib.abstract_state(task, optimizer, config, mesh)
-  places = jax.tree.map(lambda x: x.sharding, abstract)
-  state = jax.jit(lambda: step_lib.init_state(task, optimizer, config), out_shardings=places)()
-  params = jax.tree.map(np.array, state.params)
-  on_device, go = sharding.put_batch(batch, mesh), sharding.flags(mesh, 0)
-  start = time.perf_counter()
-  with jax.set_mesh(mesh):
-    lowered = step_lib.make_train_step(task, optimizer, config, abstract, mesh).lower(state, on_device, go)
-    program = lowered.compile()
-  took = time.perf_counter() - start
-
-  def run():
-    nonlocal state
-    state, metrics = program(state, on_device, go)
-    return metrics
-
-  return params, run, took, program
-
-
 def run(part):
   peak = peaks.matmul(256 if part.tiny else 8192, jax.numpy.bfloat16)
   part.add(what="product, bfloat16, in this process", flops=peak)
-  wanted = part.settings.get("cases", "")
-  cases = {name: case for name, case in CASES.items() if not wanted or name.split(",")[0] in wanted.split(";")}
-  if part.tiny:
-    cases = dict(list(cases.items())[:1])
+  cases = dict(list(CASES.items())[:1]) if part.tiny else CASES
   for number, (name, case) in enumerate(cases.items()):
     if part.left() < (40 if not part.tiny else 0):
       part.note(f"{name}: not run, no time was left")
@@ -127,15 +92,11 @@ def run(part):
 def measure(part, name, config, peak, peer):
   from attention_zoo.models.translation.transformer import Config
 
-  for entry in filter(None, part.settings.get("config", "").split(";")):  # model.dropout=0.0;...
-    path, value = entry.split(":")
-    group, field = path.split(".")
-    config[group][field] = type(config[group][field])(value)
   batch, tokens, seen = packed_batch(config)
   fields = {key: value for key, value in config.model.items() if key != "name"}
   model = Config(vocab_size=config.data.vocab_size, **fields)
   flops = model_flops(model, seen)
-  params, ours, took, program = make_step(config, batch)
+  params, ours, took, program = train_step.compile_step(config, batch)
   memory = program.memory_analysis()
   per_step = seconds(ours, at_least=0.5)
   part.add(
@@ -143,7 +104,7 @@ def measure(part, name, config, peak, peer):
     milliseconds=1e3 * per_step, compile_seconds=took, fill=tokens / batch["targets"].size,
     temporary_gib=memory.temp_size_in_bytes / 2**30 if memory else None, model_flops_per_token=flops,
   )  # fmt: skip
-  if peer and not part.settings.get("no_peer"):
+  if peer:
     against_torch(part, name, config, model, params, ours, peak)
 
 

@@ -1,4 +1,4 @@
-"""A small language model of the embedded phrasebook's English sentences: two minutes on two CPU cores,
+"""A small language model of the embedded phrasebook's English sentences: minutes on two CPU cores,
 no files, no network.
 
   python -m attention_zoo.train  --config=configs/language/quickstart.py --workdir=DIR
