@@ -55,7 +55,7 @@ def measure(arguments, cache):
     parts = json.loads(process.stdout.readline())
   if process.returncode:
     raise SystemExit(f"the measured process failed with exit code {process.returncode}")
-  return seconds, dict(zip(("imports", "initialisation and compiling", "first step", "second step"), parts, strict=True))
+  return seconds, dict(zip(("imports", "initialisation", "first step", "second step"), parts, strict=True))
 
 
 def parse(argv):
@@ -93,7 +93,7 @@ def main(argv=None):
     "",
     "seconds to the first step: median (min to max)",
     "imports",
-    "initialisation and compiling",
+    "initialisation",
     "first step",
     "second step",
   )

@@ -7,6 +7,7 @@ losses and gradient norms are compared. One simulated device a core pays for sma
 that one device with all cores is faster.
 """
 
+import functools
 import tempfile
 import time
 
@@ -54,6 +55,12 @@ def compile_step(config, batch):
 
   run starts a step and returns its metrics, without waiting.
   """
+  params, compiled = _begin(config, batch)
+  return params, *compiled()
+
+
+def _begin(config, batch):
+  """(params at the start, function that compiles and returns the rest of `compile_step`)."""
   import jax
   import numpy as np
 
@@ -70,25 +77,33 @@ def compile_step(config, batch):
   state = jax.jit(lambda: step_lib.init_state(task, optimizer, config), out_shardings=places)()
   params = jax.tree.map(np.array, state.params)  # copies: the state is donated
   on_device, go = sharding.put_batch(batch, mesh), sharding.flags(mesh, 0)
-  start = time.perf_counter()
-  with jax.set_mesh(mesh):
-    program = step_lib.make_train_step(task, optimizer, config, abstract, mesh).lower(state, on_device, go).compile()
-  took = time.perf_counter() - start
 
-  def run():
-    nonlocal state
-    state, metrics = program(state, on_device, go)
-    return metrics
+  def compiled():
+    start = time.perf_counter()
+    with jax.set_mesh(mesh):
+      program = step_lib.make_train_step(task, optimizer, config, abstract, mesh).lower(state, on_device, go).compile()
+    took = time.perf_counter() - start
 
-  return params, run, took, program
+    def run():
+      nonlocal state
+      state, metrics = program(state, on_device, go)
+      return metrics
+
+    return run, took, program
+
+  return params, compiled
 
 
 def make_step(config, batch):
-  """(params at the start, function that takes one step and returns (loss per token, norm of the gradient))."""
-  params, run, _, _ = compile_step(config, batch)
+  """(params at the start, function that takes one step and returns (loss per token, norm of the gradient)).
+
+  The first step compiles.
+  """
+  params, compiled = _begin(config, batch)
+  run = functools.cache(lambda: compiled()[0])
 
   def step():
-    metrics = run()
+    metrics = run()()
     value, weight = metrics["sums"]["loss"]
     return float(value / weight), float(metrics["gradient_norm"])
 
