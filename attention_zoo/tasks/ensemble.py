@@ -1,6 +1,5 @@
 """Several trained translation runs as one: the distribution of the next token is the mean of theirs."""
 
-import types
 from collections.abc import Iterable
 
 from attention_zoo.decoding.ensemble import ensemble, mean_logits
@@ -31,6 +30,10 @@ class Ensemble(Translator):
   def __repr__(self):
     return f"<Ensemble of {len(self.runs)}: {', '.join(map(repr, self.runs))}>"
 
+  @property
+  def attends(self):
+    return self.runs[0].attends
+
   def align(self, sources, hypotheses):
     return self.runs[0].align(sources, hypotheses)
 
@@ -48,11 +51,7 @@ class _Task:
     self._tasks = tasks
     self.config = tasks[0].config.copy_and_resolve_references()
     self.config.data.max_length = min(task.config.data.max_length for task in tasks)
-    configs = [task.model_config for task in tasks]
-    self.model_config = types.SimpleNamespace(
-      max_length=min(config.max_length for config in configs),
-      bounded=any(getattr(config, "bounded", False) for config in configs),
-    )
+    self.longest = min((task.longest for task in tasks if task.longest is not None), default=None)
 
   def __getattr__(self, name):
     return getattr(self._tasks[0], name)

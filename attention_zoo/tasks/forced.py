@@ -91,7 +91,7 @@ class Forced:
 def longest(task, source) -> int:
   """The most pieces of a translation, with EOS."""
   limit = len(source) + task.config.decode.extra_length
-  return min(limit, task.model_config.max_length) if getattr(task.model_config, "bounded", False) else limit
+  return limit if task.longest is None else min(limit, task.longest)
 
 
 def _rounded(count):

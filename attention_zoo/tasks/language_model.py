@@ -127,7 +127,7 @@ class LanguageModel:
     if "" in stops:
       raise UserError("stop must not hold an empty string: everything would end at once")
     ids = self._prompt(prompt)
-    limit = self._longest
+    limit = self.task.longest
     if limit is not None and len(ids) + max_tokens > limit:
       raise UserError(
         f"the prompt has {len(ids)} tokens with <s>, and the model holds {limit}: "
@@ -153,18 +153,14 @@ class LanguageModel:
     # Windows of a text begin anywhere in it: a prompt is the middle of a document, if there is one.
     return ids if ids and self.config.data.batching != "packed" else [BOS, *ids]
 
-  @property
-  def _longest(self) -> int | None:
-    return self.task.model_config.max_length if getattr(self.task.model_config, "bounded", False) else None
-
   def _draw(self, prompt, ids, seeds, max_tokens, options, stops, watch) -> list[Sample]:
     """One batch: the rows are filled up to what the devices share, and the room to a size that is compiled seldom."""
     count = len(seeds)
     rows = -(-count // self._mesh.size) * self._mesh.size
     room = padded_length(len(ids) + max_tokens)
     width = padded_length(len(ids))
-    if self._longest is not None:
-      room, width = min(room, self._longest), min(width, self._longest)
+    if self.task.longest is not None:
+      room, width = min(room, self.task.longest), min(width, self.task.longest)
     prompt_BP = np.full((rows, min(width, room)), PAD, np.int32)
     prompt_BP[:, : len(ids)] = ids
     seeds_B = np.array([*seeds, *[0] * (rows - count)], np.uint32)
@@ -231,7 +227,7 @@ class LanguageModel:
     found: list = [None] * len(texts)
     batches = length_batches(
       [len(text) for text in ids], batch_tokens=self.config.decode.batch_tokens, row_multiple=self._mesh.size,
-      longest=self._longest,
+      longest=self.task.longest,
     ) if ids else []  # fmt: skip
     for indices, length, rows in batches:
       batch = _rows_of([ids[i] for i in indices], rows, length)
@@ -245,9 +241,9 @@ class LanguageModel:
 
   def _check_lengths(self, ids):
     for i, text in enumerate(ids):
-      if self._longest is not None and len(text) > self._longest:
+      if self.task.longest is not None and len(text) > self.task.longest:
         raise UserError(
-          f"texts[{i}] has {len(text)} tokens with its end, and the model holds {self._longest}: shorten it"
+          f"texts[{i}] has {len(text)} tokens with its end, and the model holds {self.task.longest}: shorten it"
         )
 
   def _logits(self, params, batch, **options):

@@ -26,7 +26,7 @@ def task_report(run, name, evaluation, *, headline=(), **parts) -> str:
   figures = {name: None for record in records if record["split"] == "dev" for name in record if name not in KNOWN}
   return run_report(
     f"{epath.Path(task.workdir).name}: {name}, checkpoint {run.checkpoint}",
-    used_fields(run.config, getattr(task.model_config, "bounded", False)),
+    used_fields(run.config, task.longest is not None),
     [_by_split(record) for record in records],
     curve_names=("loss", "perplexity", *figures, "learning_rate", rate),
     headline=(*headline, "perplexity", rate),
@@ -49,7 +49,7 @@ def translation_report(run, evaluation, *, command, num_samples=20, num_attentio
     headline=[row["name"] for row in evaluation.record["bleu"][:2]],
     samples=samples[::stride][:num_samples],
     compare=("translation", "reference"),
-    attentions=[(sentence, seen.cross, seen.target, seen.source) for sentence, seen in drawn],
+    attentions=[(sentence, seen.cross, seen.target, seen.source) for sentence, seen in drawn if seen.cross is not None],
     attention_note="Cross-attention: rows are the tokens produced, columns the source tokens they look at.",
     command=command,
   )

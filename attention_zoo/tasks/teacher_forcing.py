@@ -5,6 +5,7 @@ Letters: B pairs, T target positions, S source positions, N heads.
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -18,14 +19,15 @@ class Attention:
 
   encoder: source over source; decoder: target input over target input; cross: target input over source. Row t of
   the decoder's weights made the prediction of target token t, so that row 0 (fed with <s>) belongs to `target[0]`.
-  encoder, decoder: None where the config's self-attention never has all its weights in one array (local ones).
+  encoder, decoder: None where the model has no self-attention there, or one that never has all its weights in one
+  array (local ones). cross: None where the model has no attention to the source.
   """
 
   source: list[str]
   target: list[str]
   encoder: np.ndarray | None
   decoder: np.ndarray | None
-  cross: np.ndarray
+  cross: np.ndarray | None
   logprob: float
 
 
@@ -36,21 +38,34 @@ def read_attention(task, params, source_ids, target_ids) -> Attention:
   batch = teacher_forcing(arrays[0], lengths[0], arrays[1], lengths[1])
   logits_BTV, state = task.model.apply({"params": params}, batch, mutable=["intermediates"])
   logprob = sequence_scores(logits_BTV, arrays[1], batch["target_segments"], alpha=0.0).scores_B[0]
-  sown = state["intermediates"]
-
-  def stack(side, kind):
-    layers = [sown[side][f"layer_{i}"] for i in range(len(sown.get(side, {})))]
-    weights = [np.asarray(layer[kind]["weights"][0][0], np.float32) for layer in layers if kind in layer]
-    return np.stack(weights) if weights else None
-
+  weights = {
+    kind: np.stack([np.asarray(weights_BNTS[0], np.float32) for weights_BNTS in found]) if found else None
+    for kind, found in sown_weights(state).items()
+  }
   return Attention(
-    task.tokenizer.pieces(source_ids),
-    task.tokenizer.pieces(target_ids),
-    stack("encoder", "self_attention"),
-    stack("decoder", "self_attention"),
-    stack("decoder", "cross_attention"),
-    float(logprob),
+    task.tokenizer.pieces(source_ids), task.tokenizer.pieces(target_ids), **weights, logprob=float(logprob)
   )
+
+
+def sown_weights(state) -> dict:
+  """{"encoder", "decoder", "cross": [weights BNTS of each layer, from the first]}, out of what a model has sown."""
+  found = {"encoder": {}, "decoder": {}, "cross": {}}
+  for path, leaf in jax.tree_util.tree_leaves_with_path(state.get("intermediates", {})):
+    names = [str(key.key) for key in path if isinstance(key, jax.tree_util.DictKey)]
+    if names[-1] == "weights":
+      kind = "cross" if "cross_attention" in names else names[0]
+      layer = tuple(int(name.rpartition("_")[2]) for name in names if name.rpartition("_")[2].isdecimal())
+      found[kind][layer, tuple(names)] = leaf
+  return {kind: [layers[key] for key in sorted(layers)] for kind, layers in found.items()}
+
+
+def attends(task) -> bool:
+  """Whether the model has an attention between target and source whose weights it shows."""
+  pair = [jax.ShapeDtypeStruct((1, 2), jnp.int32), jax.ShapeDtypeStruct((1,), jnp.int32)] * 2
+  batch = jax.eval_shape(teacher_forcing, *pair)
+  params = jax.eval_shape(task.init, jax.random.key(0)).params
+  apply = lambda params, batch: task.model.apply({"params": params}, batch, mutable=["intermediates"])[1]
+  return bool(sown_weights(jax.eval_shape(apply, params, batch))["cross"])
 
 
 def forced_scores(task, params, source_BS, source_lengths_B, target_BT, target_lengths_B, alpha):
@@ -65,12 +80,12 @@ def alignment(task, params, source_BS, source_lengths_B, target_BT, target_lengt
   """For each target token the source position that its prediction looked at most; int32, BT. Padding gets anything.
 
   The weights are the mean over the heads of the last decoder layer but one (the only one if there is one),
-  which Garg et al. 2019 (arXiv:1909.02074) found to align best.
+  which Garg et al. 2019 (arXiv:1909.02074) found to align best. For models that attend (`attends`).
   """
   batch = teacher_forcing(source_BS, source_lengths_B, target_BT, target_lengths_B)
   _, state = task.model.apply({"params": params}, batch, mutable=["intermediates"])
-  layers = state["intermediates"]["decoder"]
-  weights_BNTS = layers[f"layer_{max(len(layers) - 2, 0)}"]["cross_attention"]["weights"][0]
+  layers = sown_weights(state)["cross"]
+  weights_BNTS = layers[max(len(layers) - 2, 0)]
   return jnp.argmax(weights_BNTS.astype(jnp.float32).mean(1), axis=-1).astype(jnp.int32)
 
 

@@ -52,11 +52,10 @@ class TextTask(Task):
       self.model_config = self.module.Config(vocab_size=config.data.vocab_size, **fields)
     except (TypeError, ValueError) as error:
       raise UserError(f"config.model: {error}") from error
-    longest = getattr(self.model_config, "max_length", None)
-    if getattr(self.model_config, "bounded", False) and config.data.row_length > longest:
+    if self.longest is not None and config.data.row_length > self.longest:
       raise UserError(
         f"config.data.row_length = {config.data.row_length}, but the model's positions end at "
-        f"config.model.max_length = {longest}: lower the one or raise the other"
+        f"config.model.max_length = {self.longest}: lower the one or raise the other"
       )
     self.model = self.module.Model(self.model_config)
     self.fingerprint = functools.cache(self.fingerprint)
@@ -138,6 +137,11 @@ class TextTask(Task):
       self._runner.take({}, {})
 
   # The model
+
+  @property
+  def longest(self) -> int | None:
+    """The most positions that the model can take; None: any."""
+    return self.model_config.max_length if getattr(self.model_config, "bounded", False) else None
 
   def decoding(self, params, inputs, *, num_beams):
     """The model's `protocols.Decoding`. Raises UserError where it has none."""

@@ -1,6 +1,21 @@
 """Translation: where parallel text, an encoder-decoder, the smoothed loss and beam search meet.
 
 `Translation` is what the training loop sees; `tasks/translator.py` holds what a user does with trained parameters.
+
+A model for it has, beside what `models/__init__.py` asks of every model:
+
+  - BATCH of "source", "source_segments", "source_positions", "inputs", "target_segments" and "target_positions"
+    (`data/batches.py`). A row may hold several sentence pairs, told apart by their segments, and padding, segment 0.
+    A model that does not keep them apart has `packs = False` in its Config.
+  - hidden(batch, *, train) -> BTD, a method: the output at each target position, from the source and the inputs up to
+    it; and output_table(params) -> VD in its module: logits are the products of both. They never exist for a whole
+    batch (`training/loss.py`).
+  - decoding(config, params, inputs, *, num_beams) whose inputs are the three of the source. Its `step` must take one
+    position at a time; more only if the model is one to verify blocks with.
+  - Weights that can be looked at are sown as "weights" [B, N, T, S] into "intermediates", those between target and
+    source by modules named "cross_attention", the others below "encoder" or "decoder" (`tasks/teacher_forcing.py`).
+
+`tests/conformance/test_translation_models.py` holds every model to this.
 """
 
 import functools
@@ -55,11 +70,11 @@ class Translation(TextTask):
 
   def __init__(self, config, workdir):
     super().__init__(config, workdir)
-    if config.data.batching == "packed" and not self.model_config.packs:
+    if config.data.batching == "packed" and not getattr(self.model_config, "packs", True):
+      chosen = [f"{key} = {value!r}" for key, value in config.model.items() if key.endswith("attention")]
       raise UserError(
-        f"config.model.encoder_attention = {config.model.encoder_attention!r} or decoder_attention = "
-        f"{config.model.decoder_attention!r} works in blocks that begin with the row, so that a sentence packed behind "
-        'another would be cut elsewhere: set config.data.batching="bucketed"'
+        f"config.model.name = {config.model.name!r} with {' and '.join(chosen) or 'these settings'} does not keep the "
+        'sentence pairs apart that are packed into one row: set config.data.batching="bucketed"'
       )
     self.corpus = functools.cache(self.corpus)  # opened once, and what it has to say said once
 
@@ -135,7 +150,7 @@ class Translation(TextTask):
     weights_BT = (batch["target_segments"] > 0).astype(jnp.float32)
     loss, nll, correct = linear_cross_entropy(
       hidden_BTD.astype(self.model_config.matmul_dtype),
-      params["embedding"]["table_VD"],
+      self.module.output_table(params),
       batch["targets"],
       weights_BT,
       self.config.train.label_smoothing,

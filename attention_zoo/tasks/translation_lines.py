@@ -17,13 +17,14 @@ def json_lines(run, records, field, found) -> list[str]:
   """One object a sentence: the record that came in, with `source_tokens` and `translations`, best first.
 
   Each of those has text, score, logprob, tokens, and alignment: for each token the index of the source token that it
-  looked at most (see `tasks/teacher_forcing.py`); `missing` only where it lacks words that were forced. records: dicts
-  with the sentence under `field`.
+  looked at most (see `tasks/teacher_forcing.py`), null if the model has no attention to its source; `missing` only
+  where it lacks words that were forced. records: dicts with the sentence under `field`.
   """
   sentences = [record[field] for record in records]
   pieces = run.task.tokenizer.pieces
   repeated = [sentence for sentence, hypotheses in zip(sentences, found, strict=True) for _ in hypotheses]
-  alignments = iter(run.align(repeated, [h for hypotheses in found for h in hypotheses]))
+  flat = [h for hypotheses in found for h in hypotheses]
+  alignments = iter(run.align(repeated, flat) if run.attends else [None] * len(flat))
   lines = []
   for record, source_ids, hypotheses in zip(records, run.encode(sentences), found, strict=True):
     translations = [

@@ -13,7 +13,7 @@ from attention_zoo.protocols import Evaluation
 from attention_zoo.tasks import arguments, translation_scores
 from attention_zoo.tasks.forced import Forced
 from attention_zoo.tasks.rows import Rows, check_finite
-from attention_zoo.tasks.teacher_forcing import Attention, alignment, forced_scores, read_attention
+from attention_zoo.tasks.teacher_forcing import Attention, alignment, attends, forced_scores, read_attention
 from attention_zoo.tasks.translation_search import search
 from attention_zoo.training.step import make_evaluate
 
@@ -44,7 +44,7 @@ class Translator:
 
   def __init__(self, task, params, variables, *, checkpoint, step):
     self.task, self.config, self.checkpoint, self.step = task, task.config, checkpoint, step
-    self._rows = Rows(self.config.decode, longest=task.model_config.max_length)
+    self._rows = Rows(self.config.decode, longest=self.config.data.max_length)
     self.take(params, variables)
     self._search = jax.jit(functools.partial(search, task), static_argnames=("beam_size", "n_best"))
     self._forced = jax.jit(functools.partial(forced_scores, task))
@@ -211,12 +211,20 @@ class Translator:
     check_finite(found.logprob)
     return found
 
+  @functools.cached_property
+  def attends(self) -> bool:
+    """Whether the model has an attention to its source that can be shown."""
+    return attends(self.task)
+
   def align(self, sources: Iterable[str], hypotheses: Iterable[Hypothesis]) -> list[list[int]]:
     """For each token (`ids`) of a hypothesis, the position among the pieces of its source that it looked at most.
 
     hypotheses: as many as sources. See `teacher_forcing.alignment` for the heads that are asked.
-    A hypothesis without tokens, such as that of an empty sentence, has none.
+    A hypothesis without tokens, such as that of an empty sentence, has none. Raises UserError where the model has no
+    attention to its source (`attends`).
     """
+    if not self.attends:
+      raise UserError(f"config.model.name = {self.config.model.name!r} has no attention to its source to align by")
     sources, hypotheses = arguments.sentences(sources, "sources"), list(hypotheses)
     if len(sources) != len(hypotheses):
       raise UserError(f"align needs as many hypotheses as sources, got {len(hypotheses)} and {len(sources)}")

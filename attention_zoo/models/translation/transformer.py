@@ -143,6 +143,11 @@ class Transformer(nn.Module):
 Model = Transformer
 
 
+def output_table(params):
+  """The table_VD of the output, for losses that do not keep the logits (`training/loss.py`)."""
+  return params["embedding"]["table_VD"]
+
+
 def decoding(config: Config, params, inputs, *, num_beams) -> Decoding:
   """The Decoding of a batch of sentences: encodes them, and has an empty cache (`grow` gives it room).
 
