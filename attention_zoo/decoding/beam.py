@@ -25,6 +25,8 @@ from attention_zoo.decoding.candidates import best_candidates, pick
 from attention_zoo.decoding.constraints import UNCONSTRAINED, Guide
 from attention_zoo.decoding.score import length_penalty
 
+_LITTLE = 4096  # positions of all hypotheses
+
 
 class BeamResult(NamedTuple):
   """Hypotheses of every sentence, best first; J is n_best here.
@@ -106,7 +108,8 @@ def beam_search(
     reorder: (cache, parents_BJ) -> cache, called after every step when J > 1; parents_BJ[b, j] is the beam
       that beam j continues.
     grow: (cache, length) -> the cache with room for `length` steps, at least as many as it had. With it the search
-      runs with a quarter of the room first, then half, then all: a step that attends reads all the room there is.
+      runs with a quarter of the room first, then half, then all: a step that attends reads all the room there is. Where
+      all is little, the search begins with all of it: each room is a program of its own to trace and to compile.
     constraints: `constraints.Constraints`, what the hypotheses must hold. Where a sentence has no finished hypothesis
       that holds its phrases, those that have not ended stand in, with phrases missing.
 
@@ -186,7 +189,8 @@ def beam_search(
     done_B=limits_B <= 0,
     matched_BJC=guide.start(),
   )
-  for room in sorted({-(-max_length // parts) for parts in (4, 2, 1)}) if grow else [max_length]:
+  by_parts = grow and batch_size * beam_size * max_length > _LITTLE
+  for room in sorted({-(-max_length // parts) for parts in (4, 2, 1)}) if by_parts else [max_length]:
     if grow:
       state = state._replace(cache=grow(state.cache, room))
     goes_on = lambda state, room=room: (state.t < room) & ~jnp.all(state.done_B)

@@ -19,8 +19,6 @@ Where the target language has no spaces between words, sacreBLEU's tokenizer for
 import re
 from collections.abc import Sequence
 
-from sacrebleu.metrics import BLEU
-
 from attention_zoo.evaluation.languages import bleu_tokenizer
 from attention_zoo.evaluation.pairs import check_pairs
 from attention_zoo.protocols import Score
@@ -48,6 +46,8 @@ def bleu_report(
   Raises:
     UserError: the counts differ, or there are no sentences.
   """
+  from sacrebleu.metrics import BLEU  # here: whoever translates need not wait for it
+
   check_pairs("BLEU", hypotheses, references)
   name = bleu_tokenizer(language, references)
   if tokenized:

@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-from sacrebleu.metrics import CHRF
-
 from attention_zoo.evaluation.pairs import check_pairs
 from attention_zoo.protocols import Score
 
@@ -14,6 +12,8 @@ def chrf(hypotheses: Sequence[str], references: Sequence[str]) -> Score:
   hypotheses, references: as many strings each. Raises UserError where the counts differ or there are none.
   """
   check_pairs("chrF", hypotheses, references)
+  from sacrebleu.metrics import CHRF  # here: whoever translates need not wait for it
+
   metric = CHRF()
   found = metric.corpus_score(list(hypotheses), [list(references)])
   return Score(found.name, found.score, str(metric.get_signature()))

@@ -10,8 +10,6 @@ import logging
 import re
 from collections.abc import Sequence
 
-from sacrebleu.metrics import BLEU
-
 logger = logging.getLogger(__name__)
 
 # Languages written without spaces between words, and Korean, whose words sacreBLEU wants split into morphemes.
@@ -55,6 +53,8 @@ def bleu_tokenizer(language: str, references: Sequence[str]) -> str:
   Where the best one is not installed this is "char",
   and where the language is not known but the text has no spaces it is 13a; both are logged as a warning.
   """
+  from sacrebleu.metrics import BLEU
+
   code = _code(language)
   name = _TOKENIZERS.get(code, "13a")
   if name == "13a" and _looks_unspaced(references):

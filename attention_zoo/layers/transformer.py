@@ -11,6 +11,7 @@ import math
 from typing import NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from attention_zoo import grammar
@@ -76,6 +77,7 @@ class Config:
   dtype: str = "float32"  # of activations; parameters are float32
   matmul_dtype: str = "float32"  # what the operands of linear maps are rounded to; sums are float32
   remat: bool = False  # training keeps the inputs of layers only and computes the rest anew: less memory, more time
+  scan_layers: bool = False  # a stack is a loop over its layers: less time to compile, more time for a step
 
   def __post_init__(self):
     for field, choices in CHOICES.items():
@@ -89,6 +91,8 @@ class Config:
         raise ValueError(f"model.{field.name} must be from 0 to 1, got {value!r}")
     for field, layers in self.stacks().items():
       self._check(field, lambda layers=layers: self.variants(layers))
+      if self.scan_layers and self.turns(layers) > 1:
+        raise ValueError(f"model.scan_layers needs layers that are alike, but model.{field} = {layers.attention!r}")
     self._check("feed_forward", self.make_feed_forward)
 
   def _check(self, field, make):
@@ -106,6 +110,10 @@ class Config:
     sizes = variant.Sizes(self.d_model, self.num_heads, self.d_k, self.d_v, self.max_length, layers.causal)
     in_turn = [variant.make(text, sizes) for text in split(layers.attention)]
     return [in_turn[i % len(in_turn)] for i in range(layers.number)]
+
+  def turns(self, layers: Layers) -> int:
+    """How many self-attentions the layers take in turn."""
+    return len(split(layers.attention))
 
   def make_feed_forward(self):
     name, options = grammar.parse(self.feed_forward)
@@ -254,27 +262,70 @@ class Stack(nn.Module):
       mask = mask & masks.causal(x_BTD.shape[1])
     memory_mask = masks.segments(segments_BT, memory_segments_BS) if self.layers.cross else None
 
-    def run(layer, x_BTD):
-      return layer(x_BTD, segments_BT, mask, memory_BSD, memory_segments_BS, memory_mask, train=train)
+    inputs = segments_BT, mask, memory_BSD, memory_segments_BS, memory_mask
+    if self.is_initializing() or self.is_mutable_collection("intermediates"):  # the layers are looked at
+      for i, layer in enumerate(self.blocks):
+        x_BTD = layer(_signalled(x_BTD, signal_BTD, i), *inputs, train=train)
+      return self.finish(x_BTD)
 
+    run = functools.partial(_run, config=self.config, layers=self.layers, train=train)
     if self.config.remat:
-      run = nn.remat(run)
-    for i, layer in enumerate(self.blocks):
-      if i and signal_BTD is not None:
-        x_BTD += signal_BTD
-      x_BTD = run(layer, x_BTD)
+      run = jax.checkpoint(run, static_argnums=0)
+    each = [self._parts(layer) for layer in self.blocks]
+    if self.config.scan_layers:
+
+      def body(x_BTD, layer):
+        i, params, rngs = layer
+        return run(0, params, rngs, _signalled(x_BTD, signal_BTD, i), inputs)
+
+      layers = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+      x_BTD, losses = jax.lax.scan(body, x_BTD, (jnp.arange(len(each)), *layers))
+    else:
+      losses = []
+      for i, layer in enumerate(each):
+        x_BTD, loss = run(i % self.config.turns(self.layers), *layer, _signalled(x_BTD, signal_BTD, i), inputs)
+        losses.append(loss)
+    if leaves := jax.tree.leaves(losses):  # of mixtures of experts
+      self.sow("losses", "balance", sum(leaf.sum() for leaf in leaves))
     return self.finish(x_BTD)
+
+  def _parts(self, layer):
+    """(parameters of a layer, the random keys that it draws from)."""
+    return layer.variables["params"], {name: rng.as_jax_rng() for name, rng in layer.scope.rngs.items()}
 
   def step(self, x_BMD, t, cache, ancestry_BJZ, memory=None, memory_mask=None, *, signal_BMD=None):
     """`Layer.step` of all layers; cache and memory: those of each. Returns (x_BMD, cache)."""
     caches = []
     for i, layer in enumerate(self.blocks):
-      if i and signal_BMD is not None:
-        x_BMD += signal_BMD
-      layer_memory = memory[i] if self.layers.cross else None
-      x_BMD, layer_cache = layer.step(x_BMD, t, cache[i], ancestry_BJZ, layer_memory, memory_mask)
+      inputs = _signalled(x_BMD, signal_BMD, i), t, cache[i], ancestry_BJZ, memory[i] if self.layers.cross else None
+      turn, params = i % self.config.turns(self.layers), layer.variables["params"]
+      x_BMD, layer_cache = _step(turn, params, *inputs, memory_mask, config=self.config, layers=self.layers)
       caches.append(layer_cache)
     return self.finish(x_BMD), caches
+
+
+def _signalled(x_BTD, signal_BTD, i):
+  """The input of layer i."""
+  if signal_BTD is None:
+    return x_BTD
+  return x_BTD + jnp.where(i > 0, signal_BTD, 0)
+
+
+# Functions under jit are traced once for all layers that are alike: half the time that tracing a base model takes.
+
+
+@functools.partial(jax.jit, static_argnums=0, static_argnames=("config", "layers", "train"))
+def _run(turn, params, rngs, x_BTD, inputs, *, config, layers, train):
+  """(BTD, losses) of the layer with the attention whose turn it is."""
+  layer = Layer(config, config.variants(layers)[turn], layers.cross, parent=None)
+  x_BTD, sown = layer.apply({"params": params}, x_BTD, *inputs, train=train, rngs=rngs, mutable=["losses"])
+  return x_BTD, jax.tree.leaves(sown)
+
+
+@functools.partial(jax.jit, static_argnums=0, static_argnames=("config", "layers"))
+def _step(turn, params, *inputs, config, layers):
+  layer = Layer(config, config.variants(layers)[turn], layers.cross, parent=None)
+  return layer.apply({"params": params}, *inputs, method="step")
 
 
 # Cached decoding, for the models
@@ -295,7 +346,8 @@ def make_decoding(config, layers: Layers, step, params, batch, num_beams) -> Dec
   """
   variants = config.variants(layers)
   start = functools.partial(cache_lib.start, variants, batch, num_beams, dtype=config.dtype)
-  params = rounded(step, params, jnp.zeros((batch, num_beams, 1), jnp.int32), jnp.int32(0), start(length=1))
+  if {config.dtype, config.matmul_dtype} != {"float32"}:
+    params = rounded(step, params, jnp.zeros((batch, num_beams, 1), jnp.int32), jnp.int32(0), start(length=1))
   return Decoding(
     start(length=0),
     functools.partial(step, params),

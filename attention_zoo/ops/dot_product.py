@@ -15,7 +15,6 @@ takes the queries of all beams to the keys of all beams instead, and the mask sa
 """
 
 import contextlib
-import contextvars
 import functools
 
 import jax
@@ -27,7 +26,7 @@ from attention_zoo.ops import shapes
 from attention_zoo.ops.einsum import einsum
 from attention_zoo.ops.variant import Variant
 
-_IMPLEMENTATION = contextvars.ContextVar("implementation", default=None)  # None: the best there is
+_IMPLEMENTATION = jax.make_user_context(None)  # None: the best there is
 
 
 def masked_softmax(logits_BNTS, mask=None):
@@ -159,19 +158,16 @@ def _cudnn_attention(q_BTNK, k_BSNK, v_BSNH, mask):
 def implementation(name):
   """What is traced within takes "flash", "cudnn" or "einsum", where that can be taken, and einsums elsewhere.
 
-  For measurements. What jit has compiled before stays as it is. Cost: none. Raises ValueError for another name.
+  For measurements. Functions under jit are traced anew. Cost: none. Raises ValueError for another name.
   """
   if name not in ("flash", "cudnn", "einsum"):
     raise ValueError(f'implementation must be "flash", "cudnn" or "einsum", got {name!r}')
-  token = _IMPLEMENTATION.set(name)
-  try:
+  with _IMPLEMENTATION(name):
     yield
-  finally:
-    _IMPLEMENTATION.reset(token)
 
 
 def _allowed(name):
-  return _IMPLEMENTATION.get() in (None, name)
+  return _IMPLEMENTATION.value in (None, name)
 
 
 def check_shapes(q_BTNK, k_BSNK, v_BSNH, bias=None, mask=None):

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -95,6 +94,8 @@ def make_train_step(task: Task, optimizer, config, abstract, mesh):
 
   stop: `sharding.flags` of the exit code that each process was told to end with, or 0; metrics["stop"]: the largest.
   """
+  import optax  # here: evaluation and decoding need not wait for it
+
   accumulate = config.train.accumulate
   factors = learning_rate_factors(config, abstract.params)
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from attention_zoo.decoding import beam
 from attention_zoo.decoding.beam import beam_search, gather_beams
 from attention_zoo.decoding.candidates import pick
 from attention_zoo.decoding.score import length_penalty
@@ -290,6 +291,33 @@ def test_reorder_hook_gets_the_parents():
     )
 
   result = jax.tree.map(np.asarray, jax.jit(search)())
+  for sentence in range(8):
+    toys.assert_matches(result, sentence, toys.reference_search(tables_BMV[sentence], 9, 0.6, beam_size=4))
+
+
+@pytest.mark.parametrize("little, rooms", [(0, [3, 6, 12]), (4 * 8 * 12, [12])])
+def test_a_cache_that_grows_changes_nothing(monkeypatch, little, rooms):
+  """Where there is much it grows by parts; where there is little the search has one program."""
+  monkeypatch.setattr(beam, "_LITTLE", little)
+  tables_BMV = toys.random_tables(seed=9, batch=8)
+  grown = []
+
+  def step_fn(tokens_BJ, t, past_BJZ):
+    past_BJZ = jax.lax.dynamic_update_slice_in_dim(past_BJZ, tokens_BJ[:, :, None], t, 2)
+    run = lambda state_BJ, s: (
+      jnp.where(s <= t, toys.next_state(state_BJ, past_BJZ[:, :, s], tables_BMV.shape[1]), state_BJ), None
+    )
+    state_BJ, _ = jax.lax.scan(run, jnp.zeros((8, 4), jnp.int32), jnp.arange(past_BJZ.shape[2]))
+    return pick(jnp.asarray(tables_BMV), state_BJ), past_BJZ
+
+  def grow(past_BJZ, length):
+    grown.append(length)
+    return jnp.pad(past_BJZ, ((0, 0), (0, 0), (0, length - past_BJZ.shape[2])))
+
+  options = {"max_lengths_B": jnp.full(8, 9), "max_length": 12, "bos": BOS, "eos": EOS, "alpha": 0.6, "grow": grow}
+  search = lambda: beam_search(step_fn, jnp.zeros((8, 4, 0), jnp.int32), batch_size=8, beam_size=4, **options)
+  result = jax.tree.map(np.asarray, jax.jit(search)())
+  assert grown == rooms
   for sentence in range(8):
     toys.assert_matches(result, sentence, toys.reference_search(tables_BMV[sentence], 9, 0.6, beam_size=4))
 

@@ -9,6 +9,7 @@ import pytest
 
 from attention_zoo.layers import transformer as layers
 from attention_zoo.models.language import transformer_lm
+from attention_zoo.ops import dot_product
 
 CONFIG = dataclasses.replace(transformer_lm.small(), positions="none", bias=False)
 B, T, S, D = 1, 5, 3, CONFIG.d_model
@@ -90,3 +91,68 @@ def test_biases_are_added_to_queries_keys_values_and_outputs():
   own = jax.eval_shape(lambda: stack.init(jax.random.key(0), x_BTD, segments_BT))["params"]["layer_0"]["self_attention"]
   biases = {name: leaf.shape for part in own.values() for name, leaf in part.items() if name.startswith("bias")}
   assert biases == {"bias_NK": (2, 4), "bias_NH": (2, 4), "bias_D": (D,)}
+
+
+def test_layers_that_are_alike_are_traced_once(monkeypatch):
+  """Whatever they are called, forward and backward; another config, or another way to compute it, is traced anew."""
+  traced = []
+  plain = dot_product.dot_product_attention
+  monkeypatch.setattr(dot_product, "dot_product_attention", lambda *x, **y: traced.append(0) or plain(*x, **y))
+  config = dataclasses.replace(CONFIG, num_heads=1)  # nobody has traced this before
+  x_BTD, segments_BT = jnp.ones((B, T, D)), jnp.ones((B, T), jnp.int32)
+
+  def times(config):
+    stack = layers.Stack(config, layers.Layers(4, "dot_product", causal=True))
+    params = jax.eval_shape(stack.init, jax.random.key(0), x_BTD, segments_BT)
+    traced.clear()
+    loss = lambda params: stack.apply(params, x_BTD, segments_BT).sum()
+    jax.jit(jax.grad(loss)).trace(params)
+    return len(traced)
+
+  assert times(config) == 1
+  assert times(config) == 0
+  assert times(dataclasses.replace(config, activation="relu")) == 1
+  with dot_product.implementation("einsum"):
+    assert times(config) == 1
+
+
+@pytest.mark.parametrize(
+  "fields",
+  [
+    dict(dropout=0.3),
+    dict(dropout=0.3, residual="post", remat=True),
+    dict(positions="sinusoidal", position_mode="add_every_layer", num_layers=3),
+    dict(feed_forward="mixture_of_experts(num_experts=4)", activation="relu"),
+  ],
+  ids=["dropout", "remat", "signal", "experts"],
+)
+def test_a_loop_over_the_layers_changes_nothing(fields):
+  """Values, gradients and losses, with the same random numbers; and parameters keep their names."""
+  config = dataclasses.replace(transformer_lm.small(), **fields)
+  ids_BT = jnp.arange(10, dtype=jnp.int32).reshape(2, 5)
+  batch = {"inputs": ids_BT, "segments": jnp.ones_like(ids_BT), "positions": jnp.broadcast_to(jnp.arange(5), (2, 5))}
+
+  def run(scan_layers):
+    model = transformer_lm.Model(dataclasses.replace(config, scan_layers=scan_layers))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), batch)["params"]
+    draw = lambda path, x: jax.random.normal(jax.random.key(len(jax.tree_util.keystr(path))), x.shape) * 0.3
+    params = jax.tree_util.tree_map_with_path(draw, shapes)
+
+    def loss(params):
+      logits_BTV, sown = model.apply(
+        {"params": params}, batch, train=True, rngs={"dropout": jax.random.key(1)}, mutable=["losses"]
+      )
+      return (logits_BTV * jnp.cos(jnp.arange(11))[None, None]).sum() + sum(jax.tree.leaves(sown)), logits_BTV
+
+    (value, logits_BTV), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+    return value, logits_BTV, gradient, str(jax.make_jaxpr(loss)(params)).count("scan[")
+
+  *plain, none = run(False)
+  *looped, loops = run(True)
+  assert jax.tree.structure(plain) == jax.tree.structure(looped) and loops == none + 1
+  jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, 2e-5, 2e-5), plain, looped)
+
+
+def test_a_loop_needs_layers_that_are_alike():
+  with pytest.raises(ValueError, match="needs layers that are alike, but model.attention = 'rotary, alibi'"):
+    dataclasses.replace(transformer_lm.small(), scan_layers=True, attention="rotary, alibi")
