@@ -134,6 +134,18 @@ def test_a_damaged_cache_is_built_anew(tokenizer, tmp_path, name, harm, caplog):
   assert "is not as it was written, and is made anew" in caplog.text and list(tmp_path.iterdir()) == [directory]
 
 
+@pytest.mark.parametrize("change", [{"too_long": 0}, {"max_length": 21}])
+def test_figures_that_were_changed_are_not_believed(tokenizer, tmp_path, change):
+  """The arrays are whole, and how many sentences were cut is not what was written."""
+  settings = dict(max_length=20, cache_dir=tmp_path)
+  built = build_corpus(Pairs(PAIRS), "train", tokenizer, **settings)
+  (directory,) = tmp_path.iterdir()
+  meta = json.loads((directory / "meta.json").read_text())
+  (directory / "meta.json").write_text(json.dumps(meta | change))
+  again = build_corpus(Pairs(PAIRS), "train", tokenizer, **settings)
+  assert (again.too_long, again.max_length) == (built.too_long, 20) and built.too_long > 0
+
+
 def test_tokens_and_offsets_that_cannot_be_are_built_anew(tokenizer, tmp_path):
   """As somebody could send them, the checksums right."""
   settings = dict(max_length=50, cache_dir=tmp_path)
