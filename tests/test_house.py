@@ -1,4 +1,4 @@
-"""The rules of the house: who imports whom, which words a room may not know, and how long a file may be.
+"""The rules of the house: who imports whom, which words a room may not know, who writes files, and how long one may be.
 
 Each rule is a function from source text to complaints; each is shown a bad snippet before it is trusted.
 """
@@ -214,6 +214,43 @@ def test_the_word_rule_catches():
     assert list(word_complaints(line)), line
   assert list(word_complaints(f"f'<text {SVG}0 0)\"> translated'"))
   assert not list(word_complaints(f"f'<text {SVG}0 0)\">'"))
+
+
+# Writing
+
+# `files` keeps devices, links, modes and neighbours as they are. Others write where nobody can have put any of these:
+# in a folder that they have just made, into /dev/null, in the grid's own folder.
+WRITERS = {
+  "attention_zoo/files.py", "attention_zoo/streams.py", "attention_zoo/data/corpus.py",
+  "attention_zoo/training/average.py", "attention_zoo/training/checksums.py",
+  "launch/ablation_grid.py", "launch/ablation_run.py",
+}  # fmt: skip
+
+
+def writing_complaints(source):
+  for node in ast.walk(ast.parse(source)):
+    if isinstance(node, ast.Call):
+      owner, _, verb = ast.unparse(node.func).rpartition(".")
+      texts = [x.value for x in (*node.args, *(k.value for k in node.keywords)) if isinstance(x, ast.Constant)]
+      opened = verb == "open" and any(re.fullmatch("[rwxabt+]*[wxa+][rwxabt+]*", str(text)) for text in texts)
+      written = verb in ("write_text", "write_bytes") and owner not in ("files", "streams")
+      if opened or written or (owner == "os" and verb in ("rename", "replace")):
+        yield f"line {node.lineno} writes by itself: {ast.unparse(node)}"
+
+
+def test_files_are_written_in_one_place():
+  paths = [path for path in python_files(PACKAGE, "launch") if name_of(path) not in WRITERS]
+  assert not complaints(writing_complaints, paths)
+  assert all(list(writing_complaints((ROOT / name).read_text())) for name in WRITERS)  # no longer than it must be
+
+
+def test_the_writing_rule_catches():
+  for line in (
+    "path.write_text('a')", "(a / b).write_bytes(c)", "open(path, 'w')", "path.open(mode='ab')", "os.replace(a, b)",
+  ):  # fmt: skip
+    assert list(writing_complaints(line)), line
+  for line in ("files.write_text(path, 'a')", "open(path)", "open('w.txt', 'rb')", "text.replace('a', 'b')"):
+    assert not list(writing_complaints(line)), line
 
 
 # Sizes
