@@ -144,6 +144,13 @@ def test_devices_are_counted_as_jax_does(kind, devices):
   assert cloud_tpu_flags.check_creation(args) == 2 * devices
 
 
+def test_files_in_the_home_folder(monkeypatch):
+  monkeypatch.setenv("HOME", "/home/me")
+  flags = ["setup", "zoo", ZONE, "--wheel=~/zoo.whl", "--configs=~/configs"]
+  args = cloud_tpu_flags.make_parser("").parse_args(flags)
+  assert (str(args.wheel), str(args.configs)) == ("/home/me/zoo.whl", "/home/me/configs")
+
+
 def test_without_gcloud_it_says_so(monkeypatch, capsys):
   monkeypatch.setenv("PATH", "/nonexistent")
   assert cloud_tpu.main(["status", "zoo", ZONE]) == 2

@@ -73,6 +73,12 @@ def test_python_in_the_home_folder(capsys, monkeypatch):
   assert "\n./python " in script_of(capsys, "--python=./python")
 
 
+def test_scripts_and_logs_in_the_home_folder(capsys, monkeypatch):
+  monkeypatch.setenv("HOME", "/home/me")
+  script = script_of(capsys, "--log_dir=~/logs")
+  assert "=/home/me/logs/" in script and "~/logs" not in script
+
+
 def test_names_of_files_in_any_encoding(tmp_path, monkeypatch):
   """The locale's is Latin-1; a name has bytes that are no UTF-8."""
   monkeypatch.setenv("PYTHONIOENCODING", "latin-1")
