@@ -121,6 +121,20 @@ def test_streams_that_are_closed_or_full(shell, code, out, err):
   assert (done.returncode, done.stdout.decode(), done.stderr.decode()) == (code, out, err)
 
 
+def test_a_full_standard_error_costs_neither_the_output_nor_the_exit_code():
+  program = (
+    "import logging\n"
+    "from attention_zoo import cli, errors\n"
+    "def main():\n"
+    "  logging.warning('nobody reads this')\n"
+    "  print('done', flush=True)\n"
+    "  raise errors.UserError('nor this')\n"
+    "cli.run(main, required=())\n"
+  )
+  done = subprocess.run(["bash", "-c", '"$0" -c "$1" 2>/dev/full', sys.executable, program], capture_output=True)
+  assert (done.returncode, done.stdout) == (2, b"done\n")
+
+
 def test_a_config_is_found_by_its_name(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   assert cli._expanded("--config=language/quickstart").endswith("configs/language/quickstart.py")
