@@ -308,8 +308,8 @@ def main(argv=None):
   options.add_argument("--seed", type=int, default=0)
   options.add_argument("--quick", action="store_true", help="a few of each, no double starts")
   options.add_argument("--only", help="KIND:NUMBER of one trial, to see it again")
-  options.add_argument("--run", type=pathlib.Path, help="the run to copy, instead of training one")
-  options.add_argument("--out", type=pathlib.Path, default=pathlib.Path(__file__).with_suffix(".md"))
+  options.add_argument("--run", type=files.expand, help="the run to copy, instead of training one")
+  options.add_argument("--out", type=files.expand, default=pathlib.Path(__file__).with_suffix(".md"))
   arguments = options.parse_args(argv)
   os.environ["JAX_PLATFORMS"] = "cpu"
   counts = (16, 15, 0) if arguments.quick else (arguments.corruptions, arguments.hostile, arguments.double_starts)

@@ -1,4 +1,5 @@
-"""The rules of the house: who imports whom, which words a room may not know, who writes files, and how long one may be.
+"""The rules of the house: who imports whom, which words a room may not know, who writes files and takes paths,
+and how long a file may be.
 
 Each rule is a function from source text to complaints; each is shown a bad snippet before it is trusted.
 """
@@ -251,6 +252,24 @@ def test_the_writing_rule_catches():
     assert list(writing_complaints(line)), line
   for line in ("files.write_text(path, 'a')", "open(path)", "open('w.txt', 'rb')", "text.replace('a', 'b')"):
     assert not list(writing_complaints(line)), line
+
+
+# Paths
+
+
+def path_complaints(source):
+  for node in ast.walk(ast.parse(source)):
+    if isinstance(node, ast.keyword) and node.arg == "type" and ast.unparse(node.value) in ("pathlib.Path", "Path"):
+      yield f"line {node.value.lineno}: the ~ of --flag=~/file stays as it is; type=files.expand replaces it"
+
+
+def test_flags_know_the_home_directory():
+  assert not complaints(path_complaints, python_files(PACKAGE, "launch", "benchmarks"))
+
+
+def test_the_path_rule_catches():
+  assert list(path_complaints("parser.add_argument('--out', type=pathlib.Path)"))
+  assert not list(path_complaints("parser.add_argument('--out', type=files.expand)"))
 
 
 # Sizes
