@@ -148,10 +148,10 @@ def _expanded(argument) -> str:
   if flag.lstrip("-") != "config" or not path:
     return argument
   found = files.expand(path)
-  if not found.exists():
+  if not files.exists(path):
     folder = pathlib.Path(__file__).parent / "configs"
     named = folder / f"{path.removeprefix('configs/').removesuffix('.py')}.py"
-    if not named.is_file():
+    if not os.path.isfile(named):
       names = sorted(str(p.relative_to(folder).with_suffix("")) for p in (*folder.glob("*.py"), *folder.glob("*/*.py")))
       raise UserError(
         f"--config={path}: there is no such file, and no config of that name{nearest(path, names)}; "
@@ -179,7 +179,7 @@ def _complain(error) -> int:
 
 def paths(value) -> list[str]:
   """A,B as [A, B], but for a folder whose own name has a comma."""
-  return [value] if files.expand(value).exists() else value.split(",")
+  return [value] if files.exists(value) else value.split(",")
 
 
 def whole(text, flag) -> int:

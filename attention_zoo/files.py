@@ -36,6 +36,15 @@ def expand(path):
     raise UserError(f"{path}: there is no such user ({error})") from error
 
 
+def exists(path) -> bool:
+  """Whether there is such a file or folder. False also for a name that is too long for one,
+  and in a folder that is closed to us."""
+  try:
+    return expand(path).exists()
+  except OSError:
+    return False
+
+
 def open_regular(path):
   """A local regular file, open for reading bytes. Raises UserError for a pipe or a device:
   reading one may never end."""

@@ -172,10 +172,11 @@ def check_output(name=None) -> None:
   if not files.is_local(name):
     return
   path = files.expand(name).absolute()
-  if path.is_dir():
-    raise UserError(f"cannot write {name}: it is a directory")
-  nearest = next(parent for parent in path.parents if os.path.lexists(parent))
-  if not nearest.is_dir():
-    raise UserError(f"cannot write {name}: {nearest} is not a directory")
-  if not os.access(path if path.exists() else nearest, os.W_OK):
-    raise UserError(f"cannot write {name}: permission denied")
+  with files.writing(name):  # its folder may be closed to us, or its name too long
+    if path.is_dir():
+      raise UserError(f"cannot write {name}: it is a directory")
+    nearest = next(parent for parent in path.parents if os.path.lexists(parent))
+    if not nearest.is_dir():
+      raise UserError(f"cannot write {name}: {nearest} is not a directory")
+    if not os.access(path if path.exists() else nearest, os.W_OK):
+      raise UserError(f"cannot write {name}: permission denied")

@@ -143,3 +143,11 @@ def test_a_config_is_found_by_its_name(tmp_path, monkeypatch):
   assert cli._expanded("--config=mine.py") == "--config=mine.py" and cli._expanded("--config.a=b") == "--config.a=b"
   with pytest.raises(UserError, match="no config of that name .did you mean 'quickstart'"):
     cli._expanded("--config=quickstrat")
+  with pytest.raises(UserError, match="--config=a+: there is no such file"):
+    cli._expanded("--config=" + "a" * 300)
+
+
+def test_folders_in_one_flag(tmp_path):
+  (tmp_path / "a,b").mkdir()
+  assert cli.paths(f"{tmp_path}/a,b") == [f"{tmp_path}/a,b"] and cli.paths("a,b") == ["a", "b"]
+  assert cli.paths(",".join(["run"] * 100)) == ["run"] * 100  # together too long for a name

@@ -120,6 +120,17 @@ def test_json_is_read_within_bounds(tmp_path):
       files.parse_json(text, path)
 
 
+def test_what_cannot_be_looked_at_does_not_exist(tmp_path, monkeypatch):
+  """A name that is too long, and a folder that is closed to this user."""
+  assert files.exists(tmp_path) and not files.exists(tmp_path / "a") and not files.exists(tmp_path / ("a" * 300))
+
+  def denied(path, **options):
+    raise PermissionError(13, "Permission denied")
+
+  monkeypatch.setattr(pathlib.Path, "stat", denied)
+  assert not files.exists(tmp_path)
+
+
 def test_a_file_grows(tmp_path):
   path = tmp_path / "new" / "log"
   log = files.Appender(path, b"before ")

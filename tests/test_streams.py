@@ -144,6 +144,8 @@ def test_what_cannot_be_written_is_told_before_the_work(tmp_path):
   with pytest.raises(UserError, match="cannot write .*/file/a/b: .*/file is not a directory"):
     streams.check_output(tmp_path / "file" / "a" / "b")
   assert not (tmp_path / "a").exists()
+  with pytest.raises(UserError, match="cannot write a+: File name too long"):
+    streams.check_output("a" * 300)
 
 
 def test_json_out_survives_the_way_back(tmp_path):

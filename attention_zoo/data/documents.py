@@ -81,7 +81,7 @@ class _Files:
     if not directory:
       raise UserError("config.data.dir must name the text: a file, or a folder with a file for each split.")
     self._roles, self._path, self._endings = roles, files.expand(directory), endings
-    if not self._path.exists():
+    if not files.exists(directory):
       raise UserError(f"config.data.dir={directory} does not exist.")
 
   def _files(self, split: str) -> list:

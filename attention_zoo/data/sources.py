@@ -82,7 +82,7 @@ class TextFiles:
     if not directory:
       raise UserError("config.data.dir must name the directory of the text files.")
     self._directory = files.expand(directory)
-    if not self._directory.is_dir():
+    if not (files.exists(directory) and self._directory.is_dir()):
       raise UserError(
         f"config.data.dir={directory} is not a directory. Where the text has moved to is told to training by "
         "--config.data.dir, and to what uses a trained run by --data_dir."

@@ -101,6 +101,18 @@ def test_sources_that_there_are_not(spec, message):
     source(spec)
 
 
+def test_a_tilde_is_the_home(tmp_path, monkeypatch):
+  monkeypatch.setenv("HOME", str(tmp_path))
+  (tmp_path / "train.txt").write_text("a")
+  assert list(source("text", "~").documents("train")) == ["a"]
+
+
+def test_a_place_that_is_not_there_is_named(tmp_path):
+  for place in (tmp_path / "nowhere", "a" * 300):  # too long for a name
+    with pytest.raises(UserError, match=f"data.dir={place} does not exist"):
+      source("text", place)
+
+
 def test_what_is_no_file_or_unpacks_to_too_much(tmp_path, monkeypatch):
   monkeypatch.setattr(documents, "_LONGEST", 1000)
   with gzip.open(tmp_path / "train.txt.gz", "wb") as file:

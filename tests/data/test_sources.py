@@ -73,6 +73,8 @@ def test_an_empty_file_is_named(tmp_path):
 def test_a_missing_directory_is_named(tmp_path):
   with pytest.raises(UserError, match="data.dir=.*nowhere is not a directory"):
     TextFiles(str(tmp_path / "nowhere"), ("en", "de"), ROLES)
+  with pytest.raises(UserError, match="data.dir=a+ is not a directory"):  # a name that is too long for one
+    TextFiles("a" * 300, ("en", "de"), ROLES)
   with pytest.raises(UserError, match="data.dir must name"):
     TextFiles("", ("en", "de"), ROLES)
 
