@@ -143,6 +143,13 @@ def test_every_character_of_the_training_text_survives(tmp_path, model_type, nor
   assert ["cannot hold 1 characters of the training text: U+2585" in r.getMessage() for r in caplog.records] == [True]
 
 
+@pytest.mark.parametrize("between", [" ", "\u2585", ""])
+def test_long_lines_are_learnt_from(tmp_path, between):
+  """What SentencePiece would leave out as a whole is cut into parts: over 4,192 bytes, or with its own "unknown"."""
+  train([*TEXT, between.join(["xylophone"] * 1000)], tmp_path / "m", vocab_size=400)
+  assert len(Tokenizer(tmp_path / "m").encode(["xylophone"])[0]) <= 3
+
+
 @pytest.mark.parametrize("model_type", ["bpe", "unigram"])
 def test_a_literal_control_symbol_is_text(tmp_path, model_type):
   """SentencePiece learns nothing of it: the characters <, > and / stand nowhere else."""
