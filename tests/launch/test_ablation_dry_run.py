@@ -70,7 +70,7 @@ def test_dry_run_survives_being_pasted(tmp_path, monkeypatch, capsys, word):
     stub.write_text('#!/bin/bash\nprintf "%s\\0" "$@" >> "$NOTES"\nprintf "\\1\\0" >> "$NOTES"\n')
     stub.chmod(0o755)
   env = {"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin", "NOTES": str(tmp_path / "notes")}
-  for workdir in (f"gs://bucket/{word}", f"grid {word}"):
+  for workdir in (f"gs://bucket/{word}", f"gs://{word}/grid", f"grid {word}"):
     flags = ["run", "--rows=base", "--scale=tiny", f"--data.dir={text}", f"--workdir={workdir}", "--dry_run"]
     assert ablation.main(flags) == 0
     (tmp_path / "notes").write_text("")
@@ -84,4 +84,5 @@ def test_dry_run_survives_being_pasted(tmp_path, monkeypatch, capsys, word):
       assert f"--config.data.dir={text}" in calls[0] and f"--workdir={here}/{workdir}/rows/base/seed_0" in calls[0]
     copied = next(call for call in calls if call[:2] == ["storage", "cp"])
     assert sorted(copied[2:-1]) == [f"{text}/val.de", f"{text}/val.en"]
+    assert copied[-1] == "/".join(target.split("/")[:3]) + "/text/"
     assert [path.name for path in here.iterdir()] == ["data"]
