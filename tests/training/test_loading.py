@@ -120,6 +120,29 @@ def test_what_is_no_step(run, name):
     loading.load(run, name)
 
 
+def test_no_read_is_left_behind_when_another_fails():
+  """It would print a traceback when it ends."""
+  awaited = []
+
+  class Read:
+    def __init__(self, error=None):
+      self.error = error
+
+    def exception(self):
+      awaited.append(self)
+      return self.error
+
+    def result(self):
+      if self.error:
+        raise self.error
+      return 1
+
+  reads = [Read(ValueError("gone")), Read(), Read()]
+  with pytest.raises(ValueError, match="gone"):
+    arrays._all(reads)
+  assert awaited == reads and arrays._all(reads[1:]) == [1, 1]
+
+
 def test_files_that_go_while_they_are_read_are_told_in_one_line(copy, capfd):
   """Orbax leaves its other reads behind, which print tracebacks when they end."""
 
