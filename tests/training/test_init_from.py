@@ -9,7 +9,8 @@ import pytest
 
 from attention_zoo.errors import UserError
 from attention_zoo.protocols import Initial
-from attention_zoo.training import loading
+from attention_zoo.training import average as average_lib
+from attention_zoo.training import loading, untrusted
 from attention_zoo.training.init_from import init_from
 from attention_zoo.training.loop import train
 from tests.training import toy_task
@@ -71,4 +72,13 @@ def test_the_folder_may_come_from_anybody(parent, tmp_path):
   shutil.copytree(parent, copy)
   os.mkfifo(copy / "checkpoints" / "pipe")
   with pytest.raises(UserError, match="checkpoints/pipe is neither a file nor a folder"):
+    init_from(Initial({}), config_of(copy))
+
+
+def test_a_small_file_that_fills_the_memory(parent, tmp_path, monkeypatch):
+  monkeypatch.setattr(untrusted, "SMALL", 1000)
+  copy = shutil.copytree(parent, tmp_path / "copy")
+  zeros = {"params": {"embedding": {"table_VD": np.zeros((2000, 2000), np.int8)}}}
+  average_lib._write(copy / "average", zeros, {"average.json": '{"steps": [2]}'})
+  with pytest.raises(UserError, match="bytes, too few for its arrays, which would take 4,000,000"):
     init_from(Initial({}), config_of(copy))

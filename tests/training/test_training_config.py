@@ -127,6 +127,15 @@ def test_workdir_belongs_to_one_config(tmp_path):
   assert workdir_lib.read_config(tmp_path / "run").model.d_ff == 1
 
 
+def test_a_workdir_whose_checkpoints_are_all_damaged_is_not_free(tmp_path):
+  config = translation_config()
+  workdir_lib.prepare_workdir(tmp_path, config)
+  (tmp_path / "damaged" / "5").mkdir(parents=True)
+  config.model.d_ff += 1
+  with pytest.raises(UserError, match="belongs to a run with another config"):
+    workdir_lib.prepare_workdir(tmp_path, config)
+
+
 def test_workdir_errors(tmp_path):
   with pytest.raises(UserError, match="no config.json"):
     workdir_lib.read_config(tmp_path)
