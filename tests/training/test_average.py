@@ -218,6 +218,14 @@ def test_a_config_that_is_none(tmp_path, text):
   assert errors.startswith("error: config") and errors.count("\n") == 1
 
 
+def test_a_config_that_was_changed(tiny_run, tmp_path):
+  run = shutil.copytree(tiny_run, tmp_path / "run", ignore=shutil.ignore_patterns("data", "tensorboard"))
+  config = (run / "config.json").read_text()
+  (run / "config.json").write_text(config.replace('"alpha": 0.6', '"alpha": 0.7'))
+  errors = command("attention_zoo.average", f"--workdir={run}", check=2).stderr.decode()
+  assert "config.json is not as training wrote it" in errors and errors.count("\n") == 1
+
+
 def test_the_text_has_moved(tiny_run, number_files, tmp_path):
   run = shutil.copytree(tiny_run, tmp_path / "run", ignore=shutil.ignore_patterns("data", "tensorboard"))
   config = json.loads((run / "config.json").read_text())
