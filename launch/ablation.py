@@ -2,6 +2,7 @@
 
   python -m launch.ablation run    --workdir=DIR --scale=tiny                        20 rows on the phrasebook
   python -m launch.ablation run    --workdir=DIR --scale=tiny --rows=base,a_heads_1 --data.dir=TEXT
+  python -m launch.ablation run    --workdir=DIR --scale=tiny_long --data.dir=TEXT   four times as long as tiny
   python -m launch.ablation run    --workdir=DIR --rows=a,c_layers_2 --seeds=3 --jobs=4     the paper's size, WMT14
   python -m launch.ablation status --workdir=DIR
   python -m launch.ablation report --workdir=DIR                                     report.md .html .png, results.json
@@ -9,10 +10,10 @@
 Each row is a file in configs/ablation/, trained and evaluated in processes of its own, in DIR/rows/ROW/seed_N, where
 log.txt holds what they said. Run again with the same command, finished rows are skipped and all others go on where
 they were; Ctrl-C stops and saves. A row that fails does not stop the others. --jobs rows run side by side, on their
-shares of the devices. How `small` and `tiny` shrink the grid: see launch/ablation_rows.py.
+shares of the devices. How `small`, `tiny` and `tiny_long` shrink the grid: launch/ablation_rows.py.
 
 --data.dir=TEXT holds parallel text: train.en, train.de, and val or dev or ... for the dev set (.gz too); without it
-small and tiny use the embedded phrasebook, and --data=tfds:NAME a data set of TensorFlow Datasets. Further flags
+the smaller scales use the embedded phrasebook, and --data=tfds:NAME a data set of TensorFlow Datasets. Further flags
 --config.GROUP.FIELD=VALUE change base, and every row relative to it: --config.data.tokenized=true for text that is
 tokenised already, --config.train.steps=2000 for longer training of all.
 

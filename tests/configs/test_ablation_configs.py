@@ -183,6 +183,14 @@ def test_tiny_by_hand():
   assert (row("big")["train.steps"], row("big")["model.num_heads"], row("big")["model.d_k"]) == (3000, 16, 8)
 
 
+def test_tiny_long_is_tiny_trained_longer():
+  tiny, long = (ablation_rows.base_fields(scale, "", "", []) for scale in ("tiny", "tiny_long"))
+  other = {field: value for field, value in long.items() if tiny[field] != value}
+  assert other == {
+    "train.steps": 4000, "optimizer.warmup_steps": 800, "train.eval_every": 1000, "train.checkpoint_every": 500
+  }  # fmt: skip
+
+
 def test_flags_of_the_command_line_change_base_and_every_row_with_it():
   changed = ablation_rows.base_fields(
     "tiny", "", "", ["train.steps=500", "data.tokenized=true", "model.dropout=0.3"]
