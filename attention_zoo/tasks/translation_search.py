@@ -4,7 +4,7 @@ import jax.numpy as jnp
 
 from attention_zoo.data.tokenizer import BOS, EOS, PAD
 from attention_zoo.decoding import score
-from attention_zoo.decoding.beam import beam_search
+from attention_zoo.decoding.beam import beam_search, gather_beams
 from attention_zoo.errors import UserError
 
 
@@ -45,7 +45,7 @@ def search(task, params, source_BS, lengths_B, alpha, constraints, *, beam_size,
     pad=PAD,
     alpha=alpha,
     n_best=n_best,
-    reorder=decoding.reorder,
+    reorder=decoding.reorder or gather_beams,
     grow=decoding.grow,
     coverage=coverage,
     constraints=constraints,
