@@ -5,12 +5,14 @@ keys are compared in, U the width of what is attended to, or of several inputs s
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from attention_zoo.layers.dropout import Dropout
 from attention_zoo.layers.linear import glorot
 from attention_zoo.layers.rounding import rounded
 from attention_zoo.ops import recurrent
@@ -25,7 +27,7 @@ DTYPES = ("float32", "bfloat16")
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """Fields that every recurrent encoder-decoder has. A subclass names its CHOICES: field -> what it may be."""
+  """Fields that every recurrent encoder-decoder has. A subclass adds to `choices`: field -> what it may be."""
 
   vocab_size: int  # one for both languages
   d_model: int = 1000  # of the embeddings
@@ -138,6 +140,27 @@ class Bidirectional(nn.Module):
     return forward_BTF, backward_BTF
 
 
+class Stack(nn.Module):
+  """Layers one on the other, with dropout on the input of each."""
+
+  layer: Callable[[int], Layer]  # of the width of its input
+  widths: tuple[int, ...]  # of the input of each layer
+  dropout: float
+
+  def setup(self):
+    self.layers = [self.layer(width, name=f"layer_{i}") for i, width in enumerate(self.widths)]
+    self.drop = Dropout(self.dropout)
+
+  def __call__(self, x_BTD, *, state=None, starts=None, train=False, **options):
+    """(the last layer's output, what `recurrent.layer` returns beside it for each layer). state, starts: of each."""
+    found = []
+    for i, layer in enumerate(self.layers):
+      own = {"state": state and state[i], "starts": starts and starts[i]}
+      x_BTD, after = layer(self.drop(x_BTD, train), **own, **options)
+      found.append(after)
+    return x_BTD, tuple(found)
+
+
 def step(multiply, name, cell, state, *inputs, bias=False):
   """The next state of the Layer `name`. inputs: those of this step, side by side the U of its context_UA.
 
@@ -154,7 +177,15 @@ def step(multiply, name, cell, state, *inputs, bias=False):
 # Attention in a step. The queries are those of J beams; in training J = 1.
 
 
-class AdditiveAttention(nn.Module):
+class CrossAttention(nn.Module):
+  """Keeps the parameters of an attention that runs in the steps of a scan, where nothing can be sown."""
+
+  def sow_weights(self, weights_TBJS):
+    """For those who look at them; in training J = 1, as there is one head."""
+    self.sow("intermediates", "weights", jnp.moveaxis(weights_TBJS, 0, 2))
+
+
+class AdditiveAttention(CrossAttention):
   """Bahdanau et al. 2015, A.1.2: weights = softmax_s(v . tanh(W q + U h_s)). Its steps are `additive_step`."""
 
   d_query: int
@@ -174,30 +205,33 @@ class AdditiveAttention(nn.Module):
   def memory(self, memory_BSU) -> dict:
     """What the steps read: the keys are projected once."""
     keys_BSK = product(memory_BSU, self.key_UK.astype(self.matmul_dtype)).astype(memory_BSU.dtype)
-    # For each row, so that its gradient is summed over the rows after the scan and not at every step.
-    score_B1K = jnp.broadcast_to(self.score_K[None, None], (len(memory_BSU), 1, self.width))
-    return {"keys": keys_BSK[:, :, None], "values": memory_BSU[:, :, None], "score": score_B1K}
-
-  def sow_weights(self, weights_BNTS):
-    """For those who look at them: the weights come out of a scan, in which nothing can be sown."""
-    self.sow("intermediates", "weights", weights_BNTS)
+    return {
+      "keys": keys_BSK[:, :, None],
+      "values": memory_BSU[:, :, None],
+      "score": in_rows(self.score_K, len(memory_BSU))[:, None],
+    }
 
 
 def additive_step(multiply, q_BJF, memory, mask):
   """(what is attended to BJU, weights_BJS). memory: the module's; mask broadcasts to B1JS."""
   q_BJ1K = multiply("query", q_BJF)[:, :, None]
-  return mean_of_values(_additive_logits(q_BJ1K, memory["keys"], memory["score"]), memory, mask)
+  return mean_of_values(additive_logits_of_rows(q_BJ1K, memory["keys"], memory["score"]), memory, mask)
 
 
 @jax.checkpoint  # its hidden layer, of every pair of positions, is not kept but computed twice
-def _additive_logits(q_BJ1K, k_BS1K, score_B1K):
+def additive_logits_of_rows(q_BJ1K, k_BS1K, score_B1K):
+  """logits_B1JS = score . tanh(q + k), with a score vector for each row."""
   one = lambda q_J1K, k_S1K, score_1K: additive_logits(q_J1K[None], k_S1K[None].astype(jnp.float32), score_1K)[0]
   return jax.vmap(one)(q_BJ1K, k_BS1K, score_B1K)
 
 
-def mean_of_values(logits_B1JS, memory, mask):
-  """What a step returns: the mean of the values BJU by the softmax of the logits, and the weights BJS."""
-  out_BJ1U, _, weights_B1JS = weighted_mean(logits_B1JS, memory["values"], mask=mask)
+def mean_of_values(logits_B1JS, memory, mask, factor_B1JS=None):
+  """What a step returns: the mean of the values BJU by the softmax of the logits, and the weights BJS.
+
+  factor_B1JS: what the softmax is multiplied by, without being normalised again.
+  """
+  scaled = None if factor_B1JS is None else lambda weights: weights * factor_B1JS.astype(weights.dtype)
+  out_BJ1U, weights_B1JS, _ = weighted_mean(logits_B1JS, memory["values"], mask=mask, dropout=scaled)
   return out_BJ1U[:, :, 0], weights_B1JS[:, 0]
 
 
@@ -225,7 +259,14 @@ def at_edge(x_BSF, same_BTS, last=False):
 
 
 def time_first(x_BT):
-  return jnp.moveaxis(x_BT, 1, 0)
+  """The same with its first two dimensions changed over; None stays None."""
+  return None if x_BT is None else jnp.moveaxis(x_BT, 1, 0)
+
+
+def in_rows(x_K, rows):
+  """A vector of parameters once for each row [B, K], for the context of a scan: the gradient is then summed over the
+  rows after the scan, and not at every step."""
+  return jnp.broadcast_to(x_K[None], (rows, len(x_K)))
 
 
 # Decoding
@@ -255,4 +296,5 @@ def make_decoding(model, params, inputs, num_beams) -> Decoding:
     return logits_BJTV, new
 
   params = rounded(one, params, jnp.zeros((B, num_beams, 1), jnp.int32), jnp.int32(0), cache)
-  return Decoding(cache, lambda tokens_BJT, t, cache: one(params, tokens_BJT, t, cache))
+  coverage = (lambda cache: cache["attended_BJS"]) if model.attends else None
+  return Decoding(cache, functools.partial(one, params), coverage=coverage)

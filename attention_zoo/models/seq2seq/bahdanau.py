@@ -102,8 +102,7 @@ class Bahdanau(nn.Module):
     """
     c = self.config
     x_BJTD = self.dropout(self.target_embedding(tokens_BJT), train)
-    marks = [None if x is None else layers.time_first(x) for x in (reset_BT, starts_BTF, same_BTS)]
-    reset_TB, starts_TBF, same_TBS = marks
+    reset_TB, starts_TBF, same_TBS = (layers.time_first(x) for x in (reset_BT, starts_BTF, same_BTS))
     inputs = (
       None if reset_TB is None else reset_TB[:, :, None, None],
       None if starts_TBF is None else starts_TBF[:, :, None],
@@ -127,7 +126,7 @@ class Bahdanau(nn.Module):
     x_B1TD, _, weights_TB1S = self.decode(
       batch["inputs"][:, None], read, same_BTS, nothing, reset_BT, starts_BTF, train=train
     )
-    self.cross_attention.sow_weights(jnp.moveaxis(weights_TB1S, 0, 2))
+    self.cross_attention.sow_weights(weights_TB1S)
     return x_B1TD[:, 0]
 
   def __call__(self, batch, *, train=False):

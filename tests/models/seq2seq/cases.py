@@ -71,7 +71,7 @@ def assert_one_device_equals_eight(module, config):
 
   step = jax.value_and_grad(loss)
   one = jax.jit(step)(params, batch)
-  for rules, shape in (("data_parallel", (1, 8, 1, 1)), ("fsdp", (1, 2, 4, 1))):
+  for rules, shape in (("data_parallel", (1, 8, 1, 1)), ("fsdp", (1, 4, 2, 1))):
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:8]).reshape(shape), sharding.AXES)
     places = sharding.shardings(sharding.RULES[rules], params, mesh)
     everywhere = NamedSharding(mesh, jax.sharding.PartitionSpec())
