@@ -15,6 +15,7 @@ MODELS = {
   "transformer": "attention_zoo.models.translation.transformer",
   "sutskever": "attention_zoo.models.seq2seq.sutskever",
   "bahdanau": "attention_zoo.models.seq2seq.bahdanau",
+  "luong": "attention_zoo.models.seq2seq.luong",
   "transformer_lm": "attention_zoo.models.language.transformer_lm",
   "lstm_lm": "attention_zoo.models.language.lstm_lm",
 }
