@@ -4,7 +4,8 @@ the shapes of everything that passes between rooms.
 Every room may import this file, as it may import errors.py and files.py. A test runs over everything that claims to
 follow a protocol (tests/conformance/).
 
-Letters: B rows or sentences, J beams or samples of one of them, T positions of one step, V vocabulary.
+Letters: B rows or sentences, J beams or samples of one of them, T positions of one step, S those of the source,
+V vocabulary.
 """
 
 import math
@@ -150,6 +151,8 @@ class Decoding(NamedTuple):
   block to verify. What stands in the cache at t and later is overwritten. reorder: (cache, parents_BJ) -> cache, beam j
   goes on from parents_BJ[:, j]; None gathers leaves [B, J, ...]. grow: (cache, length) -> cache with room for `length`
   positions; None where the cache has no length. max_length: the most positions that the model can take; None: any.
+  coverage: cache -> attended_BJS, the attention that each place of the source has got in all steps so far, 1 where
+  padding stands; None where the model does not say.
   """
 
   cache: PyTree
@@ -157,3 +160,4 @@ class Decoding(NamedTuple):
   reorder: Callable | None = None
   grow: Callable | None = None
   max_length: int | None = None
+  coverage: Callable | None = None

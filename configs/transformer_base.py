@@ -101,6 +101,8 @@ def get_config():
       learning_rate_factors=(),  # ((pattern, factor), ..): by a parameter's path; 0 freezes
     )
   )
-  config.decode = ConfigDict(dict(beam_size=4, alpha=0.6, extra_length=50, batch_tokens=4096, dev_sentences=0))
+  config.decode = ConfigDict(
+    dict(beam_size=4, alpha=0.6, coverage_penalty=0.0, extra_length=50, batch_tokens=4096, dev_sentences=0)
+  )
   config.mesh = ConfigDict(dict(rules="data_parallel", replica=1, data=-1, fsdp=1, tensor=1))
   return config.lock()

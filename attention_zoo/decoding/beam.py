@@ -3,10 +3,11 @@
 The penalty, the candidate rule and the stop rule follow Wu et al. 2016 (GNMT, arXiv:1609.08144, section 7) as
 tensor2tensor implements them, which is what "Attention Is All You Need" decoded with (section 6.1):
 
-    score(hypothesis) = log P(hypothesis) / ((5 + length) / 6)^alpha
+    score(hypothesis) = log P(hypothesis) / ((5 + length) / 6)^alpha + coverage(hypothesis)
 
 with length = number of target tokens, EOS included and BOS excluded. (Toolkits that divide by length^alpha
-search for something else with the same alpha.) alpha may be negative.
+search for something else with the same alpha.) alpha may be negative. The coverage is never above 0, and 0 where it is
+not asked for.
 
 The model is a function, `step_fn(tokens_BJ, t, cache) -> (logits_BJV, cache)`: nothing here knows what is
 behind it.
@@ -32,7 +33,7 @@ class BeamResult(NamedTuple):
   """Hypotheses of every sentence, best first; J is n_best here.
 
   tokens_BJT: ids without BOS, with EOS where the hypothesis ended, then `pad`.
-  scores_BJ: log-probability over length penalty; -inf where there is none, NaN where the model failed.
+  scores_BJ: log-probability over length penalty, plus coverage; -inf where there is none, NaN where the model failed.
   lengths_BJ: number of tokens, EOS included; 0 where there is no hypothesis.
   logprobs_BJ: log-probability in nats.
   """
@@ -53,6 +54,7 @@ class _State(NamedTuple):
   logprobs_BJ: jax.Array
   origins_BJ: jax.Array  # steps before EOS * beam_size + beam that EOS was appended to
   done_B: jax.Array
+  covered_BJ: jax.Array  # coverage of the unfinished hypotheses
   matched_BJC: jax.Array | None  # of the phrases, see constraints.py; None where there are none
 
 
@@ -76,6 +78,7 @@ def beam_search(
   n_best=None,
   reorder=gather_beams,
   grow=None,
+  coverage=None,
   constraints=UNCONSTRAINED,
 ):
   """Finds the n_best hypotheses of every sentence; to be called under `jax.jit`, shapes are static.
@@ -86,8 +89,8 @@ def beam_search(
       so at least J candidates go on: endings never starve the beam.)
     - A sentence stops at its own limit, or as soon as no continuation can enter its finished list:
       probabilities only fall, so nothing that an unfinished hypothesis of log-probability p leads to scores
-      above p / (the largest penalty still ahead). That holds for either sign of alpha. From then on its
-      result is frozen.
+      above p / (the largest penalty still ahead). That holds for either sign of alpha, and with a coverage, which is
+      at most 0. From then on its result is frozen.
     - Hypotheses that have not ended at the limit are returned only if none has ended, scored as they stand.
     - Ties: finished earlier before later, lower beam before higher, lower token id before higher.
     - A logit of -inf forbids the token. NaN or +inf in the logits of a live hypothesis is a fault of the
@@ -110,6 +113,8 @@ def beam_search(
     grow: (cache, length) -> the cache with room for `length` steps, at least as many as it had. With it the search
       runs with a quarter of the room first, then half, then all: a step that attends reads all the room there is. Where
       all is little, the search begins with all of it: each room is a program of its own to trace and to compile.
+    coverage: cache after a step -> float32 BJ, at most 0: what is added to the score of a hypothesis that ends with
+      that step; None: nothing. It chooses among finished hypotheses, not which of the unfinished go on.
     constraints: `constraints.Constraints`, what the hypotheses must hold. Where a sentence has no finished hypothesis
       that holds its phrases, those that have not ended stand in, with phrases missing.
 
@@ -149,7 +154,12 @@ def beam_search(
     history_T2BJ = state.history_T2BJ.at[state.t].set(jnp.stack([tokens_BJ, parents_BJ]))
 
     length = state.t + 1
-    ended_BP = jnp.where(ends_BP, logprobs_BP / length_penalty(length, alpha), -jnp.inf)
+    scores_BP = logprobs_BP / length_penalty(length, alpha)
+    covered_BJ = state.covered_BJ
+    if coverage is not None:
+      before_BJ = coverage(cache)
+      scores_BP, covered_BJ = scores_BP + pick(before_BJ, parents_BP), pick(before_BJ, parents_BJ)
+    ended_BP = jnp.where(ends_BP, scores_BP, -jnp.inf)
     scores_BJ, picks_BJ = lax.top_k(jnp.concatenate([state.scores_BJ, ended_BP], axis=1), n_best)
     scores_BJ = jnp.where(failed_B[:, None], jnp.nan, scores_BJ)
     logprobs_BJ = pick(jnp.concatenate([state.logprobs_BJ, logprobs_BP], axis=1), picks_BJ)
@@ -174,6 +184,7 @@ def beam_search(
       logprobs_BJ=frozen(state.logprobs_BJ, logprobs_BJ),
       origins_BJ=frozen(state.origins_BJ, origins_BJ),
       done_B=done_B,
+      covered_BJ=frozen(state.covered_BJ, covered_BJ),
       matched_BJC=matched_BJC,
     )
 
@@ -187,6 +198,7 @@ def beam_search(
     logprobs_BJ=jnp.full((batch_size, n_best), -jnp.inf, jnp.float32),
     origins_BJ=jnp.zeros((batch_size, n_best), jnp.int32),
     done_B=limits_B <= 0,
+    covered_BJ=jnp.zeros((batch_size, beam_size), jnp.float32),
     matched_BJC=guide.start(),
   )
   by_parts = grow and batch_size * beam_size * max_length > _LITTLE
@@ -199,12 +211,14 @@ def beam_search(
 
   # Where nothing ended, the unfinished hypotheses stand in: all `limit` steps long and without EOS.
   unended_B1 = final.scores_BJ[:, :1] == -jnp.inf
-  alive_BJ, limits_B1 = final.alive_BJ[:, :n_best], limits_B[:, None]
-  logprobs_BJ = jnp.where(unended_B1, alive_BJ, final.logprobs_BJ)
-  scores_BJ = jnp.where(unended_B1, alive_BJ / length_penalty(limits_B1, alpha), final.scores_BJ)
+  limits_B1 = limits_B[:, None]
+  alive_BJ = final.alive_BJ / length_penalty(limits_B1, alpha) + final.covered_BJ
+  alive_BJ, picks_BJ = lax.top_k(alive_BJ, n_best)
+  logprobs_BJ = jnp.where(unended_B1, pick(final.alive_BJ, picks_BJ), final.logprobs_BJ)
+  scores_BJ = jnp.where(unended_B1, alive_BJ, final.scores_BJ)
   exists_BJ = scores_BJ > -jnp.inf
   steps_BJ = jnp.where(unended_B1, jnp.maximum(limits_B1, 0), final.origins_BJ // beam_size)
-  beams_BJ = jnp.where(unended_B1, jnp.arange(n_best)[None], final.origins_BJ % beam_size)
+  beams_BJ = jnp.where(unended_B1, picks_BJ, final.origins_BJ % beam_size)
   lengths_BJ = jnp.where(exists_BJ, steps_BJ + ~unended_B1, 0)
   logprobs_BJ = jnp.where(exists_BJ, logprobs_BJ, scores_BJ)
 

@@ -33,10 +33,14 @@ def ensemble(decodings: list[Decoding]) -> Decoding:
   def grow(caches, length):
     return tuple(d.grow(cache, length) if d.grow else cache for d, cache in zip(decodings, caches, strict=True))
 
+  def coverage(caches):
+    return sum(d.coverage(cache) for d, cache in zip(decodings, caches, strict=True)) / len(decodings)
+
   return Decoding(
     cache=tuple(decoding.cache for decoding in decodings),
     step=step,
     reorder=reorder,
     grow=grow if any(decoding.grow for decoding in decodings) else None,
     max_length=min(longest, default=None),
+    coverage=coverage if all(decoding.coverage for decoding in decodings) else None,
   )

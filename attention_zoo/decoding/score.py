@@ -18,6 +18,15 @@ def length_penalty(length, alpha):
   return ((5.0 + jnp.asarray(length, jnp.float32)) / 6.0) ** alpha
 
 
+def coverage_penalty(attended_BJS, beta):
+  """beta sum_s log(min(attended_s, 1)) (Wu et al. 2016, equation 14): at most 0, and 0 where all has been attended to.
+
+  attended_BJS: the attention that each place of the source has got. One that has got less than a billionth, or none (a
+  local attention), counts as a billionth: the score stays a number. Returns BJ.
+  """
+  return beta * jnp.sum(jnp.log(jnp.clip(attended_BJS.astype(jnp.float32), 1e-9, 1.0)), axis=-1)
+
+
 def sequence_scores(logits_BTV, targets_BT, weights_BT, *, alpha):
   """Log-probability of every target token, and each sequence's log-probability over its length penalty.
 

@@ -13,6 +13,10 @@ from attention_zoo.grammar import nearest
 # Name in `config.model.name` -> module.
 MODELS = {
   "transformer": "attention_zoo.models.translation.transformer",
+  "sutskever": "attention_zoo.models.seq2seq.sutskever",
+  "bahdanau": "attention_zoo.models.seq2seq.bahdanau",
+  "luong": "attention_zoo.models.seq2seq.luong",
+  "gnmt": "attention_zoo.models.seq2seq.gnmt",
   "transformer_lm": "attention_zoo.models.language.transformer_lm",
   "lstm_lm": "attention_zoo.models.language.lstm_lm",
 }

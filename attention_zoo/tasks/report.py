@@ -73,6 +73,7 @@ def language_report(run, evaluation, *, command, num_attentions=2) -> str:
 IDLE = (
   ("data.source", "phrasebook", ("data.dir",)),
   ("optimizer.clip_norm", 0, ("optimizer.clip_norm",)),
+  ("decode.coverage_penalty", 0, ("decode.coverage_penalty",)),
   ("model.positions", "none", ("model.position_mode",)),
   ("mesh.replica", 1, ("mesh.replica",)),
   ("mesh.fsdp", 1, ("mesh.fsdp",)),

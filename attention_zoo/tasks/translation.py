@@ -61,6 +61,8 @@ class Translation(TextTask):
     "decode": {
       "beam_size": COUNT,
       "alpha": Field(float),
+      # Of GNMT's score, for models that say what each step attends to; 0: none.
+      "coverage_penalty": Field(float, low=0.0, default=0.0),
       "extra_length": NATURAL,
       "batch_tokens": COUNT,
       # Of the dev split, translated at each evaluation while training, for BLEU and chrF on the curve; 0: none.

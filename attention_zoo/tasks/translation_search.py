@@ -3,13 +3,16 @@
 import jax.numpy as jnp
 
 from attention_zoo.data.tokenizer import BOS, EOS, PAD
-from attention_zoo.decoding.beam import beam_search
+from attention_zoo.decoding import score
+from attention_zoo.decoding.beam import beam_search, gather_beams
+from attention_zoo.errors import UserError
 
 
-def search(task, params, source_BS, lengths_B, alpha, constraints, *, beam_size, n_best):
+def search(task, params, source_BS, lengths_B, alpha, constraints, *, beam_size, n_best, coverage_penalty=0.0):
   """`beam_search` of a batch: source_BS ids with EOS and padding, lengths_B how many; returns a BeamResult.
 
-  constraints: what the translations must hold, see `decoding/constraints.py`.
+  constraints: what the translations must hold, see `decoding/constraints.py`. coverage_penalty: beta of
+  `decoding/score.py`; raises UserError where it is above 0 and the model does not say what it attends to.
   """
   B, S = source_BS.shape
   extra = task.config.decode.extra_length
@@ -17,6 +20,14 @@ def search(task, params, source_BS, lengths_B, alpha, constraints, *, beam_size,
   segments_BS = (positions_BS < lengths_B[:, None]).astype(jnp.int32)
   source = {"source": source_BS, "source_segments": segments_BS, "source_positions": positions_BS}
   decoding = task.decoding(params, source, num_beams=beam_size)
+  coverage = None
+  if coverage_penalty:
+    if decoding.coverage is None:
+      raise UserError(
+        f"config.decode.coverage_penalty = {coverage_penalty} needs to know what each step attends to, which "
+        f"config.model.name = {task.config.model.name!r} does not say: set it to 0"
+      )
+    coverage = lambda cache: score.coverage_penalty(decoding.coverage(cache), coverage_penalty)
 
   def step(tokens_BJ, t, cache):
     logits_BJTV, cache = decoding.step(tokens_BJ[:, :, None], t, cache)
@@ -34,7 +45,8 @@ def search(task, params, source_BS, lengths_B, alpha, constraints, *, beam_size,
     pad=PAD,
     alpha=alpha,
     n_best=n_best,
-    reorder=decoding.reorder,
+    reorder=decoding.reorder or gather_beams,
     grow=decoding.grow,
+    coverage=coverage,
     constraints=constraints,
   )

@@ -24,7 +24,8 @@ Report = Callable[[int, int], None]  # (sentences done since the last call, all 
 
 @dataclasses.dataclass(frozen=True)
 class Hypothesis:
-  """One translation. score: log-probability over length penalty; logprob: in nats; ids end with EOS if complete.
+  """One translation. score: log-probability over length penalty, plus config.decode.coverage_penalty's part; logprob:
+  in nats; ids end with EOS if complete.
 
   missing: words that it was to hold and that found no room in it.
   """
@@ -46,7 +47,7 @@ class Translator:
     self.task, self.config, self.checkpoint, self.step = task, task.config, checkpoint, step
     self._rows = Rows(self.config.decode, longest=self.config.data.max_length)
     self.take(params, variables)
-    self._search = jax.jit(functools.partial(search, task), static_argnames=("beam_size", "n_best"))
+    self._search = jax.jit(functools.partial(search, task), static_argnames=("beam_size", "n_best", "coverage_penalty"))
     self._forced = jax.jit(functools.partial(forced_scores, task))
     self._aligned = jax.jit(functools.partial(alignment, task))
     self._evaluate = make_evaluate(task, self._rows.mesh)
@@ -117,6 +118,7 @@ class Translator:
           self._search(
             self.params, *source, options.alpha, self._rows.spread(constraints),
             beam_size=options.beam_size, n_best=options.n_best,
+            coverage_penalty=self.config.decode.coverage_penalty,
           )
         )  # fmt: skip
       check_finite(result.scores_BJ[: len(indices)])
@@ -174,7 +176,8 @@ class Translator:
   def score(
     self, sources: Iterable[str], targets: Iterable[str], *, alpha: float | None = None
   ) -> list[Hypothesis]:
-    """Log-probability and length-penalised score that the model gives to each target (force-decoding).
+    """Log-probability and length-penalised score that the model gives to each target (force-decoding), without
+    coverage penalty.
 
     What is longer than config.data.max_length pieces is cut there, which is logged as a warning,
     and `text` is what was scored; with config.data.too_long="skip" it is a UserError.

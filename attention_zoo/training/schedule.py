@@ -1,4 +1,4 @@
-"""Learning rates: linear warmup, then constant, inverse square root, linear, exponential or cosine decay."""
+"""Learning rates: linear warmup, then constant, inverse square root, linear, exponential, cosine or stepwise decay."""
 
 import jax.numpy as jnp
 import optax
@@ -30,6 +30,7 @@ def make_schedule(optimizer) -> optax.Schedule:
     linear         c min(step / w, 1) (1 - (1 - e) min(u, 1))
     exponential    c min(step / w, 1) max(r^u, e)
     cosine         c min(step / w, 1) (e + (1 - e) (1 + cos(pi min(u, 1))) / 2)
+    stepwise       c min(step / w, 1) r^ceil(max(step - begin, 0) / n)     ("halved every epoch after epoch 5": r = 0.5)
 
   Raises UserError for another name, an unknown option or a bad value.
   """
@@ -47,7 +48,7 @@ def make_schedule(optimizer) -> optax.Schedule:
   return lambda count: factor * function(count + 1.0, warmup, **options)
 
 
-_RANGES = {"decay_steps": (1, 10**12), "decay_rate": (0.0, 1.0), "end_factor": (0.0, 1.0)}
+_RANGES = {"begin": (0, 10**12), "decay_steps": (1, 10**12), "decay_rate": (0.0, 1.0), "end_factor": (0.0, 1.0)}
 
 
 def inverse_sqrt(step, warmup):
@@ -72,10 +73,14 @@ def cosine(step, warmup, decay_steps: int, end_factor: float = 0.0):
   return constant(step, warmup) * (end_factor + (1 - end_factor) * half_wave)
 
 
+def stepwise(step, warmup, begin: int, decay_steps: int, decay_rate: float = 0.5):
+  return constant(step, warmup) * decay_rate ** jnp.ceil(jnp.maximum(step - begin, 0.0) / decay_steps)
+
+
 def _progress(step, warmup, decay_steps):
   return jnp.clip((step - warmup) / decay_steps, 0.0, 1.0)
 
 
 SCHEDULES = {
-  function.__name__: function for function in (inverse_sqrt, constant, linear, exponential, cosine)
+  function.__name__: function for function in (inverse_sqrt, constant, linear, exponential, cosine, stepwise)
 }

@@ -17,8 +17,8 @@ from tests import config_files
 from tests.config_files import NAMES, get_config
 
 TOY = dict(
-  d_model=8, d_hidden=8, d_ff=12, num_heads=2, d_k=4, d_v=4, num_encoder_layers=1, num_decoder_layers=1, max_length=8,
-  vocab_size=16, row_length=8, batch_tokens=16,
+  d_model=8, d_hidden=8, d_ff=12, d_attention=8, d_maxout=8, num_heads=2, d_k=4, d_v=4, num_layers=3,
+  num_encoder_layers=1, num_decoder_layers=1, max_length=8, vocab_size=16, row_length=8, batch_tokens=16,
 )  # fmt: skip
 PUBLISHED = ("Attention Is All You Need", "et al.", "Table")
 

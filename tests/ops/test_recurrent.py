@@ -199,3 +199,82 @@ def test_devices_that_share_the_rows_add_gradients_once_and_not_at_every_step(na
   for body in text.split("\n\n"):
     if body.split(" ", 1)[0] in loops:
       assert "all-reduce(" not in body
+
+
+# Several texts in a row
+
+
+@CELLS
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+def test_a_reset_begins_anew(name, reverse):
+  """Two texts in a row are what they are apart, with first states of their own or zeros."""
+  x, *rest = as_float32(arguments(name))
+  states = 2 if name == "lstm" else 1
+  starts = tuple(as_float32(normal(9, *[(B, T, F)] * states)))
+  first_T = np.array([0, 2]) if not reverse else np.array([1, T - 1])  # of [0, 2) and [2, T), as they are read
+  reset_BT = jnp.zeros((B, T), bool).at[:, first_T].set(True)
+  options = {"reverse": reverse, "return_states": True}
+  for given in (None, starts):
+    h, all_states = LAYERS[name](x, *rest, reset_BT=reset_BT, starts=given, **options)
+    for part, at in zip((slice(0, 2), slice(2, T)), first_T, strict=True):
+      state = None if given is None else tuple(start[:, at] for start in given)
+      wanted, wanted_states = LAYERS[name](x[:, part], *rest, state=state, **options)
+      assert_close(h[:, part], wanted, 1e-6)
+      assert_close(jnp.stack(all_states)[:, :, part], jnp.stack(wanted_states), 1e-6)
+
+
+def test_states_that_do_not_fit_are_told():
+  x, *rest = as_float32(arguments("lstm"))
+  with pytest.raises(ValueError, match=r"starts has shapes \[\(2, 4\)\], wanted 2 of BTF = \(2, 5, 4\)"):
+    recurrent.lstm(x, *rest, reset_BT=jnp.ones((B, T), bool), starts=(jnp.zeros((B, F)),))
+
+
+# Any recurrence
+
+
+def attending_step(multiply, h_BF, inputs, context):
+  """A step with a product that something is added to, one that nothing is, and marks that have no gradient."""
+  reset_B1, keys_BSF = inputs["reset"], context["keys"]
+  h_BF = jnp.where(reset_B1, inputs["start"], h_BF)
+  weights_BS = jax.nn.softmax(jnp.einsum("BF,BSF->BS", multiply("query", h_BF), keys_BSF) * context["scale"])
+  out_BF = jnp.tanh(multiply("gates", jnp.concatenate([h_BF, jnp.einsum("BS,BSF->BF", weights_BS, keys_BSF)], -1)))
+  return out_BF, (weights_BS, h_BF)
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+def test_a_scan_has_the_gradients_of_the_plain_one(reverse):
+  S = 3
+  arrays = normal(2, (F, F), (2 * F, F), (T, B, F), (B, F), (T, B, F), (B, S, F), (T, B, S), (T, B, F), (B, F))
+  query, gates, added, state, start, keys, *weights = as_float32(arrays)
+  reset = jnp.asarray(np.random.default_rng(0).random((T, B, 1)) < 0.4)
+  positions = jnp.arange(S)  # whole numbers may stand in the context
+
+  def total(scan, query, gates, added, state, start, keys, scale):
+    inputs, context = {"reset": reset, "start": start}, {"keys": keys, "scale": scale, "positions": positions}
+    state, outputs = scan({"query": query, "gates": gates}, {"gates": added}, state, inputs, context)
+    return sum((a * b).sum() for a, b in zip((*outputs, state), weights, strict=True))
+
+  def plain(kernels, added, state, inputs, context):
+    def one(state, now):
+      inputs, added = now
+      multiply = lambda name, x: x @ kernels[name] + added.get(name, 0.0)
+      return attending_step(multiply, state, inputs, context)
+
+    return jax.lax.scan(one, state, (inputs, added), reverse=reverse)
+
+  ours = partial(recurrent.scan, attending_step, reverse=reverse)
+  both = [
+    jax.jit(jax.value_and_grad(partial(total, scan), argnums=range(7)))(
+      query, gates, added, state, start, keys, jnp.float32(0.7)
+    )
+    for scan in (ours, plain)
+  ]
+  jax.tree.map(lambda a, b: assert_close(a, b, 1e-5), *both)
+
+
+def test_a_kernel_is_multiplied_once_a_step():
+  def step(multiply, h_BF, inputs, context):
+    return multiply("a", multiply("a", h_BF)), None
+
+  with pytest.raises(ValueError, match="the kernel 'a' is multiplied twice in a step"):
+    recurrent.scan(step, {"a": jnp.eye(F)}, {}, jnp.zeros((B, F)), jnp.zeros((T, B)))

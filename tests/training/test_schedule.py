@@ -66,6 +66,14 @@ def test_decays_at_hand_computed_steps(name, step, expected):
   np.testing.assert_allclose(make_schedule(config)(step - 1), expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+  ("step", "expected"), [(5, 1.0), (10, 2.0), (50, 2.0), (51, 1.0), (150, 1.0), (151, 0.5), (251, 0.25)]
+)
+def test_stepwise_falls_at_once_and_then_every_so_many_steps(step, expected):
+  config = optimizer_config(schedule="stepwise(begin=50, decay_steps=100)", learning_rate=2.0, warmup_steps=10)
+  np.testing.assert_allclose(make_schedule(config)(step - 1), expected, rtol=1e-6)
+
+
 def test_no_warmup():
   assert make_schedule(optimizer_config(schedule="cosine(decay_steps=1000)", warmup_steps=0))(0) == 1.0
 

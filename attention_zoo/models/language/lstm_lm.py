@@ -8,19 +8,19 @@
 | output       | a matrix of its own              | the same, or tied=True: the embedding's table                     |
 | state        | handed from batch to batch       | the same with config.data.batching="contiguous"; else zeros       |
 
-Letters beside the house's: F hidden units, A = 4F gates, M = J T positions of each of J beams, one after the other.
+Letters beside the house's: F hidden units, M = J T positions of each of J beams, one after the other.
 """
 
 import dataclasses
+import functools
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from attention_zoo.layers.dropout import Dropout
-from attention_zoo.layers.linear import glorot
+from attention_zoo.layers.recurrent import Embedding, Layer
 from attention_zoo.ops.einsum import einsum
-from attention_zoo.ops.recurrent import lstm
 from attention_zoo.protocols import Decoding
 
 BATCH = ("inputs", "segments", "positions")  # the last two are not looked at: a row is one text
@@ -61,38 +61,9 @@ def small() -> Config:
   return Config(vocab_size=11, d_model=8, d_hidden=6, num_layers=2, dropout=0.0)
 
 
-class Embedding(nn.Module):
-  """A table of vectors."""
-
-  config: Config
-  width: int
-
-  def setup(self):
-    shape = (self.config.vocab_size, self.width)
-    self.table_VD = self.param("table_VD", nn.initializers.normal(self.width**-0.5), shape)
-
-  def __call__(self, tokens):
-    return jnp.take(self.table_VD, tokens, axis=0, mode="clip").astype(self.config.dtype)
-
-
-class LSTM(nn.Module):
-  """One layer; its state is (h_BF, c_BF)."""
-
-  config: Config
-
-  @nn.compact
-  def __call__(self, x_BTD, state):
-    c = self.config
-    D, F = x_BTD.shape[-1], c.d_hidden
-    input_DA = self.param("kernel_DA", glorot(1), (D, 4 * F))
-    recurrent_FA = self.param("recurrent_FA", glorot(1), (F, 4 * F))
-
-    def forget_gates_open(key, shape):
-      return jnp.zeros(shape).at[F : 2 * F].set(1.0)
-
-    bias_A = self.param("bias_A", forget_gates_open, (4 * F,))
-    kernels = (kernel.astype(c.matmul_dtype) for kernel in (input_DA, recurrent_FA))
-    return lstm(x_BTD, *kernels, bias_A, state=state)
+def forget_gates_open(key, shape, dtype=jnp.float32):
+  F = shape[0] // 4
+  return jnp.zeros(shape, dtype).at[F : 2 * F].set(1.0)
 
 
 class LSTMLanguageModel(nn.Module):
@@ -102,17 +73,19 @@ class LSTMLanguageModel(nn.Module):
 
   def setup(self):
     c = self.config
-    self.embedding = Embedding(c, c.d_model)
-    self.layers = [LSTM(c, name=f"layer_{i}") for i in range(c.num_layers)]
+    self.embedding = Embedding(c.vocab_size, c.d_model, c.dtype)
+    layer = functools.partial(Layer, "lstm", matmul_dtype=c.matmul_dtype, bias_init=forget_gates_open)
+    widths = [c.d_model] + [c.d_hidden] * (c.num_layers - 1)
+    self.layers = [layer(width, c.d_hidden, name=f"layer_{i}") for i, width in enumerate(widths)]
     if not c.tied:
-      self.output = Embedding(c, c.d_hidden)
+      self.output = Embedding(c.vocab_size, c.d_hidden, c.dtype)
     self.dropout = Dropout(c.dropout)
 
   def hidden(self, batch, *, train=False, carry=None):
     """(last layer's output BTD, carry) of a batch of `data/windows.py`. carry: the layers' states, zeros when None."""
     x_BTD, states = self.embedding(batch["inputs"]), []
     for i, layer in enumerate(self.layers):
-      x_BTD, state = layer(self.dropout(x_BTD, train), carry[i] if carry else None)
+      x_BTD, state = layer(self.dropout(x_BTD, train), state=carry[i] if carry else None)
       states.append(state)
     return self.dropout(x_BTD, train), tuple(states)
 
