@@ -15,6 +15,7 @@ MODELS = {
   "transformer": "attention_zoo.models.translation.transformer",
   "transformer_lm": "attention_zoo.models.language.transformer_lm",
   "lstm_lm": "attention_zoo.models.language.lstm_lm",
+  "bytenet": "attention_zoo.models.translation.bytenet",
 }
 
 
