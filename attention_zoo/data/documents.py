@@ -1,4 +1,5 @@
-"""Where documents come from, for language models: the phrasebook, text files, JSON lines, or TensorFlow Datasets.
+"""Where documents come from, for language models: the phrasebook, toy tasks, text files, JSON lines, or TensorFlow
+Datasets.
 
 A config names a source with its options: source="text(documents='line')". Like those of `data/sources.py`, it streams a
 split that is asked for by its role or its name.
@@ -56,6 +57,39 @@ class _Side:
 
   def documents(self, split):
     return (pair[0] for pair in self._pairs.pairs(split))
+
+  def fingerprint(self, split):
+    return self._pairs.fingerprint(split)
+
+
+def toy(
+  roles,
+  directory,
+  kind: str = "copy",
+  min_length: int = 1,
+  max_length: int = 0,
+  vocabulary: int = 0,
+  train: int = 20_000,
+  dev: int = 500,
+  test: int = 500,
+  seed: int = 0,
+):
+  """The pairs of `data/sources.toy`, each a document: "c a b = b a c". The options are the same."""
+  from attention_zoo.data.toy import Toy
+
+  lengths, sizes = dict(min_length=min_length, max_length=max_length), dict(train=train, dev=dev, test=test)
+  languages = ("source", "target")
+  return _Joined(Toy(languages, roles, kind=kind, vocabulary=vocabulary, seed=seed, **lengths, **sizes), " = ")
+
+
+class _Joined:
+  """Both sides of each pair of a source, with a text between them."""
+
+  def __init__(self, pairs, between):
+    self._pairs, self._between = pairs, between
+
+  def documents(self, split):
+    return map(self._between.join, self._pairs.pairs(split))
 
   def fingerprint(self, split):
     return self._pairs.fingerprint(split)
@@ -196,4 +230,4 @@ def tfds(roles, directory, name: str, field: str = "text"):
   return _Side(TensorFlowDatasets(name, directory, (field,), roles))
 
 
-SOURCES = {function.__name__: function for function in (phrasebook, text, json_lines, tfds)}
+SOURCES = {function.__name__: function for function in (phrasebook, toy, text, json_lines, tfds)}

@@ -1,4 +1,4 @@
-"""Where sentence pairs come from: the phrasebook, parallel text files, or TensorFlow Datasets.
+"""Where sentence pairs come from: the phrasebook, toy tasks, parallel text files, or TensorFlow Datasets.
 
 A source streams the pairs of a split. A split is asked for by its role ("train", "dev", "test"; which split
 plays it is in the config) or by its own name.
@@ -59,6 +59,33 @@ def phrasebook(roles, directory, languages):
   return Phrasebook(languages, roles)
 
 
+def toy(
+  roles,
+  directory,
+  languages,
+  kind: str = "copy",
+  min_length: int = 1,
+  max_length: int = 0,
+  vocabulary: int = 0,
+  train: int = 20_000,
+  dev: int = 500,
+  test: int = 500,
+  seed: int = 0,
+):
+  """Pairs made by a rule (`data/toy.py`): toy(kind='reverse', max_length=30).
+
+  kind: "copy", "reverse", "sort" or "addition". min_length, max_length: words of a sentence (at most 10 by default),
+  or digits of the longer number (3 by default). vocabulary: how many different words there are, 26 by default: the
+  letters, and w26, w27, .. behind them. train, dev, test: pairs of each split. config.data.languages may be any two
+  different names: they are the names of the two sides.
+  """
+  from attention_zoo.data.toy import Toy
+
+  lengths = dict(min_length=min_length, max_length=max_length)
+  sizes = dict(train=train, dev=dev, test=test)
+  return Toy(languages, roles, kind=kind, vocabulary=vocabulary, seed=seed, **lengths, **sizes)
+
+
 def text(roles, directory, languages):
   """Parallel text files in config.data.dir."""
   return TextFiles(directory, languages, roles)
@@ -69,7 +96,7 @@ def tfds(roles, directory, languages, name: str):
   return TensorFlowDatasets(name, directory, languages, roles)
 
 
-SOURCES = {function.__name__: function for function in (phrasebook, text, tfds)}
+SOURCES = {function.__name__: function for function in (phrasebook, toy, text, tfds)}
 
 
 class TextFiles:

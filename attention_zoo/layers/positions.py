@@ -36,10 +36,11 @@ class Positions(nn.Module):
   max_length: int
   d_model: int
   matmul_dtype: jnp.dtype | None = None
+  deviation: float | None = None  # of a learned table's first values; d_model^-0.5 by default
 
   def setup(self):
     if self.kind == "learned":
-      init = nn.initializers.normal(self.d_model**-0.5)
+      init = nn.initializers.normal(self.deviation or self.d_model**-0.5)
       self.table_TD = self.param("table_TD", init, (self.max_length, self.d_model))
     if self.mode == "concatenate" and self.kind != "none":
       width = self.d_model + (1 if self.kind == "scalar" else self.d_model)

@@ -19,6 +19,8 @@ MODELS = {
   "gnmt": "attention_zoo.models.seq2seq.gnmt",
   "transformer_lm": "attention_zoo.models.language.transformer_lm",
   "lstm_lm": "attention_zoo.models.language.lstm_lm",
+  "bytenet": "attention_zoo.models.translation.bytenet",
+  "conv_s2s": "attention_zoo.models.translation.conv_s2s",
 }
 
 
