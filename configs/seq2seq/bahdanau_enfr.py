@@ -6,6 +6,7 @@
 Hardware: one GPU for 5 days in the paper. Ours: not run.
 The paper took sentences of up to 50 words, 80 in a batch, 30,000 words of each language, 348 million words of the
 corpus, and Adadelta; here Adam, word pieces (30,000 for both) and the whole corpus.
+What is said of the paper is from memory.
 """
 
 from ml_collections import ConfigDict

@@ -5,7 +5,8 @@
 
 Hardware: 96 Tesla K80 in the paper. Ours: not run.
 The paper took 32,000 word pieces, 128 sentences in a batch of each of 12 replicas, and, after 60,000 steps of Adam at
-0.0002, SGD; here Adam alone, in one batch for all. The number of steps is ours; dropout and beam are from memory.
+0.0002, SGD; here Adam alone, in one batch for all. The number of steps is ours.
+What is said of the paper is from memory.
 """
 
 from ml_collections import ConfigDict

@@ -7,6 +7,7 @@ in the paper, 20.9 with unknown words replaced, 23.0 of eight together.
 Hardware: one Tesla K40 for 7 to 10 days in the paper. Ours: not run.
 The paper took sentences of up to 50 words, 128 in a batch (35,000 batches an epoch), and 50,000 words of each language;
 here word pieces. Its rates with dropout: 1, halved every epoch after eight of twelve.
+What is said of the paper is from memory.
 """
 
 from ml_collections import ConfigDict

@@ -7,6 +7,7 @@ reversed LSTM with beam 12 in the paper, 34.81 of five together.
 Hardware: 8 GPUs for about ten days in the paper. Ours: not run.
 The paper took 12 million of the pairs (its epoch is 93,750 batches of 128) and words, 160,000 and 80,000; here word
 pieces and the whole corpus. Its rates: 0.7, halved every half epoch after five of 7.5 epochs.
+What is said of the paper is from memory.
 """
 
 from ml_collections import ConfigDict

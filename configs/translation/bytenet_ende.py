@@ -6,6 +6,7 @@
 Paper: 23.75 BLEU on newstest2014, from characters to characters, with a beam of 12. Hardware: not stated there.
 Ours: not run. 8,192 pieces stand in for its characters; the paper says neither how many steps it took nor how large
 its batches were.
+What is said of the paper is from memory.
 """
 
 import ml_collections

@@ -6,7 +6,8 @@
 Paper: 25.16 BLEU on newstest2014, the mean of three runs. Hardware: one M40 GPU for 18.5 days in the paper. Ours: not
 run. The paper divides the learning rate by ten after each epoch once the perplexity on held-out text no longer falls;
 here it is constant. Batches of about 48 sentences. The dropout rate is not stated there: that of the authors' published
-command, from memory. It divides a score by a tuned power of the length: alpha=1 of our penalty is near it.
+command. It divides a score by a tuned power of the length: alpha=1 of our penalty is near it.
+What is said of the paper is from memory.
 """
 
 import ml_collections
