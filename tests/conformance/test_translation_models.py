@@ -1,6 +1,7 @@
 """What `tasks/translation.py` asks of every model for it, beside what `test_models.py` asks of all."""
 
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,9 @@ import pytest
 from attention_zoo import models
 from attention_zoo.data.tokenizer import BOS
 from attention_zoo.decoding.beam import gather_beams
+from attention_zoo.decoding.constraints import UNCONSTRAINED
 from attention_zoo.tasks.teacher_forcing import sown_weights, teacher_forcing
+from attention_zoo.tasks.translation_search import search
 from tests.conformance.test_language_models import close
 
 NAMES = [name for name in models.MODELS if "source" in models.find(name).BATCH]
@@ -160,3 +163,23 @@ def test_cached_decoding_equals_teacher_forcing(made):
   target_MT = np.concatenate([tokens_BJT[:, :, 1:], np.full((B, J, 1), 4)], 2).reshape(B * J, T)
   forced = logits(params, batch_of(np.repeat(source_BS, J, 0), target_MT, np.repeat(lengths_B, J)))
   close(found.reshape(B * J, T, -1), forced)
+
+
+def test_beam_search_takes_it(made):
+  """As translation does: the log-probabilities that it returns are those of teacher forcing."""
+  module, config, params, logits = made
+  if not hasattr(module, "decoding"):
+    pytest.skip("it does not generate")
+  source_BS, _ = draw(config)
+  lengths_B = np.array([2, S, 4])
+  task = types.SimpleNamespace(
+    config=types.SimpleNamespace(decode=types.SimpleNamespace(extra_length=1)),
+    decoding=functools.partial(module.decoding, config),
+  )
+  run = functools.partial(search, task, alpha=0.6, constraints=UNCONSTRAINED, beam_size=3, n_best=1)
+  found = jax.jit(run)(params, jnp.asarray(source_BS), jnp.asarray(lengths_B))
+  tokens_BT, target_lengths_B = np.asarray(found.tokens_BJT[:, 0]), np.asarray(found.lengths_BJ[:, 0])
+  logprobs_BTV = jax.nn.log_softmax(logits(params, batch_of(source_BS, tokens_BT, lengths_B, target_lengths_B)))
+  logprobs_BT = np.take_along_axis(np.asarray(logprobs_BTV), tokens_BT[..., None], 2)[..., 0]
+  real_BT = np.arange(tokens_BT.shape[1])[None] < target_lengths_B[:, None]
+  close(np.where(real_BT, logprobs_BT, 0).sum(1), found.logprobs_BJ[:, 0])
