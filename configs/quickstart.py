@@ -18,6 +18,6 @@ def get_config():
     source="phrasebook", dev_split="dev", vocab_size=2048, split_digits=True,
     batch_tokens=4096, row_length=64, max_length=40,
   )  # fmt: skip
-  config.optimizer.update(learning_rate=2.0, warmup_steps=400)
-  config.train.update(steps=500, eval_every=100, checkpoint_every=50, keep=5, log_every=20)
+  config.optimizer.update(learning_rate=0.006, schedule="cosine(decay_steps=400, end_factor=0.05)", warmup_steps=100)
+  config.train.update(steps=500, eval_every=100, checkpoint_every=20, keep=5, log_every=20)
   return config
