@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from etils import epath
 
-from attention_zoo import files, models, tasks
+from attention_zoo import files, hardware, models, tasks
 from attention_zoo.errors import UserError
 from attention_zoo.grammar import nearest
 from attention_zoo.tasks.ensemble import Ensemble
@@ -57,7 +57,8 @@ def load(
   path: the work directory, local or gs://. checkpoint: "average", "latest" or a step; by default the average where
   it is newer and not worse than the latest (`training.loading.load`). data_dir: where the text lies now, in place of
   config.data.dir. Returns the task's runner, for translation `tasks.translator.Translator`;
-  its `checkpoint`, `step` and `parents` say what was taken.
+  its `checkpoint`, `step` and `parents` say what was taken. On a CPU that has no units for bfloat16 a run that was
+  trained in it computes in float32, which is faster there and no less exact: `run.config.model` says so.
   Raises UserError when there is no such run or checkpoint, and for a folder that is not as training leaves it: it may
   come from anybody (`training/untrusted.py`).
   """
@@ -77,6 +78,7 @@ def load(
     config.data.cache_dir = ""  # where somebody else's run kept its tokens is not where this one may write
   if data_dir is not None:
     config.data.dir = str(data_dir)
+  _suit_processor(config)
   task = tasks.make(config, path)
   task.check()
   shapes = untrusted.abstract_items(task, path)
@@ -87,3 +89,10 @@ def load(
   run = task.runner(found.params, found.variables, checkpoint=found.checkpoint, step=str(found.steps[-1]))
   run.parents = found.steps
   return run
+
+
+def _suit_processor(config):
+  """Changes a loaded run's config, by which nothing is trained any more."""
+  if not hardware.multiplies_bfloat16():
+    for field in {"dtype", "matmul_dtype"} & {*config.model}:
+      config.model[field] = "float32"

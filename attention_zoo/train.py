@@ -11,7 +11,7 @@ Exit codes: 0 done; 2 a wrong flag, config or input, or no room to write; 3 stop
 each goes on when run again. A second Ctrl-C ends at once, without saving.
 """
 
-from absl import flags
+from absl import flags, logging
 
 from attention_zoo import cli
 
@@ -32,13 +32,17 @@ TRACKER = flags.DEFINE_multi_string(
 
 
 def main():
-  from attention_zoo import tasks
+  from attention_zoo import hardware, tasks
   from attention_zoo.training import distributed, loop, stopping, trackers
 
   tasks.validate(CONFIG.value)
   functions = [trackers.load(name) for name in TRACKER.value]
   with stopping.listen():
     distributed.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+    if CONFIG.value.model.get("matmul_dtype") == "bfloat16" and not hardware.multiplies_bfloat16():
+      logging.warning(
+        "this CPU has no units for bfloat16: --config.model.dtype=float32 --config.model.matmul_dtype=float32 is faster"
+      )
     loop.train(tasks.make(CONFIG.value, WORKDIR.value), CONFIG.value, WORKDIR.value, trackers=functions)
 
 

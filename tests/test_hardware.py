@@ -40,3 +40,28 @@ def test_a_mesh_of_tpus_that_are_not_there():
   devices, _ = aot.topology_devices("v5e:2x2")
   assert product_types(jax.devices()[:4]) == (["cpu"], True)  # which has no such product in bfloat16
   assert product_types(devices) == (["tpu"], False)
+
+
+@pytest.mark.parametrize(
+  "text, wanted",
+  [
+    ("flags\t\t: fpu avx2 avx512f avx512_bf16 sha_ni\n", True),
+    ("flags\t\t: fpu avx2 avx512f avx512_vnni\n", False),
+    ("Features\t: fp asimd bf16 i8mm\n", True),
+    ("hart\t: 0\n", True),
+  ],
+)
+def test_units_for_bfloat16_are_read_from_the_system(tmp_path, text, wanted):
+  (tmp_path / "cpuinfo").write_text("processor\t: 0\n" + text)
+  assert hardware._cpu_multiplies_bfloat16(tmp_path / "cpuinfo") == wanted
+
+
+def test_a_system_that_says_nothing_of_its_cpu(tmp_path):
+  assert hardware._cpu_multiplies_bfloat16(tmp_path / "none")
+
+
+def test_a_gpu_is_not_asked(monkeypatch):
+  monkeypatch.setattr(hardware, "_cpu_multiplies_bfloat16", lambda: False)
+  assert not hardware.multiplies_bfloat16()
+  monkeypatch.setattr(hardware, "platform", lambda: "gpu")
+  assert hardware.multiplies_bfloat16()

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from attention_zoo import api, hardware
 from attention_zoo.decoding.score import length_penalty
 from attention_zoo.errors import UserError
 from attention_zoo.tasks import translation_lines
@@ -108,3 +109,17 @@ def test_a_recurrent_model_with_attention_shows_it_and_is_told_to_cover_the_sour
   assert covering[0].score < plain[0].score
   together = ensemble.hypotheses(["forty-nine"], n_best=3)[0]
   np.testing.assert_allclose([h.score for h in together], [h.score for h in covering], rtol=1e-4)
+
+
+def test_a_cpu_without_units_for_bfloat16_computes_in_float32(number_files, tmp_path, monkeypatch):
+  """What is loaded, not what is trained; and it is the same run."""
+  config = small(number_files, "packed", dtype="bfloat16", matmul_dtype="bfloat16")
+  loop.train(Translation(config, tmp_path), config, tmp_path, quiet=True)
+  scores = {}
+  for units in (True, False):
+    monkeypatch.setattr(hardware, "multiplies_bfloat16", lambda units=units: units)
+    run = api.load(tmp_path)
+    model = run.config.model
+    assert (model.dtype, model.matmul_dtype) == (("bfloat16",) * 2 if units else ("float32",) * 2)
+    scores[units] = run.score(["seven"], ["sieben"])[0].logprob
+  assert scores[True] != scores[False] and abs(scores[True] / scores[False] - 1) < 0.02
