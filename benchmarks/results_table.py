@@ -78,7 +78,7 @@ SYSTEMS = (
 KEYS = tuple(system.key for system in SYSTEMS)
 
 
-def parse_runs(text) -> dict[str, pathlib.Path]:
+def parse_runs(text) -> dict:
   """{key: directory} of "bytenet=DIR,conv_s2s=DIR". Raises UserError."""
   runs = {}
   for part in text.split(",") if text else ():
@@ -87,7 +87,9 @@ def parse_runs(text) -> dict[str, pathlib.Path]:
       raise UserError(f"--runs: write NAME=DIR, not {part!r}")
     if key not in KEYS:
       raise UserError(f"--runs: no system is called {key!r}; there are {', '.join(KEYS)}")
-    runs[key] = pathlib.Path(files.expand(directory))
+    if key in runs:
+      raise UserError(f"--runs: {key} is given twice")
+    runs[key] = files.expand(directory)
   return runs
 
 
@@ -117,9 +119,9 @@ def evaluated(directory) -> dict:
   paths.sort(key=lambda path: (path.name != "test-average.json", path.name != "test-latest.json"))
   if not paths:
     raise UserError(f"{directory} has no eval/test-*.json: python -m attention_zoo.evaluate --workdir={directory}")
-  record = json.loads(paths[0].read_text())
-  if "bleu" not in record:
-    raise UserError(f"{paths[0]} has no BLEU: {directory} is no run of translation")
+  record = files.read_json(paths[0], most=1 << 28)
+  if missing := {"bleu", "checkpoint", "step"} - {*record}:
+    raise UserError(f"{paths[0]} has no {', '.join(sorted(missing))}: it is no evaluation of a translation run")
   return record
 
 

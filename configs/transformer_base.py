@@ -40,7 +40,7 @@ def get_config():
       dtype="bfloat16",  # of activations; parameters are float32
       matmul_dtype="bfloat16",  # what the operands of linear maps are rounded to; sums are float32
       remat=False,  # True: keep the inputs of layers only and compute the rest anew; less memory, more time
-      scan_layers=False,  # True: a stack is compiled as a loop over its layers; less to wait for, slower steps
+      scan_layers=False,  # True: a stack is a loop over its layers: less to compile, but their parameters are copied
     )
   )
   config.data = ConfigDict(

@@ -26,7 +26,7 @@ from attention_zoo.decoding.candidates import best_candidates, pick
 from attention_zoo.decoding.constraints import UNCONSTRAINED, Guide
 from attention_zoo.decoding.score import length_penalty
 
-_LITTLE = 4096  # positions of all hypotheses
+_ONE_ROOM = 4096  # positions of all hypotheses up to which the search has one program; not measured
 
 
 class BeamResult(NamedTuple):
@@ -201,7 +201,7 @@ def beam_search(
     covered_BJ=jnp.zeros((batch_size, beam_size), jnp.float32),
     matched_BJC=guide.start(),
   )
-  by_parts = grow and batch_size * beam_size * max_length > _LITTLE
+  by_parts = grow and batch_size * beam_size * max_length > _ONE_ROOM
   for room in sorted({-(-max_length // parts) for parts in (4, 2, 1)}) if by_parts else [max_length]:
     if grow:
       state = state._replace(cache=grow(state.cache, room))

@@ -20,7 +20,10 @@ def mean_logits(*logits):
 
 
 def ensemble(decodings: list[Decoding]) -> Decoding:
-  """The Decoding of several models with one vocabulary that read the same rows: in each step all of them are fed."""
+  """The Decoding of several models with one vocabulary that read the same rows: in each step all of them are fed.
+
+  The attention that a place of the source has got (`coverage`) is the mean of the models', where all of them say it.
+  """
   longest = [decoding.max_length for decoding in decodings if decoding.max_length is not None]
 
   def step(tokens_BJT, t, caches):

@@ -111,7 +111,7 @@ class Layer(nn.Module):
   # In the steps of a larger recurrence, which `recurrent.scan` runs
 
   def kernels(self) -> dict:
-    """What `step` multiplies by. Without a `kernel_DA` the bias is the last row."""
+    """What `step` multiplies by. Without a `kernel_DA` the bias is the last row, rounded as the kernels are."""
     rows = [self.recurrent_FA]
     rows += [self.context_UA] if self.d_context else []
     rows += [] if self.d_input else [self.bias_A[None]]
@@ -278,7 +278,7 @@ def make_decoding(model, params, inputs, num_beams) -> Decoding:
   start(source, segments, positions) -> (read, state): what all steps read, and the first state, leaves [B, 1, ...].
   step(tokens_BJT, t, read, state) -> (logits_BJTV, state, weights_BJS of the attention, or None), one position.
   """
-  source = [inputs[key] for key in ("source", "source_segments", "source_positions")]
+  source = [inputs.get(key) for key in ("source", "source_segments", "source_positions")]  # not all read the last
   read, state = model.apply({"params": params}, *source, method="start")
   B, S = source[0].shape
   cache = {"state": jax.tree.map(lambda x: jnp.broadcast_to(x, (B, num_beams, *x.shape[2:])), state)}

@@ -77,7 +77,7 @@ class Config:
   dtype: str = "float32"  # of activations; parameters are float32
   matmul_dtype: str = "float32"  # what the operands of linear maps are rounded to; sums are float32
   remat: bool = False  # training keeps the inputs of layers only and computes the rest anew: less memory, more time
-  scan_layers: bool = False  # a stack is a loop over its layers: less time to compile, more time for a step
+  scan_layers: bool = False  # a stack is a loop over its layers: less to compile, but their parameters are copied
 
   def __post_init__(self):
     for field, choices in CHOICES.items():
@@ -238,7 +238,11 @@ class Layer(nn.Module):
 
 
 class Stack(nn.Module):
-  """Layers one on the other, and the closing normalisation that pre-LN needs."""
+  """Layers one on the other, and the closing normalisation that pre-LN needs.
+
+  To be called once in an `apply`: at each call dropout draws the same. An interceptor of Flax sees a layer when it is
+  traced.
+  """
 
   config: Config
   layers: Layers
@@ -270,7 +274,7 @@ class Stack(nn.Module):
 
     run = functools.partial(_run, config=self.config, layers=self.layers, train=train)
     if self.config.remat:
-      run = jax.checkpoint(run, static_argnums=0)
+      run = jax.checkpoint(run, static_argnums=0, prevent_cse=not self.config.scan_layers)
     each = [self._parts(layer) for layer in self.blocks]
     if self.config.scan_layers:
 
@@ -311,7 +315,7 @@ def _signalled(x_BTD, signal_BTD, i):
   return x_BTD + jnp.where(i > 0, signal_BTD, 0)
 
 
-# Functions under jit are traced once for all layers that are alike: half the time that tracing a base model takes.
+# Functions under jit are traced once for all layers that are alike.
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames=("config", "layers", "train"))

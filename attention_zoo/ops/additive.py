@@ -43,7 +43,7 @@ def additive_attention(q_BTNK, k_BSND, v_BSNH, w_query_NKF, w_key_NDF, w_score_N
 
 
 def concat_attention(q_BTNK, k_BSND, v_BSNH, w_NUF, w_score_NF, **options):
-  """Luong's concat score w_score . tanh(W [q_t; k_s]) (Luong et al. 2015, eq. 8), with U = K + D.
+  """Luong's concat score w_score . tanh(W [q_t; k_s]) (Luong et al. 2015, section 3.1), with U = K + D.
 
   The same family as `additive_attention`: W's first K rows meet the query, the others the key.
   Returns out_BTNH. Cost: time and memory O(T S N F).
@@ -56,7 +56,7 @@ def concat_attention(q_BTNK, k_BSND, v_BSNH, w_NUF, w_score_NF, **options):
 
 
 def general_attention(q_BTNK, k_BSND, v_BSNH, w_NKD, **options):
-  """Luong's general (bilinear) score q_t^T W k_s (Luong et al. 2015, eq. 8). Not scaled. Returns out_BTNH.
+  """Luong's general (bilinear) score q_t^T W k_s (Luong et al. 2015, section 3.1). Not scaled. Returns out_BTNH.
 
   Cost: time O(T S N (D + H)) and O(T N K D), memory O(T S N).
   """
@@ -70,7 +70,7 @@ def general_attention(q_BTNK, k_BSND, v_BSNH, w_NKD, **options):
 
 
 def location_attention(q_BTNK, v_BSNH, w_NSK, **options):
-  """Luong's location-based score: a_t = softmax(W q_t) looks at the query alone (Luong et al. 2015, eq. 9).
+  """Luong's location-based score: a_t = softmax(W q_t) looks at the query alone (Luong et al. 2015, eq. 8).
 
   w_NSK holds one row for each source position there may be; the first S are used. Returns out_BTNH.
   Cost: time O(T S N (K + H)), memory O(T S N).

@@ -117,7 +117,7 @@ def lstm(x_BTD, input_DA, recurrent_FA, bias_A, **options):
   """`lstm_cell` over time, A = 4F.
 
   x_BTD: inputs. input_DA, recurrent_FA, bias_A: W, U, b. Options:
-    mask_BT: bool, True = a real step; a padded step passes the state on and puts out zeros.
+    mask_BT: bool, True = a real step; a padded step passes on the state it begins with and puts out zeros.
     state: (h_BF, c_BF) before the first step, zeros if None.
     reset_BT, starts: bool, True = a step that begins anew, from the state in `starts` (each BTF; zeros if None) instead
       of the previous step's: where several texts share a row.
@@ -151,6 +151,9 @@ def layer(
     if arrays is not None and (len(arrays) != cell.num_states or any(part.shape != shape for part in arrays)):
       got = [part.shape for part in arrays]
       raise ValueError(f"{what} has shapes {got}, wanted {cell.num_states} of {letters} = {shape}")
+
+  if starts is not None and reset_BT is None:
+    raise ValueError("starts are for the steps that reset_BT marks, and it is None")
 
   def step(multiply, state, inputs, _):
     real_B1, reset_B1, starts = inputs

@@ -37,6 +37,10 @@ DATA = {
 }
 
 
+# jit traces a layer anew where it is another: what was traced with an interceptor is not for those without.
+_INTERCEPTED = jax.make_user_context(None)
+
+
 class TextTask(Task):
   """A task has `source` (with `fingerprint(split)`), `training_texts()`, and the batches of its kind."""
 
@@ -162,7 +166,8 @@ class TextTask(Task):
     """(what the model's `hidden` returns for a batch, the losses that its layers add). rng None: without dropout."""
     table = lambda path, x: sharding.gather_rows(x) if path[-1].key == "table_VD" else x
     params = jax.tree_util.tree_map_with_path(table, params)
-    with nn.intercept_methods(sharding.keep_rows(batch["targets"].shape[0])):
+    rows = batch["targets"].shape[0]
+    with _INTERCEPTED(rows), nn.intercept_methods(sharding.keep_rows(rows)):
       return self.model.apply(
         {"params": params},
         batch,

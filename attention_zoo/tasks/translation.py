@@ -33,6 +33,7 @@ from attention_zoo.errors import UserError
 from attention_zoo.protocols import Examples, Loss
 from attention_zoo.tasks import translation_scores
 from attention_zoo.tasks.text import DATA, TextTask
+from attention_zoo.tasks.translation_search import check_coverage
 from attention_zoo.tasks.translator import Translator
 from attention_zoo.training.config import COUNT, FLAG, FRACTION, NATURAL, Field
 from attention_zoo.training.loss import linear_cross_entropy
@@ -123,12 +124,20 @@ class Translation(TextTask):
   # What the training loop asks for
 
   def train_batches(self, start_step, parts, count):
+    if self.config.decode.coverage_penalty:
+      self._check_coverage()
     for _ in self.source.pairs("dev"):
       pass  # What is wrong with it is told now, and not hours later at the first evaluation.
     self.claim()
     batches = self.batches
     next(iter(self.eval_batches("dev")), None)  # whether its sentences fit into rows
     return prefetch(batches, start_step, parts, count)
+
+  def _check_coverage(self):
+    """Told now, and not at the first search."""
+    source = {name: jax.ShapeDtypeStruct((1, 2), jnp.int32) for name in BATCH[:3]}
+    params = jax.eval_shape(self.init, jax.random.key(0)).params
+    jax.eval_shape(lambda *x: check_coverage(self, self.decoding(*x, num_beams=1)), params, source)
 
   def train_shapes(self):
     """Of all training batches: several where they are bucketed."""

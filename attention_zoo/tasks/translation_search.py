@@ -22,11 +22,7 @@ def search(task, params, source_BS, lengths_B, alpha, constraints, *, beam_size,
   decoding = task.decoding(params, source, num_beams=beam_size)
   coverage = None
   if coverage_penalty:
-    if decoding.coverage is None:
-      raise UserError(
-        f"config.decode.coverage_penalty = {coverage_penalty} needs to know what each step attends to, which "
-        f"config.model.name = {task.config.model.name!r} does not say: set it to 0"
-      )
+    check_coverage(task, decoding)
     coverage = lambda cache: score.coverage_penalty(decoding.coverage(cache), coverage_penalty)
 
   def step(tokens_BJ, t, cache):
@@ -50,3 +46,12 @@ def search(task, params, source_BS, lengths_B, alpha, constraints, *, beam_size,
     coverage=coverage,
     constraints=constraints,
   )
+
+
+def check_coverage(task, decoding) -> None:
+  """Raises UserError where a coverage penalty is asked for and the model does not say what it attends to."""
+  if decoding.coverage is None:
+    raise UserError(
+      f"config.decode.coverage_penalty = {task.config.decode.coverage_penalty} needs to know what each step attends "
+      f"to, which config.model.name = {task.config.model.name!r} does not say: set it to 0"
+    )

@@ -45,7 +45,7 @@ class Translator:
 
   def __init__(self, task, params, variables, *, checkpoint, step):
     self.task, self.config, self.checkpoint, self.step = task, task.config, checkpoint, step
-    self._rows = Rows(self.config.decode, longest=self.config.data.max_length)
+    self._rows = Rows(self.config.decode, longest=task.longest)
     self.take(params, variables)
     self._search = jax.jit(functools.partial(search, task), static_argnames=("beam_size", "n_best", "coverage_penalty"))
     self._forced = jax.jit(functools.partial(forced_scores, task))

@@ -1,4 +1,4 @@
-"""A small GNMT on the embedded phrasebook: minutes on two CPU cores, no files, no network.
+"""A small GNMT on the embedded phrasebook: no files, no network.
 
   python -m attention_zoo.train    --config=configs/seq2seq/gnmt_phrasebook.py --workdir=DIR
   python -m attention_zoo.average  --workdir=DIR --last=5

@@ -1,4 +1,4 @@
-"""Stacked LSTMs with Luong attention on the embedded phrasebook: minutes on two CPU cores, no files, no network.
+"""Stacked LSTMs with Luong attention on the embedded phrasebook: no files, no network.
 
   python -m attention_zoo.train    --config=configs/seq2seq/luong_phrasebook.py --workdir=DIR
   python -m attention_zoo.average  --workdir=DIR --last=5

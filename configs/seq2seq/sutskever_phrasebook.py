@@ -1,4 +1,4 @@
-"""Sequence to sequence without attention on the embedded phrasebook: minutes on two CPU cores, no files, no network.
+"""Sequence to sequence without attention on the embedded phrasebook: no files, no network.
 
   python -m attention_zoo.train    --config=configs/seq2seq/sutskever_phrasebook.py --workdir=DIR
   python -m attention_zoo.average  --workdir=DIR --last=5

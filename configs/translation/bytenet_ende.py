@@ -27,7 +27,7 @@ def get_config():
   ).lock()
   config.data.update(vocab_size=8192)
   config.optimizer.update(
-    name="adam", schedule="constant", learning_rate=3e-4, warmup_steps=1, d_model=1600
+    name="adam", schedule="constant", learning_rate=3e-4, warmup_steps=0
   )
   config.train.update(label_smoothing=0.0)
   config.decode.update(beam_size=12, alpha=0.0)

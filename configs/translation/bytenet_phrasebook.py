@@ -3,8 +3,8 @@
   python -m attention_zoo.train    --config=configs/translation/bytenet_phrasebook.py --workdir=DIR
   python -m attention_zoo.evaluate --workdir=DIR --split=test
 
-Kalchbrenner et al. 2016 (arXiv:1610.10099) have 23.75 BLEU on WMT14 English-German. Ours: not run there. Here two sets
-of blocks with 128 channels inside. Hardware: two CPU cores. On the phrasebook: not run to its end.
+Kalchbrenner et al. 2016 (arXiv:1610.10099) have 23.75 BLEU on WMT14 English-German. Here two sets of blocks with
+128 channels inside. Hardware: two CPU cores. Ours: not run.
 """
 
 import ml_collections
@@ -22,7 +22,7 @@ def get_config():
   ).lock()
   config.optimizer.update(
     name="adam(b1=0.9, b2=0.98)", schedule="cosine(decay_steps=900, end_factor=0.05)", learning_rate=2e-3,
-    warmup_steps=100, d_model=256, clip_norm=1.0,
+    warmup_steps=100, clip_norm=1.0,
   )  # fmt: skip
   config.train.update(steps=1000, eval_every=200, checkpoint_every=100)
   return config

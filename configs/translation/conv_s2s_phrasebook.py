@@ -3,8 +3,8 @@
   python -m attention_zoo.train    --config=configs/translation/conv_s2s_phrasebook.py --workdir=DIR
   python -m attention_zoo.evaluate --workdir=DIR --split=test
 
-Gehring et al. 2017 (arXiv:1705.03122) have 25.16 BLEU on WMT14 English-German. Ours: not run there. Here four layers of
-128 channels, and Adam. Hardware: two CPU cores. On the phrasebook: not run to its end.
+Gehring et al. 2017 (arXiv:1705.03122) have 25.16 BLEU on WMT14 English-German. Here four layers of 128
+channels, and Adam. Hardware: two CPU cores. Ours: not run.
 """
 
 import ml_collections

@@ -298,7 +298,7 @@ def test_reorder_hook_gets_the_parents():
 @pytest.mark.parametrize("little, rooms", [(0, [3, 6, 12]), (4 * 8 * 12, [12])])
 def test_a_cache_that_grows_changes_nothing(monkeypatch, little, rooms):
   """Where there is much it grows by parts; where there is little the search has one program."""
-  monkeypatch.setattr(beam, "_LITTLE", little)
+  monkeypatch.setattr(beam, "_ONE_ROOM", little)
   tables_BMV = toys.random_tables(seed=9, batch=8)
   grown = []
 

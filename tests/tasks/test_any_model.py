@@ -123,3 +123,11 @@ def test_a_cpu_without_units_for_bfloat16_computes_in_float32(number_files, tmp_
     assert (model.dtype, model.matmul_dtype) == (("bfloat16",) * 2 if units else ("float32",) * 2)
     scores[units] = run.score(["seven"], ["sieben"])[0].logprob
   assert scores[True] != scores[False] and abs(scores[True] / scores[False] - 1) < 0.02
+
+
+def test_a_coverage_penalty_that_the_model_cannot_have_is_told_before_training(number_files, tmp_path):
+  config = small(number_files, "packed")
+  config.decode.coverage_penalty = 0.2
+  with pytest.raises(UserError, match="coverage_penalty = 0.2 needs .* 'transformer' does not say: set it to 0"):
+    loop.train(Translation(config, tmp_path), config, tmp_path, quiet=True)
+  assert not (tmp_path / "tokenizer.model").exists()

@@ -30,7 +30,7 @@ from attention_zoo.ops import recurrent
 from attention_zoo.ops.recurrent import product
 from attention_zoo.protocols import Decoding
 
-BATCH = ("source", "source_segments", "source_positions", "inputs", "target_segments", "target_positions")
+BATCH = ("source", "source_segments", "inputs", "target_segments")
 
 
 @dataclasses.dataclass(frozen=True)

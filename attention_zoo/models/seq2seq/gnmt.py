@@ -32,7 +32,7 @@ from attention_zoo.layers.dropout import Dropout
 from attention_zoo.ops import recurrent
 from attention_zoo.protocols import Decoding
 
-BATCH = ("source", "source_segments", "source_positions", "inputs", "target_segments", "target_positions")
+BATCH = ("source", "source_segments", "inputs", "target_segments")
 
 
 @dataclasses.dataclass(frozen=True)

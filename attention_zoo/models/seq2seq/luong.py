@@ -3,17 +3,20 @@ Neural Machine Translation" (arXiv:1508.04025).
 
 | what          | the paper                            | here                                                         |
 |---------------|--------------------------------------|--------------------------------------------------------------|
-| scores        | dot, general, concat (eq. 8)         | the same; "location" is in `ops/additive.py` alone           |
+| scores        | dot, general, concat (section 3.1)   | the same; "location" is in `ops/additive.py` alone           |
 | local-m       | p_t = t                              | at most the source's last position, so that none sees nothing|
 | local windows | only the window is computed          | all positions are, those outside get 0                       |
 | input feeding | h~ beside the embedding              | the same; input_feeding=False leaves it out                  |
 | first state   | the encoder's last one (section 2)   | the same, of every layer; h~ is 0 before the first step      |
-| source        | as it is, or reversed                | reverse_source; positions are those of the sentence          |
+| source        | as it is, or reversed                | reverse_source, </s> first; positions are of the sentence    |
+| biases        | not stated                           | rounded as kernels are, but for those of the first layer     |
 | vocabulary    | 50,000 words of each language        | one of pieces for both; the embeddings are two, as there     |
 | first values  | uniform(-0.1, 0.1)                   | uniform(-init_scale, init_scale), 0.1                        |
 | dropout       | 0.2, as Zaremba et al. 2014          | `dropout` on the input of each layer and on the output; what |
 |               |                                      | is fed back is left whole                                    |
 | packed rows   | one sentence pair a row              | segments keep the pairs of a row apart; same mathematics     |
+
+Without input feeding all positions attend at once; with the score concat that takes memory O(T S F).
 
 Letters beside the house's: F hidden units, A gates side by side, K the width of a score's hidden layer, U inputs side
 by side.
@@ -206,8 +209,9 @@ class Luong(nn.Module):
     reset_TB, position_TB, same_TBS = (layers.time_first(x) for x in (reset_BT, positions_BT, same_BTS))
     keep = None
     if train and c.dropout and c.num_layers > 1:
-      ones_TBJF = jnp.ones((*[tokens_BJT.shape[i] for i in (2, 0, 1)], c.d_hidden))
-      keep = [self.dropout(ones_TBJF, train) for _ in range(c.num_layers - 1)]
+      B, J, T = tokens_BJT.shape
+      ones_BTJF = jnp.ones((B, T, J, c.d_hidden))  # rows first, as they are split over devices
+      keep = [layers.time_first(self.dropout(ones_BTJF, train)) for _ in range(c.num_layers - 1)]
     inputs = (
       None if reset_TB is None else reset_TB[:, :, None, None],
       jax.tree.map(lambda x_BTF: layers.time_first(x_BTF)[:, :, None], starts),

@@ -2,8 +2,8 @@
 
 | what         | the paper                         | here                                                            |
 |--------------|-----------------------------------|-----------------------------------------------------------------|
-| cell         | LSTM                              | the same; or cell="rnn", "gru"                                  |
-| source       | read from its end to its beginning| the same; reverse_source=False: from the beginning              |
+| cell         | LSTM of Graves 2013, peepholes    | LSTM without peepholes; or cell="rnn", "gru"                    |
+| source       | words reversed, </s> read last    | all reversed, </s> first; reverse_source=False: as it stands    |
 | vocabulary   | 160,000 and 80,000 words          | one of pieces for both; the embeddings are two, as there        |
 | first values | uniform(-0.08, 0.08)              | uniform(-init_scale, init_scale), 0.08                          |
 | dropout      | none                              | `dropout`, 0 by default, on the input of each layer, the output |
@@ -24,7 +24,7 @@ from attention_zoo.layers.dropout import Dropout
 from attention_zoo.ops.recurrent import CELLS
 from attention_zoo.protocols import Decoding
 
-BATCH = ("source", "source_segments", "source_positions", "inputs", "target_segments", "target_positions")
+BATCH = ("source", "source_segments", "inputs", "target_segments")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """ByteNet: "Neural Machine Translation in Linear Time", Kalchbrenner et al. 2016 (arXiv:1610.10099).
 
 Two stacks of dilated convolutions that keep the resolution, the decoder on top of the encoder: target position t reads
-column t of the source's representation. No attention, and time linear in the lengths.
+column t of the source's representation. No attention, and time linear in the lengths, but for comparing
+positions when rows are packed.
 
 | what               | the paper                               | here                                                 |
 |--------------------|-----------------------------------------|------------------------------------------------------|

@@ -43,7 +43,7 @@ HALF = 0.5**0.5  # keeps the variance of a sum of two
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """The paper's model for WMT14 English-German (section 5.1)."""
+  """The paper's model for WMT14 English-German (section 5.1), but for the dropout, which it does not state."""
 
   vocab_size: int
   d_model: int = 512  # of embeddings, and of what the output layer gets
