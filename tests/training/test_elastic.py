@@ -17,7 +17,7 @@ def train(workdir, number_files, steps, devices=8, **mesh):
   config = small_config(number_files)
   config.train.update(steps=steps, checkpoint_every=6, eval_every=100)
   config.model.update(dropout=0.1, matmul_dtype="float32")
-  config.optimizer.learning_rate = 0.3
+  config.optimizer.learning_rate = 0.1
   config.mesh.update(mesh)
   digests = []
   put_batch = sharding.put_batch
