@@ -161,9 +161,14 @@ pathlib.Path(os.environ["HOME"], "args.json").write_text(json.dumps(sys.argv[1:]
 step = max((int(p.name) for p in folder.iterdir()), default=0)
 ends = [word.split("@") for word in flags.get("config.end", "0@8").split(",")]
 code, end = next((pair for pair in ends if int(pair[1]) > step), ends[-1])
-print(f"starting at step {step}", flush=True)
-with open(pathlib.Path(os.environ["FAKE_GCLOUD"], "starts"), "a") as file:
+cloud = pathlib.Path(os.environ["FAKE_GCLOUD"])
+with open(cloud / "starts", "a") as file:
   print(step, file=file)
+# As real workers do, they meet before the first of them trains; not for ever, since one may have been taken away.
+together, until = len(list((cloud / "workers").iterdir())), time.monotonic() + 5
+while len((cloud / "starts").read_text().split()) % together and time.monotonic() < until:
+  time.sleep(0.02)
+print(f"starting at step {step}", flush=True)
 while step < int(end) and not pathlib.Path(os.environ["FAKE_GCLOUD"], "finish").exists():
   time.sleep(float(flags.get("config.sleep", 0.05)))
   step += 1
