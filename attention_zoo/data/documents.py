@@ -6,12 +6,13 @@ split that is asked for by its role or its name.
 """
 
 import hashlib
+import inspect
 import json
 from collections.abc import Iterator
 from typing import Protocol
 
 from attention_zoo import files, grammar
-from attention_zoo.data import textfiles
+from attention_zoo.data import sources, textfiles
 from attention_zoo.data.splits import ROLES, resolve
 from attention_zoo.errors import UserError
 
@@ -62,24 +63,15 @@ class _Side:
     return self._pairs.fingerprint(split)
 
 
-def toy(
-  roles,
-  directory,
-  kind: str = "copy",
-  min_length: int = 1,
-  max_length: int = 0,
-  vocabulary: int = 0,
-  train: int = 20_000,
-  dev: int = 500,
-  test: int = 500,
-  seed: int = 0,
-):
+def toy(roles, directory, **options):
   """The pairs of `data/sources.toy`, each a document: "c a b = b a c". The options are the same."""
-  from attention_zoo.data.toy import Toy
+  return _Joined(sources.toy(roles, directory, ("source", "target"), **options), " = ")
 
-  lengths, sizes = dict(min_length=min_length, max_length=max_length), dict(train=train, dev=dev, test=test)
-  languages = ("source", "target")
-  return _Joined(Toy(languages, roles, kind=kind, vocabulary=vocabulary, seed=seed, **lengths, **sizes), " = ")
+
+# Its options, for whoever reads them off it (`grammar.bind`).
+toy.__signature__ = inspect.Signature(
+  [parameter for name, parameter in inspect.signature(sources.toy).parameters.items() if name != "languages"]
+)
 
 
 class _Joined:
@@ -225,9 +217,7 @@ class _JsonLines(_Files):
 
 def tfds(roles, directory, name: str, field: str = "text"):
   """A data set of TensorFlow Datasets, prepared as array_record: tfds(name='lm1b'). field: of its features."""
-  from attention_zoo.data.sources import TensorFlowDatasets
-
-  return _Side(TensorFlowDatasets(name, directory, (field,), roles))
+  return _Side(sources.TensorFlowDatasets(name, directory, (field,), roles))
 
 
 SOURCES = {function.__name__: function for function in (phrasebook, toy, text, json_lines, tfds)}

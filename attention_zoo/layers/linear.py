@@ -45,3 +45,8 @@ class Linear(nn.Module):
       bias = self.param(f"bias_{letters[n:]}", nn.initializers.zeros, self.shape[n:])
       y = y + jnp.expand_dims(bias.astype(y.dtype), range(y.ndim - bias.ndim))
     return y
+
+
+def logits(config, x_BTD, table_VD):
+  """Scores of all tokens, float32, for any leading dimensions; config has the matmul_dtype."""
+  return einsum("...D,VD->...V", x_BTD, table_VD, jnp.float32, config.matmul_dtype)

@@ -18,7 +18,6 @@ from attention_zoo.layers.rounding import rounded
 from attention_zoo.ops import recurrent
 from attention_zoo.ops.additive import additive_logits
 from attention_zoo.ops.dot_product import weighted_mean
-from attention_zoo.ops.einsum import einsum
 from attention_zoo.ops.recurrent import CELLS, product
 from attention_zoo.protocols import Decoding
 
@@ -73,11 +72,6 @@ class Embedding(nn.Module):
 
   def __call__(self, tokens):
     return jnp.take(self.table_VD, tokens, axis=0, mode="clip").astype(self.dtype)
-
-
-def logits(config, x_BTD, table_VD):
-  """Scores of all tokens, float32, for any leading dimensions."""
-  return einsum("...D,VD->...V", x_BTD, table_VD, jnp.float32, config.matmul_dtype)
 
 
 class Layer(nn.Module):

@@ -25,7 +25,6 @@ from attention_zoo.layers.positions import Positions
 from attention_zoo.layers.rounding import rounded
 from attention_zoo.ops import cache as cache_lib
 from attention_zoo.ops import masks, variant
-from attention_zoo.ops.einsum import einsum
 from attention_zoo.protocols import Decoding
 
 DTYPES = ("float32", "bfloat16")
@@ -162,11 +161,6 @@ class Embedding(nn.Module):
     rows = jnp.take(self.table_VD, tokens, axis=0, mode="clip")
     scale = self.config.d_model**0.5 if self.config.scale_embedding else 1
     return (rows * scale).astype(self.config.dtype)
-
-
-def logits(config, x_BTD, table_VD):
-  """Scores of all tokens, float32 [B, T, V]."""
-  return einsum("BTD,VD->BTV", x_BTD, table_VD, jnp.float32, config.matmul_dtype)
 
 
 def make_positions(config):

@@ -86,6 +86,7 @@ GROUPS = {
 # tasks are here by their usual names: `decode` is what trained parameters are used with.
 MAY_CHANGE = (
   "model.remat",
+  "model.scan_layers",
   "train.steps",
   "train.log_every",
   "train.eval_every",

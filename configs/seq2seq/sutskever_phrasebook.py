@@ -9,12 +9,11 @@ Two layers of 256 units. Hardware: two CPU cores. Ours: not run.
 
 from ml_collections import ConfigDict
 
-from attention_zoo.configs import quickstart
+from attention_zoo.configs.seq2seq import bahdanau_phrasebook
 
 
 def get_config():
-  config = quickstart.get_config()
-  # Another model has other fields, so that the group is replaced as a whole.
+  config = bahdanau_phrasebook.get_config()
   config.model = ConfigDict(
     dict(
       name="sutskever",
@@ -29,9 +28,4 @@ def get_config():
       matmul_dtype="float32",
     )
   ).lock()
-  config.data.update(batching="bucketed")
-  config.optimizer.update(
-    name="adam", schedule="cosine(decay_steps=800, end_factor=0.05)", learning_rate=2e-3, warmup_steps=50, clip_norm=1.0
-  )
-  config.train.update(steps=800)
   return config

@@ -19,8 +19,8 @@ import jax
 import jax.numpy as jnp
 
 from attention_zoo.layers.dropout import Dropout
+from attention_zoo.layers.linear import logits
 from attention_zoo.layers.recurrent import Embedding, Layer
-from attention_zoo.ops.einsum import einsum
 from attention_zoo.protocols import Decoding
 
 BATCH = ("inputs", "segments", "positions")  # the last two are not looked at: a row is one text
@@ -92,7 +92,7 @@ class LSTMLanguageModel(nn.Module):
   def logits(self, x_BTD):
     """Scores of all tokens, float32 BTV."""
     table_VD = (self.embedding if self.config.tied else self.output).table_VD
-    return einsum("BTD,VD->BTV", x_BTD, table_VD, jnp.float32, self.config.matmul_dtype)
+    return logits(self.config, x_BTD, table_VD)
 
   def __call__(self, batch, *, train=False):
     """Logits BTV (float32)."""

@@ -24,6 +24,7 @@ import flax.linen as nn
 
 from attention_zoo.layers import transformer as layers
 from attention_zoo.layers.dropout import Dropout
+from attention_zoo.layers.linear import logits
 from attention_zoo.ops import cache as cache_lib
 from attention_zoo.protocols import Decoding
 
@@ -93,7 +94,7 @@ class TransformerLM(nn.Module):
 
   def logits(self, x_BTD):
     """Scores of all tokens, float32 BTV."""
-    return layers.logits(self.config, x_BTD, (self.embedding if self.config.tied else self.output).table_VD)
+    return logits(self.config, x_BTD, (self.embedding if self.config.tied else self.output).table_VD)
 
   def __call__(self, batch, *, train=False):
     """Logits BTV (float32)."""
@@ -105,7 +106,7 @@ class TransformerLM(nn.Module):
     ancestry_BJZ = cache_lib.extend(cache["ancestry_BJZ"], t, T)
     x_BMD, signal_BMD = self.embed(*layers.in_one_row(tokens_BJT, t), ancestry_BJZ.shape[2])
     x_BMD, kv = self.decoder.step(x_BMD, t, cache["layers"], ancestry_BJZ, signal_BMD=signal_BMD)
-    logits_BMV = layers.logits(self.config, x_BMD, table_VD)
+    logits_BMV = logits(self.config, x_BMD, table_VD)
     return logits_BMV.reshape(B, J, T, -1), {"layers": kv, "ancestry_BJZ": ancestry_BJZ}
 
 

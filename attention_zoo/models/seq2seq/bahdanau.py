@@ -26,6 +26,7 @@ import jax.numpy as jnp
 
 from attention_zoo.layers import recurrent as layers
 from attention_zoo.layers.dropout import Dropout
+from attention_zoo.layers.linear import logits
 from attention_zoo.ops import recurrent
 from attention_zoo.ops.recurrent import product
 from attention_zoo.protocols import Decoding
@@ -131,7 +132,7 @@ class Bahdanau(nn.Module):
 
   def __call__(self, batch, *, train=False):
     """Logits BTV (float32)."""
-    return layers.logits(self.config, self.hidden(batch, train=train), self.output.table_VD)
+    return logits(self.config, self.hidden(batch, train=train), self.output.table_VD)
 
   def start(self, source_BS, segments_BS, positions_BS):
     read, backward_BSF = self.encode(source_BS, segments_BS)
@@ -140,7 +141,7 @@ class Bahdanau(nn.Module):
 
   def step(self, tokens_BJT, t, read, state):
     x_BJTD, state, weights_TBJS = self.decode(tokens_BJT, read, read["same_B1S"], state)
-    return layers.logits(self.config, x_BJTD, self.output.table_VD), state, weights_TBJS[0]
+    return logits(self.config, x_BJTD, self.output.table_VD), state, weights_TBJS[0]
 
 
 def _step(multiply, state, inputs, memory):

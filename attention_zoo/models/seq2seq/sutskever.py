@@ -21,6 +21,7 @@ import jax.numpy as jnp
 
 from attention_zoo.layers import recurrent as layers
 from attention_zoo.layers.dropout import Dropout
+from attention_zoo.layers.linear import logits
 from attention_zoo.ops.recurrent import CELLS
 from attention_zoo.protocols import Decoding
 
@@ -94,7 +95,7 @@ class Sutskever(nn.Module):
 
   def __call__(self, batch, *, train=False):
     """Logits BTV (float32)."""
-    return layers.logits(self.config, self.hidden(batch, train=train), self.output.table_VD)
+    return logits(self.config, self.hidden(batch, train=train), self.output.table_VD)
 
   def start(self, source_BS, segments_BS, positions_BS):
     same_B1S = layers.same_segment(jnp.ones_like(segments_BS[:, :1]), segments_BS)
@@ -105,7 +106,7 @@ class Sutskever(nn.Module):
     rows = lambda x: x.reshape(B * J, *x.shape[2:])
     beams = lambda x: x.reshape(B, J, *x.shape[1:])
     x_BTD, state = self.decoder(self.target_embedding(rows(tokens_BJT)), state=jax.tree.map(rows, state))
-    return beams(layers.logits(self.config, x_BTD, self.output.table_VD)), jax.tree.map(beams, state), None
+    return beams(logits(self.config, x_BTD, self.output.table_VD)), jax.tree.map(beams, state), None
 
 
 Model = Sutskever

@@ -34,10 +34,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from attention_zoo.layers.dropout import Dropout
-from attention_zoo.layers.linear import Linear, glorot
+from attention_zoo.layers.linear import Linear, glorot, logits
 from attention_zoo.layers.rounding import rounded
 from attention_zoo.ops.convolution import conv1d_step, packed_conv1d
-from attention_zoo.ops.einsum import einsum
 from attention_zoo.protocols import Decoding
 
 BATCH = ("source", "source_segments", "inputs", "target_segments", "target_positions")
@@ -302,7 +301,7 @@ class ByteNet(nn.Module):
 
   def logits(self, x_BTD):
     """Scores of all tokens, float32 BTV."""
-    return einsum("BTD,VD->BTV", x_BTD, self.output.table_VD, jnp.float32, self.config.matmul_dtype)
+    return logits(self.config, x_BTD, self.output.table_VD)
 
   def __call__(self, batch, *, train=False):
     """Logits BTV (float32)."""

@@ -29,6 +29,7 @@ import jax
 import jax.numpy as jnp
 
 from attention_zoo.layers.dropout import Dropout
+from attention_zoo.layers.linear import logits
 from attention_zoo.layers.positions import Positions
 from attention_zoo.layers.rounding import rounded
 from attention_zoo.ops import masks
@@ -333,7 +334,7 @@ class ConvS2S(nn.Module):
 
   def logits(self, x_BTD):
     """Scores of all tokens, float32 BTV."""
-    return einsum("BTD,VD->BTV", x_BTD, self.output(), jnp.float32, self.config.matmul_dtype)
+    return logits(self.config, x_BTD, self.output())
 
   def __call__(self, batch, *, train=False):
     """Logits BTV (float32)."""

@@ -26,6 +26,7 @@ import flax.linen as nn
 
 from attention_zoo.layers import transformer as layers
 from attention_zoo.layers.dropout import Dropout
+from attention_zoo.layers.linear import logits
 from attention_zoo.ops import cache as cache_lib
 from attention_zoo.ops import masks
 from attention_zoo.protocols import Decoding
@@ -99,7 +100,7 @@ class Transformer(nn.Module):
     return self.decoder(x_BTD, segments_BT, memory_BSD, memory_segments_BS, signal_BTD=signal_BTD, train=train)
 
   def logits(self, x_BTD):
-    return layers.logits(self.config, x_BTD, self.embedding.table_VD)
+    return logits(self.config, x_BTD, self.embedding.table_VD)
 
   def hidden(self, batch, *, train=False):
     """The decoder's output BTD for a batch of `data/batches.py`."""
@@ -136,7 +137,7 @@ class Transformer(nn.Module):
     x_BMD, kv = self.decoder.step(
       x_BMD, t, cache["layers"], ancestry_BJZ, source["layers"], source["mask"], signal_BMD=signal_BMD
     )
-    logits_BMV = layers.logits(self.config, x_BMD, source["table_VD"])
+    logits_BMV = logits(self.config, x_BMD, source["table_VD"])
     return logits_BMV.reshape(B, J, T, -1), {"layers": kv, "ancestry_BJZ": ancestry_BJZ}
 
 
