@@ -22,15 +22,35 @@ class Unreachable(GcloudError):
   """The service did not say what exists: an outage, mostly on this side. What exists goes on without us."""
 
 
+@contextlib.contextmanager
+def signals_wait():
+  """Signals that Python code handles wait for the end of the block. In other threads none interrupts it."""
+  if threading.current_thread() is not threading.main_thread():
+    yield
+    return
+  came, before = [], {}
+  try:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+      if callable(signal.getsignal(number)):
+        before[number] = signal.signal(number, lambda number, _: came.append(number))
+    yield
+  finally:
+    for number, handler in before.items():
+      signal.signal(number, handler)
+    for number in came[:1]:
+      signal.raise_signal(number)
+
+
 def start(command, **options):
   """Starts a command in its own session: Ctrl-C does not reach it, `stop` ends it with all its children."""
-  try:
-    process = subprocess.Popen(
-      command, stdin=subprocess.DEVNULL, text=True, errors="replace", start_new_session=True, **options
-    )
-  except OSError as error:
-    raise GcloudError(f"cannot start {command[0]}: {error}") from error
-  _live.add(process)
+  with signals_wait():  # between the child's birth and `_live`, an interrupt would leave it to live on unknown
+    try:
+      process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, text=True, errors="replace", start_new_session=True, **options
+      )
+    except OSError as error:
+      raise GcloudError(f"cannot start {command[0]}: {error}") from error
+    _live.add(process)
   return process
 
 

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from launch import gcloud
 from tests.launch.launch_helpers import CREATE, FAST, ROOT, TRAIN, ZONE, tpu, wait_for
 
 
@@ -221,6 +222,29 @@ def test_listing_fails_for_good(cloud):
   assert ran.returncode == 1 and "PERMISSION_DENIED" in ran.stderr
   assert "COULD NOT FIND OUT" in ran.stdout and "Take it that zoo exists and costs money" in ran.stdout
   assert "delete: python -m launch.cloud_tpu delete zoo --zone=us-west4-a" in ran.stdout
+
+
+def test_interrupt_while_a_command_starts(monkeypatch):
+  """The signal that comes when the child lives already, but nobody knows it yet: it waits, and none is left behind."""
+  popen = subprocess.Popen
+
+  def interrupted(*args, **options):
+    process = popen(*args, **options)
+    signal.raise_signal(signal.SIGINT)
+    children.append(process)
+    return process
+
+  children = []
+  monkeypatch.setattr(subprocess, "Popen", interrupted)
+  handler = signal.getsignal(signal.SIGINT)
+  try:
+    with pytest.raises(KeyboardInterrupt):
+      gcloud.start(["sleep", "60"])
+    assert signal.getsignal(signal.SIGINT) is handler
+    gcloud.stop_all()
+    assert children[0].poll() == -signal.SIGTERM
+  finally:
+    children[0].kill()
 
 
 @pytest.mark.parametrize(
