@@ -11,6 +11,7 @@ from etils import epath
 
 from attention_zoo import files, hardware, models, tasks
 from attention_zoo.errors import UserError
+from attention_zoo.exchange import folder
 from attention_zoo.grammar import nearest
 from attention_zoo.tasks.ensemble import Ensemble
 from attention_zoo.tasks.translator import Translator
@@ -54,10 +55,11 @@ def load(
 ) -> Translator:
   """Opens a run's parameters for use on the devices at hand.
 
-  path: the work directory, local or gs://. checkpoint: "average", "latest" or a step; by default the average where
-  it is newer and not worse than the latest (`training.loading.load`). data_dir: where the text lies now, in place of
-  config.data.dir. Returns the task's runner, for translation `tasks.translator.Translator`;
-  its `checkpoint`, `step` and `parents` say what was taken. On a CPU that has no units for bfloat16 a run that was
+  path: the work directory, or a folder that `python -m attention_zoo.export` wrote; local or gs://. checkpoint:
+  "average", "latest" or a step; by default the average where it is newer and not worse than the latest
+  (`training.loading.load`). data_dir: where the text lies now, in place of config.data.dir. Returns the task's runner,
+  for translation `tasks.translator.Translator`; its `checkpoint`, `step` and `parents` say what was taken. On a CPU
+  that has no units for bfloat16 a run that was
   trained in it computes in float32, which is faster there and no less exact: `run.config.model` says so.
   Raises UserError when there is no such run or checkpoint, and for a folder that is not as training leaves it: it may
   come from anybody (`training/untrusted.py`).
@@ -81,11 +83,16 @@ def load(
   _suit_processor(config)
   task = tasks.make(config, path)
   task.check()
-  shapes = untrusted.abstract_items(task, path)
-  read = lambda directory: untrusted.read_params(directory, shapes[directory.name])
-  found = loading.load(path, checkpoint, run_of, read)
-  if shapes["variables"] and not found.variables:
-    raise UserError(f"the checkpoint {found.checkpoint} in {path} lacks the variables of the model in config.json")
+  if folder.is_exported(path):
+    if checkpoint not in (None, folder.EXPORTED):
+      raise UserError(f"{path} is an exported model with one set of parameters: there is no checkpoint {checkpoint}")
+    found = folder.load(path, task)
+  else:
+    shapes = untrusted.abstract_items(task, path)
+    read = lambda directory: untrusted.read_params(directory, shapes[directory.name])
+    found = loading.load(path, checkpoint, run_of, read)
+    if shapes["variables"] and not found.variables:
+      raise UserError(f"the checkpoint {found.checkpoint} in {path} lacks the variables of the model in config.json")
   run = task.runner(found.params, found.variables, checkpoint=found.checkpoint, step=str(found.steps[-1]))
   run.parents = found.steps
   return run

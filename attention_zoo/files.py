@@ -67,7 +67,7 @@ def read_bytes(path, most: int) -> bytes:
         raise UserError(f"{path} has more than {most:,} bytes")
       return path.read_bytes()
     with open_regular(expand(path)) as file:
-      content = file.read(most + 1)
+      content = file.read(min(most, os.fstat(file.fileno()).st_size) + 1)  # read() makes room for all that is asked for
   except OSError as error:
     raise UserError(f"cannot read {path}: {error.strerror or error}") from error
   if len(content) > most:

@@ -139,8 +139,8 @@ def _numbers(value):
 def abstract_items(task, workdir) -> dict:
   """{"params": the tree of shapes that the task's parameters have, "variables": likewise}, without computing any.
 
-  Raises UserError where the config's sizes do not go together, or name more layers than any checkpoint has arrays:
-  each would be traced, before its parameters are missed. Likewise for checkpoints larger than any of this model.
+  Raises UserError where the config's sizes do not go together, or name more layers than any checkpoint has arrays.
+  Likewise for checkpoints larger than any of this model.
   """
   workdir = epath.Path(workdir)
   directories = [workdir / "average", *(workdir / "checkpoints" / str(step) for step in checkpoints.steps(workdir))]
@@ -150,25 +150,33 @@ def abstract_items(task, workdir) -> dict:
       counts.append(len(arrays.array_keys(directory / "params")))
   if not counts:
     return dict.fromkeys(arrays.ITEMS, {})  # nothing can be loaded, and what is chosen says why
-  for name, value in task.config.model.items():
-    if fnmatch.fnmatch(name, "num_*layers") and value > max(counts):
-      raise UserError(
-        f"config.model.{name} = {value}, but no checkpoint in {workdir} has more than {max(counts)} arrays"
-      )
-  try:
-    shapes = jax.eval_shape(task.init, jax.random.key(0))._asdict()
-  except UserError:
-    raise
-  except Exception as error:  # sizes that do not go together fail wherever they meet
-    raise UserError(f"config.model describes no model: {_line(error)}") from error
-  most = STATE * _bytes(shapes) + SMALL
+  shapes = model_shapes(task, max(counts), f"no checkpoint in {workdir}")
+  most = STATE * size_of(shapes) + SMALL
   for directory in directories:
     if (size := _size(directory)) > most:
       raise UserError(f"{directory} has {size:,} bytes; a checkpoint of the model in config.json has at most {most:,}")
   return shapes
 
 
-def _bytes(shapes) -> int:
+def model_shapes(task, most_arrays, where) -> dict:
+  """{"params": the tree of shapes that the task's parameters have, "variables": likewise}, without computing any.
+
+  Raises UserError where the config's sizes do not go together, or name more layers than there are arrays: each would be
+  traced, before its parameters are missed. where: "no file ..." that has more than so many, for the message.
+  """
+  for name, value in task.config.model.items():
+    if fnmatch.fnmatch(name, "num_*layers") and value > most_arrays:
+      raise UserError(f"config.model.{name} = {value}, but {where} has more than {most_arrays} arrays")
+  try:
+    return jax.eval_shape(task.init, jax.random.key(0))._asdict()
+  except UserError:
+    raise
+  except Exception as error:  # sizes that do not go together fail wherever they meet
+    raise UserError(f"config.model describes no model: {_line(error)}") from error
+
+
+def size_of(shapes) -> int:
+  """Bytes of all arrays of these shapes."""
   return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
 
 

@@ -74,6 +74,8 @@ def check_names(workdir) -> None:
   For example a pipe in the place of a file, which would be waited for. Links to files are fine.
   """
   workdir = epath.Path(workdir)
+  if (workdir / "model.safetensors").exists():
+    raise UserError(f"{workdir} is an exported model: train elsewhere, from it by --config.train.init_from={workdir}")
   for name in FOLDERS:
     if (folder := workdir / name).exists() and not folder.is_dir():
       raise UserError(f"{folder} is in the way of a folder of that name: move it elsewhere")
