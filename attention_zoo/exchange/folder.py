@@ -59,14 +59,20 @@ def write(run, to, dtype="float32") -> dict:
   return about
 
 
-@contextlib.contextmanager
-def new_folder(to):
-  """Yields a hidden folder beside `to`, which becomes `to` when the block ends without an error, and goes otherwise."""
+def check_new(to):
+  """The path `to`. Raises UserError unless it is a local one where nothing is."""
   to = files.expand(to)
   if not files.is_local(to):
     raise UserError(f"{to}: export to a local folder, and copy that to the bucket")
   if os.path.lexists(to):
     raise UserError(f"{to} exists: export to a new folder, or move that one away")
+  return to
+
+
+@contextlib.contextmanager
+def new_folder(to):
+  """Yields a hidden folder beside `to`, which becomes `to` when the block ends without an error, and goes otherwise."""
+  to = check_new(to)
   with files.writing(to):
     to.parent.mkdir(parents=True, exist_ok=True)
     folder = tempfile.mkdtemp(prefix=f".{to.name[:100]}.", dir=to.parent)

@@ -1,0 +1,192 @@
+"""Folders for Hugging Face `transformers`: a MarianMT model of a Transformer, a GPT-2 of a language model.
+
+Written without transformers or torch. `AutoModelForSeq2SeqLM.from_pretrained(FOLDER)` opens the first,
+`AutoModelForCausalLM` the second.
+
+| what | there | what is done |
+|---|---|---|
+| sines and cosines of positions | all sines, then all cosines; ours take turns | d_model is reordered throughout |
+| epsilon of Marian's normalisation | 1e-5, not to be set | nothing: logits differ by 1e-4 at most where ours is 1e-6 |
+| biases of attention | always | zeros where we have none |
+"""
+
+import json
+
+import jax
+import ml_dtypes
+import numpy as np
+import safetensors.numpy
+
+from attention_zoo import files
+from attention_zoo.data.tokenizer import BOS, EOS, PAD, UNK
+from attention_zoo.errors import UserError
+from attention_zoo.exchange import needs
+from attention_zoo.exchange.folder import new_folder, write_sums
+
+ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "gelu_tanh": "gelu_new"}
+
+
+def write(run, to, dtype="float32") -> None:
+  """Writes a loaded run to the new folder `to`. dtype: float32 or bfloat16.
+
+  Raises UserError for a model that transformers has no class for, naming the field.
+  """
+  if dtype not in ("float32", "bfloat16"):
+    raise UserError(f"--dtype={dtype}: transformers reads float32 or bfloat16 parameters from a folder")
+  make = {"transformer": marian, "transformer_lm": gpt2}.get(run.config.model.name)
+  if make is None:
+    raise UserError(f"transformers has no {run.config.model.name}: only a transformer or transformer_lm can be written")
+  config, state = make(run)
+  kind = ml_dtypes.bfloat16 if dtype == "bfloat16" else np.float32
+  state = {name: np.ascontiguousarray(np.asarray(state[name]).astype(kind)) for name in sorted(state)}
+  with new_folder(to) as folder:
+    files.write_bytes(folder / "model.safetensors", safetensors.numpy.save(state, {"format": "pt"}))
+    _json(folder / "config.json", config | {"dtype": dtype})
+    _tokenizer(run, folder, config["model_type"])
+    files.write_text(folder / "README.md", _text(run, config["model_type"]))
+    write_sums(folder)
+
+
+def _json(path, value):
+  files.write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def marian(run) -> tuple[dict, dict]:
+  """(config.json, the state dict) of a MarianMTModel."""
+  needs.check_transformer(
+    run, "transformers' Marian", "transformer", residual="post", positions="sinusoidal", scale_embedding=True,
+    encoder_attention="dot_product", decoder_attention="dot_product",
+  )  # fmt: skip
+  c = run.task.model_config
+  if c.d_model % 2:
+    raise UserError(f"transformers' Marian needs an even d_model, not {c.d_model}")
+  order = np.r_[0 : c.d_model : 2, 1 : c.d_model : 2]  # all sines, then all cosines
+  params = _reordered(jax.device_get(run.params), order)
+  table = params["embedding"]["table_VD"]
+  longest = max(c.max_length, run.config.data.max_length + run.config.decode.extra_length + 1)
+  config = {
+    "architectures": ["MarianMTModel"], "model_type": "marian", "vocab_size": c.vocab_size, "d_model": c.d_model,
+    "decoder_vocab_size": c.vocab_size, "share_encoder_decoder_embeddings": True, "tie_word_embeddings": True,
+    "encoder_layers": c.num_encoder_layers, "decoder_layers": c.num_decoder_layers,
+    "encoder_attention_heads": c.num_heads, "decoder_attention_heads": c.num_heads,
+    "encoder_ffn_dim": c.d_ff, "decoder_ffn_dim": c.d_ff, "activation_function": ACTIVATIONS[c.activation],
+    "dropout": c.dropout, "attention_dropout": c.attention_dropout, "activation_dropout": 0.0,
+    "scale_embedding": True, "static_position_embeddings": True, "max_position_embeddings": longest,
+    "is_encoder_decoder": True, "pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": EOS,
+    "decoder_start_token_id": BOS, "forced_eos_token_id": None,
+  }  # fmt: skip
+  state = {"model.shared.weight": table, "final_logits_bias": np.zeros((1, c.vocab_size), np.float32)}
+  for side, layers in (("encoder", c.num_encoder_layers), ("decoder", c.num_decoder_layers)):
+    for i in range(layers):
+      layer, at = params[side][f"layer_{i}"], f"model.{side}.layers.{i}"
+      for ours, theirs in (("self_attention", "self_attn"), ("cross_attention", "encoder_attn")):
+        if ours in layer:
+          for name, values in needs.attention(layer[ours], c.d_model).items():
+            _linear(state, f"{at}.{theirs}.{'out' if name == 'output' else name[0]}_proj", values)
+          _norm(state, f"{at}.{theirs}_layer_norm", layer[f"{ours}_norm"])
+      wi, wo = layer["feed_forward"]["wi"], layer["feed_forward"]["wo"]
+      _linear(state, f"{at}.fc1", (wi["kernel_DF"].T, wi["bias_F"]))
+      _linear(state, f"{at}.fc2", (wo["kernel_FD"].T, wo["bias_D"]))
+      _norm(state, f"{at}.final_layer_norm", layer["feed_forward_norm"])
+  return config, state
+
+
+def gpt2(run) -> tuple[dict, dict]:
+  """(config.json, the state dict) of a GPT2LMHeadModel."""
+  needs.check_transformer(
+    run, "transformers' GPT-2", "transformer_lm", residual="pre", positions="learned", scale_embedding=False,
+    attention="dot_product", tied=True,
+  )  # fmt: skip
+  c, params = run.task.model_config, jax.device_get(run.params)
+  config = {
+    "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "vocab_size": c.vocab_size, "n_embd": c.d_model,
+    "n_positions": c.max_length, "n_layer": c.num_layers, "n_head": c.num_heads, "n_inner": c.d_ff,
+    "activation_function": ACTIVATIONS[c.activation], "layer_norm_epsilon": c.norm_epsilon, "resid_pdrop": c.dropout,
+    "embd_pdrop": c.dropout, "attn_pdrop": c.attention_dropout, "bos_token_id": BOS, "eos_token_id": EOS,
+    "tie_word_embeddings": True,
+  }  # fmt: skip
+  state = {"transformer.wte.weight": params["embedding"]["table_VD"]}
+  state["transformer.wpe.weight"] = params["positions"]["table_TD"]
+  _norm(state, "transformer.ln_f", params["decoder"]["norm"])
+  for i in range(c.num_layers):
+    layer, at = params["decoder"][f"layer_{i}"], f"transformer.h.{i}"
+    _norm(state, f"{at}.ln_1", layer["self_attention_norm"])
+    _norm(state, f"{at}.ln_2", layer["feed_forward_norm"])
+    found = needs.attention(layer["self_attention"], c.d_model)
+    joined = [np.concatenate([found[name][j] for name in ("query", "key", "value")]) for j in (0, 1)]
+    wi, wo = layer["feed_forward"]["wi"], layer["feed_forward"]["wo"]
+    for name, (weight, bias) in {
+      "attn.c_attn": joined,
+      "attn.c_proj": found["output"],
+      "mlp.c_fc": (wi["kernel_DF"].T, wi["bias_F"]),
+      "mlp.c_proj": (wo["kernel_FD"].T, wo["bias_D"]),
+    }.items():
+      _linear(state, f"{at}.{name}", (weight.T, bias))  # GPT-2's linear maps are [in, out]
+  return config, state
+
+
+def _linear(state, name, values):
+  state[f"{name}.weight"], state[f"{name}.bias"] = values
+
+
+def _norm(state, name, values):
+  state[f"{name}.weight"], state[f"{name}.bias"] = values["scale"], values["bias"]
+
+
+def _reordered(params, order):
+  """Parameters of the same function, with d_model in another order."""
+
+  def one(path, value):
+    leaf, parent = path[-1].key, path[-2].key
+    letters = "D" if parent.endswith("norm") else leaf.rpartition("_")[2]
+    return np.take(value, order, letters.index("D")) if "D" in letters else value
+
+  return jax.tree.map_with_path(one, params)
+
+
+def _tokenizer(run, folder, kind):
+  """MarianTokenizer's files. GPT-2's tokenizer is another kind: the vocabulary is put beside it as it is."""
+  import sentencepiece
+
+  path = files.expand(run.task.workdir) / "tokenizer.model"
+  content = path.read_bytes() if path.exists() else b""
+  if kind != "marian":
+    if content:
+      files.write_bytes(folder / "tokenizer.model", content)
+    return
+  pieces = sentencepiece.SentencePieceProcessor(model_proto=content)
+  vocabulary = {pieces.id_to_piece(i): i for i in range(pieces.get_piece_size())}
+  for name in ("source.spm", "target.spm"):
+    files.write_bytes(folder / name, content)
+  _json(folder / "vocab.json", vocabulary)
+  languages = run.config.data.languages
+  special = {name: pieces.id_to_piece(i) for name, i in (("pad_token", PAD), ("eos_token", EOS), ("unk_token", UNK))}
+  _json(
+    folder / "tokenizer_config.json",
+    special | {
+      "tokenizer_class": "MarianTokenizer", "source_lang": languages[0], "target_lang": languages[1],
+      "model_max_length": run.config.data.max_length, "separate_vocabs": False,
+    },
+  )  # fmt: skip
+  decode = run.config.decode
+  _json(
+    folder / "generation_config.json",
+    {
+      "num_beams": decode.beam_size, "max_new_tokens": run.config.data.max_length + decode.extra_length,
+      "pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": EOS, "decoder_start_token_id": BOS,
+    },
+  )  # fmt: skip
+
+
+def _text(run, kind):
+  use = {
+    "marian": """from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+tokenizer, model = AutoTokenizer.from_pretrained(FOLDER), AutoModelForSeq2SeqLM.from_pretrained(FOLDER)
+tokenizer.batch_decode(model.generate(**tokenizer(["..."], return_tensors="pt")), skip_special_tokens=True)""",
+    "gpt2": """from transformers import AutoModelForCausalLM
+model = AutoModelForCausalLM.from_pretrained(FOLDER)  # token ids are those of tokenizer.model""",
+  }[kind]
+  return (
+    f"# {run.config.model.name}, as {kind} for transformers\n\nStep {run.step} of an attention_zoo run "
+    f"on `{run.config.data.source}`.\n\n```python\n{use}\n```\n"
+  )

@@ -1,0 +1,27 @@
+"""The parameters alone, for whoever reads safetensors: model.safetensors, and names.json that explains each array."""
+
+import json
+
+import jax
+
+from attention_zoo import files
+from attention_zoo.exchange import arrays
+from attention_zoo.exchange.folder import PARAMETERS, new_folder, write_sums
+
+
+def write(run, to, dtype="float32") -> None:
+  """Writes a loaded run's parameters to the new folder `to`. dtype: one of `arrays.DTYPES`.
+
+  names.json: {name: {"shape": sizes, "axes": a letter for each, "type": as it is in the model}}. The letters are those
+  of the paper: D is d_model, F d_ff, V the vocabulary, N the heads, K and H their d_k and d_v.
+  """
+  items = jax.device_get({"params": run.params, "variables": run.variables})
+  names = {}
+  for path, value in jax.tree.leaves_with_path(items):
+    leaf = path[-1].key.rpartition("_")[2]
+    axes = leaf if leaf.isupper() and len(leaf) == value.ndim else ""
+    names["/".join(key.key for key in path)] = {"shape": value.shape, "axes": axes, "type": str(value.dtype)}
+  with new_folder(to) as folder:
+    files.write_bytes(folder / PARAMETERS, arrays.dump(items, dtype, {"format": "np"}))
+    files.write_text(folder / "names.json", json.dumps(names, indent=1) + "\n")
+    write_sums(folder)
