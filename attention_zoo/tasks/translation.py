@@ -175,10 +175,8 @@ class Translation(TextTask):
       self.config.train.label_smoothing,
     )
     weight = weights_BT.sum()
-    sums = {"nll": (nll, weight), "accuracy": (correct, weight)}
-    if balance := jax.tree.leaves(sown):  # of mixtures of experts
-      sums["balance"] = (sum(balance) * weight, weight)
-      loss += sums["balance"][0]
+    sums = {"nll": (nll, weight), "accuracy": (correct, weight)} | self.added(sown, weight)
+    loss += sums.get("balance", (0, 0))[0]
     return Loss(loss, weight, sums)
 
   def logits(self, params, batch):
