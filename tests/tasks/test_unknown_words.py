@@ -43,10 +43,14 @@ def replaced(tokenizer, source, target, looked_at, **options):
   ids, words = tokenizer.encode([target])[0], source.split()
   assert ids.count(UNK) == len(looked_at)
   starts = np.cumsum([0, *map(len, tokenizer.encode(words))])
-  looked_at = iter(looked_at)
-  # The last piece of the word, so that it is not told by where it begins.
-  positions = [starts[words.index(next(looked_at)) + 1] - 1 if i == UNK else 0 for i in ids]
-  return unknown_words(tokenizer, **options).text(source, [*ids, EOS], [*positions, 0])
+  texts = set()
+  for first in (True, False):  # the first piece of the word, and the last one
+    left = iter([words.index(word) for word in looked_at])
+    place = lambda word, first=first: starts[word] if first else starts[word + 1] - 1
+    positions = [place(next(left)) if i == UNK else 0 for i in ids]
+    texts.add(unknown_words(tokenizer, **options).text(source, [*ids, EOS], [*positions, 0]))
+  (text,) = texts
+  return text
 
 
 @pytest.mark.parametrize(
