@@ -102,7 +102,16 @@ def get_config():
     )
   )
   config.decode = ConfigDict(
-    dict(beam_size=4, alpha=0.6, coverage_penalty=0.0, extra_length=50, batch_tokens=4096, dev_sentences=0)
+    dict(
+      beam_size=4,
+      alpha=0.6,
+      coverage_penalty=0.0,
+      replace_unknown=False,
+      unknown_dictionary="",
+      extra_length=50,
+      batch_tokens=4096,
+      dev_sentences=0,
+    )
   )
   config.mesh = ConfigDict(dict(rules="data_parallel", replica=1, data=-1, fsdp=1, tensor=1))
   return config.lock()

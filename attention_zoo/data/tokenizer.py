@@ -223,9 +223,16 @@ class Tokenizer:
         list(sentences), enable_sampling=True, alpha=amount, nbest_size=-1, num_threads=1
       )
 
-  def decode(self, ids: Iterable[Sequence[int]]) -> list[str]:
-    """The text of each list of ids; special ids but <unk> vanish."""
-    return [self._processor.decode(list(map(int, sentence))) for sentence in ids]
+  def decode(self, ids: Iterable[Sequence[int]], unknown: str | None = None) -> list[str]:
+    """The text of each list of ids; special ids but <unk> vanish.
+
+    unknown: what stands for <unk>, which has spaces around it by default and none then.
+    """
+    sentences = (list(map(int, sentence)) for sentence in ids)
+    if unknown is None:
+      return [self._processor.decode(sentence) for sentence in sentences]
+    piece = lambda i: unknown if i == UNK else self._processor.id_to_piece(i)
+    return [self._processor.decode_pieces([piece(i) for i in s if i not in (PAD, BOS, EOS)]) for s in sentences]
 
   def pieces(self, ids: Sequence[int]) -> list[str]:
     """The piece of each id, with U+2581 for a space."""

@@ -3,6 +3,8 @@
 Letters beside the house's: Q places in an expert's queue.
 """
 
+import math
+
 import flax.linen as nn
 import jax.numpy as jnp
 
@@ -16,8 +18,8 @@ class MixtureOfExperts(nn.Module):
   training and in teacher forcing. Cached decoding sees one token at a time, which always has room: it equals teacher
   forcing where nobody was left out, as with capacity_factor = num_experts / k.
 
-  The load-balancing loss (importance and load) is sown in the collection "losses". Noise is drawn from the stream
-  "dropout" in training.
+  The load-balancing loss (importance and load) is sown in the collection "losses", and how the experts are used in
+  "figures". Both are of all tokens of the batch. Noise is drawn from the stream "dropout" in training.
   """
 
   d_ff: int
@@ -48,6 +50,33 @@ class MixtureOfExperts(nn.Module):
       "balance",
       ops.load_balancing_loss(gates_BTE, load_BTE, importance_weight=self.balance, load_weight=self.balance),
     )
-    capacity = ops.expert_capacity(x_BTD.shape[1], E, k=self.k, capacity_factor=self.capacity_factor)
-    experts = lambda x_EBQD: ops.feed_forward_experts(x_EBQD.astype(dtype), in_EDF, out_EFD)
-    return ops.mixture_of_experts(x_BTD, gates_BTE, experts, capacity=capacity)
+    y_BTD, (load, dropped) = self.mix(x_BTD, gates_BTE, in_EDF, out_EFD, train)
+    self.sow("figures", "expert_load", load)
+    self.sow("figures", "expert_dropped", dropped)
+    return y_BTD
+
+  def mix(self, x_BTD, gates_BTE, in_EDF, out_EFD, train):
+    """(BTD, `ops.expert_use`); the experts' matrices have the dtype that they multiply in."""
+    capacity = ops.expert_capacity(x_BTD.shape[1], self.num_experts, k=self.k, capacity_factor=self.capacity_factor)
+    experts = lambda x_EBQD: ops.feed_forward_experts(x_EBQD.astype(in_EDF.dtype), in_EDF, out_EFD)
+    return ops.mixture_of_experts(x_BTD, gates_BTE, experts, capacity=capacity), ops.expert_use(gates_BTE, capacity)
+
+
+class ManyExperts(MixtureOfExperts):
+  """The same for many experts: in training `group_rows` rows share the places of an expert (the greatest number that
+  divides both them and the rows of the batch). In evaluation nobody goes without an expert, so that a sentence does not
+  depend on others, and cached decoding equals teacher forcing; that costs the work of all experts on all tokens."""
+
+  group_rows: int = 1
+
+  def mix(self, x_BTD, gates_BTE, in_EDF, out_EFD, train):
+    if not train:
+      y_BTD = ops.every_expert(x_BTD.astype(in_EDF.dtype), gates_BTE, in_EDF, out_EFD)
+      return y_BTD.astype(x_BTD.dtype), ops.expert_use(gates_BTE)
+    B, T, _ = x_BTD.shape
+    rows = math.gcd(B, self.group_rows)
+    grouped = lambda x: x.reshape(B // rows, rows * T, x.shape[-1])
+    capacity = ops.expert_capacity(rows * T, self.num_experts, k=self.k, capacity_factor=self.capacity_factor)
+    experts = lambda x_EBQD: ops.feed_forward_experts(x_EBQD.astype(in_EDF.dtype), in_EDF, out_EFD)
+    y_BTD = ops.looked_up_experts(grouped(x_BTD), grouped(gates_BTE), experts, k=self.k, capacity=capacity)
+    return y_BTD.reshape(x_BTD.shape), ops.expert_use(grouped(gates_BTE), capacity)

@@ -76,7 +76,10 @@ class Embedding(nn.Module):
 
 class Layer(nn.Module):
   """One recurrent layer: of inputs that are known before the scan (kernel_DA), in the steps of a larger recurrence also
-  of inputs that are not (context_UA). Where d_input is 0 there are only those."""
+  of inputs that are not (context_UA). Where d_input is 0 there are only those.
+
+  d_output: the width that its output is projected to (Sak et al. 2014); 0: it is not.
+  """
 
   cell: str
   d_input: int
@@ -86,6 +89,7 @@ class Layer(nn.Module):
   kernel_init: Callable = glorot(1)
   recurrent_init: Callable | None = None  # kernel_init by default
   bias_init: Callable = nn.initializers.zeros
+  d_output: int = 0
 
   def setup(self):
     F = self.d_hidden
@@ -94,13 +98,31 @@ class Layer(nn.Module):
       self.kernel_DA = self.param("kernel_DA", self.kernel_init, (self.d_input, A))
     if self.d_context:
       self.context_UA = self.param("context_UA", self.kernel_init, (self.d_context, A))
-    self.recurrent_FA = self.param("recurrent_FA", self.recurrent_init or self.kernel_init, (F, A))
+    if self.d_output:
+      self.projection_FD = self.param("projection_FD", self.kernel_init, (F, self.d_output))
+    name, width = ("recurrent_DA", self.d_output) if self.d_output else ("recurrent_FA", F)
+    self.recurrent_FA = self.param(name, self.recurrent_init or self.kernel_init, (width, A))
     self.bias_A = self.param("bias_A", self.bias_init, (A,))
 
   def __call__(self, x_BTD, **options):
     """`recurrent.layer` and its options."""
-    kernels = (kernel.astype(self.matmul_dtype) for kernel in (self.kernel_DA, self.recurrent_FA))
-    return recurrent.layer(self.cell, x_BTD, *kernels, self.bias_A, **options)
+    h_BTF, state = self.recur(self.feed_forward(x_BTD), **options)
+    return h_BTF.astype(x_BTD.dtype), state
+
+  # The same in two parts
+
+  def feed_forward(self, x_BTD, context_BTU=None):
+    """What a step adds to its product with the state before: x W + b, float32, BTA; of any leading dimensions."""
+    fed_BTA = product(x_BTD, self.kernel_DA.astype(self.matmul_dtype))
+    if self.d_context:
+      fed_BTA += product(context_BTU, self.context_UA.astype(self.matmul_dtype))
+    return fed_BTA + jnp.expand_dims(self.bias_A, range(fed_BTA.ndim - 1))
+
+  def recur(self, fed_BTA, **options):
+    """`recurrent.of_projected` and its options."""
+    if self.d_output:
+      options["projection_UF"] = self.projection_FD.astype(self.matmul_dtype)
+    return recurrent.of_projected(self.cell, fed_BTA, self.recurrent_FA.astype(self.matmul_dtype), **options)
 
   # In the steps of a larger recurrence, which `recurrent.scan` runs
 
@@ -110,7 +132,10 @@ class Layer(nn.Module):
     rows += [self.context_UA] if self.d_context else []
     rows += [] if self.d_input else [self.bias_A[None]]
     whole = jnp.concatenate([row.astype(self.matmul_dtype) for row in rows])
-    return {f"{self.name}/{block}": kernel for block, kernel in CELLS[self.cell].split(whole).items()}
+    found = CELLS[self.cell].split(whole)
+    if self.d_output:
+      found["projection"] = self.projection_FD.astype(self.matmul_dtype)
+    return {f"{self.name}/{block}": kernel for block, kernel in found.items()}
 
   def project(self, x_BJTD) -> dict:
     """What is added to the products of `step`, time first."""
@@ -155,17 +180,18 @@ class Stack(nn.Module):
     return x_BTD, tuple(found)
 
 
-def step(multiply, name, cell, state, *inputs, bias=False):
+def step(multiply, name, cell, state, *inputs, bias=False, projects=False):
   """The next state of the Layer `name`. inputs: those of this step, side by side the U of its context_UA.
 
-  bias: its kernels have the bias as a row.
+  bias: its kernels have the bias as a row. projects: it has a d_output.
   """
 
   def gates(block, h_BJF):
     ones = [jnp.ones((*h_BJF.shape[:-1], 1), h_BJF.dtype)] if bias else []
     return multiply(f"{name}/{block}", jnp.concatenate([h_BJF, *inputs, *ones], -1))
 
-  return CELLS[cell].step(gates, state)
+  new = CELLS[cell].step(gates, state)
+  return (multiply(f"{name}/projection", new[0]), *new[1:]) if projects else new
 
 
 # Attention in a step. The queries are those of J beams; in training J = 1.
@@ -227,6 +253,48 @@ def mean_of_values(logits_B1JS, memory, mask, factor_B1JS=None):
   scaled = None if factor_B1JS is None else lambda weights: weights * factor_B1JS.astype(weights.dtype)
   out_BJ1U, weights_B1JS, _ = weighted_mean(logits_B1JS, memory["values"], mask=mask, dropout=scaled)
   return out_BJ1U[:, :, 0], weights_B1JS[:, 0]
+
+
+def attending_layer(layer, attend, x_BJTD, read, same_BTS, state, reset_BT=None):
+  """An LSTM that attends to the source by its own output of the step before, and reads what it has found.
+
+  attend: a step such as `additive_step`. read: {"kernels": those of the layer and of the attention, "memory": the
+  attention's}. same_BTS: what may be attended to. state: (h_BJF, c_BJF), zeros where reset_BT says that a sentence
+  begins. Either J or T is 1.
+
+  Returns (h_TBJF, what is attended to TBJU, weights_TBJS, the next state).
+  """
+  name, projects = layer.name, bool(layer.d_output)
+
+  def one(multiply, state, inputs, memory):
+    reset_B11, same_B11S = inputs
+    if reset_B11 is not None:
+      state = tuple(jnp.where(reset_B11, 0.0, x_BJF) for x_BJF in state)
+    context_BJU, weights_BJS = attend(multiply, state[0], memory, same_B11S)
+    state = step(multiply, name, "lstm", state, context_BJU, projects=projects)
+    return state, (state[0], context_BJU, weights_BJS)
+
+  reset_TB, same_TBS = time_first(reset_BT), time_first(same_BTS)
+  inputs = None if reset_TB is None else reset_TB[:, :, None, None], same_TBS[:, :, None, None]
+  state, found = recurrent.scan(one, read["kernels"], layer.project(x_BJTD), state, inputs, read["memory"])
+  return *found, state
+
+
+def zeros(B, d_hidden, num_layers, d_output=0):
+  """(h_BJF, c_BJF) of each of so many LSTMs before the first step."""
+  return ((jnp.zeros((B, 1, d_output or d_hidden)), jnp.zeros((B, 1, d_hidden))),) * num_layers
+
+
+# Beams as rows, for layers that are scanned for themselves. Either J or T is 1.
+
+
+def rows_of(x_BJF):
+  """Each beam a row of its own."""
+  return x_BJF.reshape(x_BJF.shape[0] * x_BJF.shape[1], *x_BJF.shape[2:])
+
+
+def beams_of(x_BF, J):
+  return x_BF.reshape(len(x_BF) // J, J, *x_BF.shape[1:])
 
 
 # Segments: several sentences in a row, read apart

@@ -3,6 +3,8 @@
 A module of `models/` offers `Config` (a frozen dataclass that checks itself), `Model` (a Flax module made from it),
 `BATCH` (the names of what it reads of a batch, int32 [rows, length]), `parameter_count(config)`, `small()` (a Config
 for tests) and, if it generates, `decoding(config, params, inputs, *, num_beams) -> protocols.Decoding`.
+What a layer adds to the loss it sows into the collection "losses", figures about itself into "figures": scalars of the
+whole batch.
 """
 
 import importlib
@@ -17,6 +19,8 @@ MODELS = {
   "bahdanau": "attention_zoo.models.seq2seq.bahdanau",
   "luong": "attention_zoo.models.seq2seq.luong",
   "gnmt": "attention_zoo.models.seq2seq.gnmt",
+  "deep_att": "attention_zoo.models.seq2seq.deep_att",
+  "moe_lstm": "attention_zoo.models.seq2seq.moe_lstm",
   "transformer_lm": "attention_zoo.models.language.transformer_lm",
   "lstm_lm": "attention_zoo.models.language.lstm_lm",
   "bytenet": "attention_zoo.models.translation.bytenet",

@@ -1,7 +1,8 @@
 """Sparsely gated mixture of experts (Shazeer et al. 2017).
 
 In the form that Mesh-TensorFlow and GShard gave it, products with dispatch and combine tensors, so that the
-experts shard over devices with static shapes.
+experts shard over devices with static shapes; and, for many experts, by looking tokens up (`looked_up_experts`) or by
+asking all experts one after the other (`every_expert`).
 
 Letters beside the house's: Q places in an expert's queue (its capacity). Each row of the batch is a group of
 its own: its tokens compete for B x Q places with nobody outside the row.
@@ -123,6 +124,67 @@ def mixture_of_experts(x_BTD, gates_BTE, experts, *, capacity):
   y_EBQD = experts(x_EBQD)
   y_BTD = jnp.einsum("BTEQ,EBQD->BTD", combine_BTEQ, y_EBQD, preferred_element_type=jnp.float32)
   return y_BTD.astype(x_BTD.dtype)
+
+
+def looked_up_experts(x_BTD, gates_BTE, experts, *, k, capacity):
+  """`mixture_of_experts` without its arrays of tokens by places: what sits in a place is looked up.
+
+  k: the most gates of a token above 0. For many experts, in groups of many tokens. Cost, beside the experts': time and
+  memory O(B T (E + k D) + B E Q D).
+  """
+  sizes = shapes.check(x_BTD=x_BTD, gates_BTE=gates_BTE)
+  if capacity < 1:
+    raise ValueError(f"capacity must be at least 1, got {capacity}")
+  E, B, D = sizes["E"], sizes["B"], sizes["D"]
+  place_BTE = jnp.cumsum(gates_BTE > 0, axis=1, dtype=jnp.int32) - 1
+
+  def group(x_TD, gates_TE, place_TE):
+    """(what sits in each place [E * capacity, D], its place for each choice of each token or none, their gates)."""
+    gates, chosen = jax.lax.top_k(gates_TE, k)
+    place = jnp.take_along_axis(place_TE, chosen, axis=-1)
+    seated = (gates > 0) & (place < capacity)
+    seat = jnp.where(seated, chosen * capacity + place, E * capacity)  # beyond the last: none
+    T = len(x_TD)
+    token = jnp.broadcast_to(jnp.arange(T)[:, None], seat.shape)
+    sitting = jnp.full(E * capacity, T).at[seat].set(token, mode="drop")
+    return x_TD.at[sitting].get(mode="fill", fill_value=0), seat, gates
+
+  x, seat, gates = jax.vmap(group)(x_BTD, gates_BTE, place_BTE)
+  y_EBQD = experts(jnp.moveaxis(x.reshape(B, E, capacity, D), 1, 0))
+  y = jnp.moveaxis(y_EBQD, 0, 1).reshape(B, E * capacity, -1)
+
+  def combined(y, seat, gates):
+    found = y.at[seat].get(mode="fill", fill_value=0).astype(jnp.float32)
+    return (found * gates[..., None]).sum(1)
+
+  return jax.vmap(combined)(y, seat, gates).astype(x_BTD.dtype)
+
+
+def every_expert(x_BTD, gates_BTE, in_EDF, out_EFD):
+  """The mixture of `feed_forward_experts` where nobody goes without: all experts work on all tokens, one after the
+  other. Cost: time O(B T E D F), memory O(B T F)."""
+  shapes.check(x_BTD=x_BTD, gates_BTE=gates_BTE, in_EDF=in_EDF, out_EFD=out_EFD)
+
+  def add(y_BTD, one):
+    in_DF, out_FD, gate_BT = one
+    hidden_BTF = jax.nn.relu(jnp.einsum("BTD,DF->BTF", x_BTD, in_DF))
+    found_BTD = jnp.einsum("BTF,FD->BTD", hidden_BTF, out_FD, preferred_element_type=jnp.float32)
+    return y_BTD + gate_BT[..., None] * found_BTD, None
+
+  nothing_BTD = jnp.zeros(x_BTD.shape, jnp.float32)
+  return jax.lax.scan(add, nothing_BTD, (in_EDF, out_EFD, jnp.moveaxis(gates_BTE, -1, 0)))[0]
+
+
+def expert_use(gates_BTE, capacity=None):
+  """(tokens of the expert that has most over the mean of all, share of a token's choices that found no place).
+
+  capacity: places of an expert in each of the B groups; None: as many as are asked for. float32 scalars, 0 where there
+  is no token. Cost: time O(B T E).
+  """
+  asked_BE = (gates_BTE > 0).sum(1).astype(jnp.float32)
+  asked_E, all_asked = asked_BE.sum(0), jnp.maximum(asked_BE.sum(), 1)
+  over = 0.0 if capacity is None else jnp.maximum(asked_BE - capacity, 0).sum()
+  return asked_E.max() * len(asked_E) / all_asked, over / all_asked
 
 
 def _squared_variation(amounts_BTE):

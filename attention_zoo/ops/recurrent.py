@@ -1,6 +1,7 @@
 """Recurrent layers: the plain RNN, the LSTM and the GRU, scanned over time; and any other recurrence as cheaply.
 
-Letters beside the house's: F hidden units, A the gates' pre-activations side by side (F, GRU 3F, LSTM 4F).
+Letters beside the house's: F hidden units, A the gates' pre-activations side by side (F, GRU 3F, LSTM 4F), U the cells
+of a layer whose output is projected to F units; its A is then of U.
 
 The inputs of all steps are projected in one product before the scan; only the product with the previous state
 is sequential. The state is carried in float32 whatever the dtype of the inputs. The gradient of recurrent_FA too is
@@ -132,25 +133,42 @@ def lstm(x_BTD, input_DA, recurrent_FA, bias_A, **options):
   return layer("lstm", x_BTD, input_DA, recurrent_FA, bias_A, **options)
 
 
-def layer(
-  name, x_BTD, input_DA, recurrent_FA, bias_A, *, mask_BT=None, state=None, reset_BT=None, starts=None, reverse=False,
-  return_states=False,
-):  # fmt: skip
+def layer(name, x_BTD, input_DA, recurrent_FA, bias_A, **options):
   """`rnn`, `gru` or `lstm`, by its name."""
+  shapes.check(x_BTD=x_BTD, recurrent_FA=recurrent_FA, input_DA=input_DA, bias_A=bias_A)
+  projected_BTA = product(x_BTD, input_DA) + bias_A.astype(jnp.float32)[None, None]
+  h_BTF, state = of_projected(name, projected_BTA, recurrent_FA, **options)
+  return h_BTF.astype(x_BTD.dtype), state
+
+
+def of_projected(
+  name, projected_BTA, recurrent_FA, *, mask_BT=None, state=None, reset_BT=None, starts=None, reverse=False,
+  return_states=False, projection_UF=None,
+):  # fmt: skip
+  """`layer` of inputs that are projected already: x W + b, float32. Its output is float32, too.
+
+  projection_UF: what the output of the cells is multiplied by before it goes up and back (Sak et al. 2014).
+  """
   cell = CELLS[name]
   sizes = shapes.check(
-    x_BTD=x_BTD, recurrent_FA=recurrent_FA, input_DA=input_DA, bias_A=bias_A, mask_BT=mask_BT, reset_BT=reset_BT
+    projected_BTA=projected_BTA,
+    recurrent_FA=recurrent_FA,
+    mask_BT=mask_BT,
+    reset_BT=reset_BT,
+    projection_UF=projection_UF,
   )
   shapes.check_mask(mask_BT=mask_BT, reset_BT=reset_BT)
   B, T, F = sizes["B"], sizes["T"], sizes["F"]
-  if sizes["A"] != cell.width * F:
-    raise ValueError(f"recurrent_FA has shape {recurrent_FA.shape}, wanted FA = {(F, cell.width * F)}")
+  U = F if projection_UF is None else sizes["U"]
+  if sizes["A"] != cell.width * U:
+    raise ValueError(f"recurrent_FA has shape {recurrent_FA.shape}, wanted FA = {(F, cell.width * U)}")
+  widths = (F, *[U] * (cell.num_states - 1))
   if state is None:
-    state = (jnp.zeros((B, F), jnp.float32),) * cell.num_states
-  for what, arrays, letters, shape in (("state", state, "BF", (B, F)), ("starts", starts, "BTF", (B, T, F))):
-    if arrays is not None and (len(arrays) != cell.num_states or any(part.shape != shape for part in arrays)):
+    state = tuple(jnp.zeros((B, width), jnp.float32) for width in widths)
+  for what, arrays, letters, leading in (("state", state, "BF", (B,)), ("starts", starts, "BTF", (B, T))):
+    if arrays is not None and [part.shape for part in arrays] != [(*leading, width) for width in widths]:
       got = [part.shape for part in arrays]
-      raise ValueError(f"{what} has shapes {got}, wanted {cell.num_states} of {letters} = {shape}")
+      raise ValueError(f"{what} has shapes {got}, wanted {cell.num_states} of {letters} = {(*leading, F)}")
 
   if starts is not None and reset_BT is None:
     raise ValueError("starts are for the steps that reset_BT marks, and it is None")
@@ -161,20 +179,22 @@ def layer(
       starts = (0.0,) * len(state) if starts is None else starts
       state = tuple(jnp.where(reset_B1, a, b) for a, b in zip(starts, state, strict=True))
     new = cell.step(multiply, state)
+    if projection_UF is not None:
+      new = (multiply("projection", new[0]), *new[1:])
     out = new if return_states else new[:1]
     if real_B1 is not None:
       new = tuple(jnp.where(real_B1, a, b) for a, b in zip(new, state, strict=True))
       out = tuple(jnp.where(real_B1, a, 0.0) for a in out)
     return new, out
 
-  projected_BTA = product(x_BTD, input_DA) + bias_A.astype(jnp.float32)[None, None]
   added = cell.split(projected_BTA.swapaxes(0, 1))
   marks = [None if mark_BT is None else mark_BT.T[:, :, None] for mark_BT in (mask_BT, reset_BT)]
   starts = None if starts is None else tuple(start.astype(jnp.float32).swapaxes(0, 1) for start in starts)
   state = tuple(part.astype(jnp.float32) for part in state)
-  state, states = scan(step, cell.split(recurrent_FA), added, state, (*marks, starts), reverse=reverse)
+  kernels = cell.split(recurrent_FA) | ({} if projection_UF is None else {"projection": projection_UF})
+  state, states = scan(step, kernels, added, state, (*marks, starts), reverse=reverse)
   states = tuple(part_TBF.swapaxes(0, 1) for part_TBF in states)
-  return states[0].astype(x_BTD.dtype), states if return_states else state
+  return states[0], states if return_states else state
 
 
 def product(x_BF, kernel_FA):

@@ -34,8 +34,8 @@ class Ensemble(Translator):
   def attends(self):
     return self.runs[0].attends
 
-  def align(self, sources, hypotheses):
-    return self.runs[0].align(sources, hypotheses)
+  def align(self, sources, hypotheses, *, words=False):
+    return self.runs[0].align(sources, hypotheses, words=words)
 
   def attention(self, source, target=None):
     raise UserError("an ensemble has no attention weights of its own: ask one of its runs, run.runs[0].attention(...)")

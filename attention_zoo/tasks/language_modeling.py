@@ -140,10 +140,8 @@ class LanguageModeling(TextTask):
       hidden_BTD, self.module.output_table(params), batch["targets"], weights_BT, self.config.train.label_smoothing
     )
     weight = weights_BT.sum()
-    sums = {"nll": (nll, weight), "accuracy": (correct, weight)}
-    if balance := jax.tree.leaves(sown):  # of mixtures of experts
-      sums["balance"] = (sum(balance) * weight, weight)
-      value += sums["balance"][0]
+    sums = {"nll": (nll, weight), "accuracy": (correct, weight)} | self.added(sown, weight)
+    value += sums.get("balance", (0, 0))[0]
     return Loss(value, weight, sums, carry=carry)
 
   def dev_samples(self, params, variables, count) -> Examples:

@@ -163,7 +163,7 @@ class TextTask(Task):
       raise UserError(f"config.model: {error}") from error
 
   def apply_hidden(self, params, batch, rng, **options):
-    """(what the model's `hidden` returns for a batch, the losses that its layers add). rng None: without dropout."""
+    """(what the model's `hidden` returns for a batch, what its layers add, see `added`). rng None: without dropout."""
     table = lambda path, x: sharding.gather_rows(x) if path[-1].key == "table_VD" else x
     params = jax.tree_util.tree_map_with_path(table, params)
     rows = batch["targets"].shape[0]
@@ -174,9 +174,21 @@ class TextTask(Task):
         train=rng is not None,
         rngs=None if rng is None else {"dropout": rng},
         method="hidden",
-        mutable=["losses"],
+        mutable=["losses", "figures"],
         **options,
       )
+
+  def added(self, sown, weight) -> dict:
+    """The sums of a loss that layers add: "balance", whose sum belongs to the loss, and their figures, the means over
+    layers. sown: of `apply_hidden`. Empty without mixtures of experts. weight: of the batch."""
+    sums = {}
+    if balance := jax.tree.leaves(sown.get("losses", {})):
+      sums["balance"] = (sum(balance) * weight, weight)
+    found = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(sown.get("figures", {})):
+      name = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)][-1]
+      found.setdefault(name, []).append(leaf)
+    return sums | {name: (sum(leaves) / len(leaves) * weight, weight) for name, leaves in found.items()}
 
   def summarize(self, sums) -> dict:
     means = super().summarize(sums)

@@ -32,9 +32,11 @@ from attention_zoo.data.sources import Sentences, make_source
 from attention_zoo.errors import UserError
 from attention_zoo.protocols import Examples, Loss
 from attention_zoo.tasks import translation_scores
+from attention_zoo.tasks.teacher_forcing import attends
 from attention_zoo.tasks.text import DATA, TextTask
 from attention_zoo.tasks.translation_search import check_coverage
 from attention_zoo.tasks.translator import Translator
+from attention_zoo.tasks.unknown_words import check_unknown
 from attention_zoo.training.config import COUNT, FLAG, FRACTION, NATURAL, Field
 from attention_zoo.training.loss import linear_cross_entropy
 
@@ -64,6 +66,10 @@ class Translation(TextTask):
       "alpha": Field(float),
       # Of GNMT's score, for models that say what each step attends to; 0: none.
       "coverage_penalty": Field(float, low=0.0, default=0.0),
+      # PosUnk: unknown words become those of the source that were attended to, through a dictionary of lines
+      # source<TAB>target if one is named (tasks/unknown_words.py).
+      "replace_unknown": Field(bool, default=False),
+      "unknown_dictionary": Field(str, default=""),
       "extra_length": NATURAL,
       "batch_tokens": COUNT,
       # Of the dev split, translated at each evaluation while training, for BLEU and chrF on the curve; 0: none.
@@ -126,6 +132,8 @@ class Translation(TextTask):
   def train_batches(self, start_step, parts, count):
     if self.config.decode.coverage_penalty:
       self._check_coverage()
+    if self.config.decode.replace_unknown:
+      check_unknown(self, attends(self))
     for _ in self.source.pairs("dev"):
       pass  # What is wrong with it is told now, and not hours later at the first evaluation.
     self.claim()
@@ -167,10 +175,8 @@ class Translation(TextTask):
       self.config.train.label_smoothing,
     )
     weight = weights_BT.sum()
-    sums = {"nll": (nll, weight), "accuracy": (correct, weight)}
-    if balance := jax.tree.leaves(sown):  # of mixtures of experts
-      sums["balance"] = (sum(balance) * weight, weight)
-      loss += sums["balance"][0]
+    sums = {"nll": (nll, weight), "accuracy": (correct, weight)} | self.added(sown, weight)
+    loss += sums.get("balance", (0, 0))[0]
     return Loss(loss, weight, sums)
 
   def logits(self, params, batch):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 import jax
 
-from attention_zoo.data.tokenizer import EOS
+from attention_zoo.data.tokenizer import EOS, UNK
 from attention_zoo.errors import UserError
 from attention_zoo.protocols import Evaluation
 from attention_zoo.tasks import arguments, translation_scores
@@ -15,6 +15,7 @@ from attention_zoo.tasks.forced import Forced
 from attention_zoo.tasks.rows import Rows, check_finite
 from attention_zoo.tasks.teacher_forcing import Attention, alignment, attends, forced_scores, read_attention
 from attention_zoo.tasks.translation_search import search
+from attention_zoo.tasks.unknown_words import UnknownWords
 from attention_zoo.training.step import make_evaluate
 
 logger = logging.getLogger(__name__)
@@ -27,7 +28,8 @@ class Hypothesis:
   """One translation. score: log-probability over length penalty, plus config.decode.coverage_penalty's part; logprob:
   in nats; ids end with EOS if complete.
 
-  missing: words that it was to hold and that found no room in it.
+  missing: words that it was to hold and that found no room in it. With config.decode.replace_unknown the text has words
+  of the source, or of the dictionary, where the ids have <unk>.
   """
 
   text: str
@@ -49,7 +51,7 @@ class Translator:
     self.take(params, variables)
     self._search = jax.jit(functools.partial(search, task), static_argnames=("beam_size", "n_best", "coverage_penalty"))
     self._forced = jax.jit(functools.partial(forced_scores, task))
-    self._aligned = jax.jit(functools.partial(alignment, task))
+    self._aligned = jax.jit(functools.partial(alignment, task), static_argnames="words")
     self._evaluate = make_evaluate(task, self._rows.mesh)
 
   def take(self, params, variables) -> None:
@@ -106,6 +108,8 @@ class Translator:
     options = arguments.search(self.config.decode, beam_size, alpha, n_best)
     sentences = arguments.sentences(sentences)
     found = [[Hypothesis("", 0.0, 0.0, [])] for _ in sentences]
+    # First: what it may have to complain of would cost the translations.
+    unknown = UnknownWords(self.task, self.attends) if self.config.decode.replace_unknown else None
     sources = self._encode(sentences, "sentences")
     forced = Forced(self.task, sources, prefixes, force_words)
     full = [i for i, source in enumerate(sources) if len(source) > 1]
@@ -136,6 +140,15 @@ class Translator:
       logger.warning(
         "%d of %d translations have no room for their force_words: %s", len(lacking), len(sentences), numbers
       )
+    return self._without_unknown(unknown, sentences, found) if unknown else found
+
+  def _without_unknown(self, unknown, sentences, found):
+    """The same hypotheses with other words in the place of unknown ones."""
+    places = [(i, j) for i, hypotheses in enumerate(found) for j, h in enumerate(hypotheses) if UNK in h.ids]
+    aligned = self.align([sentences[i] for i, _ in places], [found[i][j] for i, j in places], words=True)
+    for (i, j), positions in zip(places, aligned, strict=True):
+      text = unknown.text(sentences[i], found[i][j].ids, positions)
+      found[i][j] = dataclasses.replace(found[i][j], text=text)
     return found
 
   def too_long(self, sentences: Iterable[str]) -> list[int]:
@@ -219,10 +232,13 @@ class Translator:
     """Whether the model has an attention to its source that can be shown."""
     return attends(self.task)
 
-  def align(self, sources: Iterable[str], hypotheses: Iterable[Hypothesis]) -> list[list[int]]:
+  def align(
+    self, sources: Iterable[str], hypotheses: Iterable[Hypothesis], *, words: bool = False
+  ) -> list[list[int]]:
     """For each token (`ids`) of a hypothesis, the position among the pieces of its source that it looked at most.
 
-    hypotheses: as many as sources. See `teacher_forcing.alignment` for the heads that are asked.
+    hypotheses: as many as sources. words: the position is never that of the source's </s>.
+    See `teacher_forcing.alignment` for the heads that are asked.
     A hypothesis without tokens, such as that of an empty sentence, has none. Raises UserError where the model has no
     attention to its source (`attends`).
     """
@@ -237,7 +253,7 @@ class Translator:
     target_ids = [hypotheses[i].ids for i in full]
     for indices, source, target in self._rows.batches(source_ids, target_ids):
       with self._rows.enough_memory("align"):
-        positions_BT = jax.device_get(self._aligned(self.params, *source, *target))
+        positions_BT = jax.device_get(self._aligned(self.params, *source, *target, words=words))
       for b, i in enumerate(indices):
         found[full[i]] = positions_BT[b, : len(target_ids[i])].tolist()
     return found

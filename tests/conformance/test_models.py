@@ -55,9 +55,16 @@ def test_parameters_are_placed_by_their_names(made, rules):
 
 
 def test_gradients_are_finite_and_reach_every_parameter(made):
+  """In training: the noise of a gate does nothing else."""
   module, config, batch, params = made
-  logits = lambda params: module.Model(config).apply({"params": params}, batch)
-  gradients = jax.jit(jax.grad(lambda params: jnp.square(logits(params)).sum()))(params)
+
+  def loss(params):
+    logits, sown = module.Model(config).apply(
+      {"params": params}, batch, train=True, rngs={"dropout": jax.random.key(1)}, mutable=["losses"]
+    )
+    return jnp.square(logits).sum() + sum(jax.tree.leaves(sown))
+
+  gradients = jax.jit(jax.grad(loss))(params)
   for path, gradient in jax.tree_util.tree_leaves_with_path(gradients):
     assert np.isfinite(gradient).all() and gradient.any(), jax.tree_util.keystr(path)
 

@@ -166,6 +166,35 @@ def test_mixture_is_the_sum_over_the_chosen_experts(capacity):
   )
 
 
+@pytest.mark.parametrize("capacity", [1, 3, T])
+def test_looking_up_is_the_same(capacity):
+  """As the products with dispatch and combine tensors: values and gradients, those of the gates too."""
+  arguments = as_float32(moe_arguments())
+
+  def looked_up(x, gates, into, out):
+    experts = partial(moe.feed_forward_experts, in_EDF=into, out_EFD=out)
+    return moe.looked_up_experts(x, gates, experts, k=2, capacity=capacity)
+
+  for one in (lambda f: f(*arguments), lambda f: jax.grad(lambda *a: (f(*a) ** 2).sum(), (0, 1, 2, 3))(*arguments)):
+    jax.tree.map(assert_close, one(looked_up), one(partial(apply, capacity=capacity)))
+
+
+def test_every_expert_is_the_mixture_where_all_have_room():
+  x, gates, into, out = arguments = as_float32(moe_arguments())
+  assert_close(moe.every_expert(*arguments), apply(*arguments, capacity=T))
+
+
+def test_use_of_the_experts():
+  """Expert 0 is asked by five of six tokens of each row, expert 1 by all, expert 2 by one."""
+  gates = np.zeros((B, T, E), np.float32)
+  gates[:, :5, 0] = gates[:, 5:, 2] = gates[..., 1] = 0.5
+  load, dropped = moe.expert_use(jnp.asarray(gates), 4)
+  assert_close(load, 12 / (24 / 4))
+  assert_close(dropped, 2 * (1 + 2) / 24)
+  assert moe.expert_use(jnp.asarray(gates))[1] == 0
+  assert moe.expert_use(jnp.zeros((B, T, E)), 4) == (0, 0)
+
+
 def test_gates_learn_through_the_mixture():
   x, gates, into, out = as_float32(moe_arguments())
   slope = jax.grad(lambda gates: jnp.sum(apply(x, gates, into, out, T) ** 2))(gates)

@@ -111,6 +111,17 @@ def test_a_recurrent_model_with_attention_shows_it_and_is_told_to_cover_the_sour
   np.testing.assert_allclose([h.score for h in together], [h.score for h in covering], rtol=1e-4)
 
 
+def test_a_run_with_experts_says_how_they_are_used(number_files, tmp_path):
+  sizes = dict(d_model=16, d_hidden=16, d_attention=16, d_ff=16, num_experts=4, k=2, capacity_factor=1.0, group_rows=2)
+  run = trained(number_files, tmp_path, "bucketed", name="moe_lstm", **sizes)
+  records = [record for record in read_metrics(tmp_path) if "expert_load" in record]
+  assert records and all(1 <= record["expert_load"] <= 2 and 0 <= record["expert_dropped"] < 1 for record in records)
+  assert any(record["expert_dropped"] > 0 for record in records)  # in training; in evaluation all have room
+  assert all(record["balance"] > 0 for record in records)
+  (alone,), (_, together) = run.translate(["seven"]), run.translate(["forty-nine", "seven"])
+  assert alone == together
+
+
 def test_a_cpu_without_units_for_bfloat16_computes_in_float32(number_files, tmp_path, monkeypatch):
   """What is loaded, not what is trained; and it is the same run."""
   config = small(number_files, "packed", dtype="bfloat16", matmul_dtype="bfloat16")

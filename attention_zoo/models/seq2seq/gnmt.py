@@ -30,7 +30,6 @@ import jax.numpy as jnp
 from attention_zoo.layers import recurrent as layers
 from attention_zoo.layers.dropout import Dropout
 from attention_zoo.layers.linear import logits
-from attention_zoo.ops import recurrent
 from attention_zoo.protocols import Decoding
 
 BATCH = ("source", "source_segments", "inputs", "target_segments")
@@ -106,27 +105,22 @@ class GNMT(nn.Module):
 
     same_BTS: what may be attended to. reset_BT: where a sentence begins. state: (h_BJF, c_BJF) of each layer.
     """
-    dtype = self.config.dtype
     (B, J, T), (first, *rest) = tokens_BJT.shape, state
     x_BJTD = self.dropout(self.target_embedding(tokens_BJT), train)
-    reset_TB, same_TBS = layers.time_first(reset_BT), layers.time_first(same_BTS)
-    inputs = None if reset_TB is None else reset_TB[:, :, None, None], same_TBS[:, :, None, None]
-    added = self.decoder_0.project(x_BJTD)
-    first, found = recurrent.scan(_step, read["kernels"], added, first, inputs, read["memory"])
-    # Each beam is a row of its own from here on.
-    rows = lambda x_BJF: x_BJF.reshape(B * J, *x_BJF.shape[2:])
-    x_BTF, context_BTF = (rows(jnp.moveaxis(x_TBJF, 0, 2)).astype(dtype) for x_TBJF in found[:2])
+    *found, weights_TBJS, first = layers.attending_layer(
+      self.decoder_0, layers.additive_step, x_BJTD, read, same_BTS, first, reset_BT
+    )
+    x_BTF, context_BTF = (layers.rows_of(jnp.moveaxis(x_TBJF, 0, 2)).astype(self.config.dtype) for x_TBJF in found)
     states = [first]
     for i, (layer, own) in enumerate(zip(self.decoder, rest, strict=True), 1):
       input_BTU = self.dropout(jnp.concatenate([x_BTF, context_BTF], -1), train)
-      h_BTF, own = layer(input_BTU, state=jax.tree.map(rows, own), reset_BT=reset_BT)
+      h_BTF, own = layer(input_BTU, state=jax.tree.map(layers.rows_of, own), reset_BT=reset_BT)
       x_BTF = h_BTF + x_BTF if i >= 2 else h_BTF
-      states.append(jax.tree.map(lambda x_BF: x_BF.reshape(B, J, -1), own))
-    return self.dropout(x_BTF.reshape(B, J, T, -1), train), tuple(states), found[2]
+      states.append(jax.tree.map(lambda x_BF: layers.beams_of(x_BF, J), own))
+    return self.dropout(x_BTF.reshape(B, J, T, -1), train), tuple(states), weights_TBJS
 
   def _zeros(self, B):
-    c = self.config
-    return ((jnp.zeros((B, 1, c.d_hidden)),) * 2,) * c.num_layers
+    return layers.zeros(B, self.config.d_hidden, self.config.num_layers)
 
   def hidden(self, batch, *, train=False):
     """The output BTD for a batch of `data/batches.py`."""
@@ -149,16 +143,6 @@ class GNMT(nn.Module):
   def step(self, tokens_BJT, t, read, state):
     x_BJTD, state, weights_TBJS = self.decode(tokens_BJT, read, read["same_B1S"], state)
     return logits(self.config, x_BJTD, self.output.table_VD), state, weights_TBJS[0]
-
-
-def _step(multiply, state, inputs, memory):
-  """One position of the first decoder layer. Puts out its output, the context and the weights."""
-  reset_B11, same_B11S = inputs
-  if reset_B11 is not None:
-    state = tuple(jnp.where(reset_B11, 0.0, x_BJF) for x_BJF in state)
-  context_BJF, weights_BJS = layers.additive_step(multiply, state[0], memory, same_B11S)
-  state = layers.step(multiply, "decoder_0", "lstm", state, context_BJF)
-  return state, (state[0], context_BJF, weights_BJS)
 
 
 Model = GNMT

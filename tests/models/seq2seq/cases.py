@@ -60,14 +60,20 @@ def assert_is_the_papers(module, config, loops, tolerance=1e-5):
   assert_matches(ours, wanted, *leaves, tolerance=tolerance)
 
 
-def assert_one_device_equals_eight(module, config):
-  """Loss and gradients with the rows shared, and with the parameters shared too; no step of a scan waits for others."""
-  params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), random_parameters(module, config))
+def assert_one_device_equals_eight(module, config, scale=1.0, train=False):
+  """Loss and gradients with the rows shared, and with the parameters shared too; no step of a scan waits for others.
+
+  scale: of the parameters, where a path without nonlinearity would make large numbers of them. train: as in training,
+  with noise and with what layers add to the loss.
+  """
+  params = jax.tree.map(lambda x: jnp.asarray(scale * x, jnp.float32), random_parameters(module, config))
   batch = rows(*[PAIRS, PAIRS[::-1]] * 4, S=10, T=8)
   model = module.Model(config)
 
   def loss(params, batch):
-    return jnp.square(model.apply({"params": params}, batch) * (batch["target_segments"] > 0)[..., None]).mean()
+    rngs = {"dropout": jax.random.key(0)} if train else None
+    logits, sown = model.apply({"params": params}, batch, train=train, rngs=rngs, mutable=["losses"])
+    return jnp.square(logits * (batch["target_segments"] > 0)[..., None]).mean() + sum(jax.tree.leaves(sown))
 
   step = jax.value_and_grad(loss)
   one = jax.jit(step)(params, batch)
