@@ -121,6 +121,7 @@ def lstm(x_BTD, input_DA, recurrent_FA, bias_A, **options):
     state: (h_BF, c_BF) before the first step, zeros if None.
     reset_BT, starts: bool, True = a step that begins anew, from the state in `starts` (each BTF; zeros if None) instead
       of the previous step's: where several texts share a row.
+    stop_BT: bool, True = a step to which the state before it is a constant: gradients end there.
     reverse: from the last step to the first: padded on the right, each sentence then starts at its own last word.
     return_states: the state after every step, BTF each, in the place of the state after the last.
 
@@ -133,15 +134,16 @@ def lstm(x_BTD, input_DA, recurrent_FA, bias_A, **options):
 
 
 def layer(
-  name, x_BTD, input_DA, recurrent_FA, bias_A, *, mask_BT=None, state=None, reset_BT=None, starts=None, reverse=False,
-  return_states=False,
+  name, x_BTD, input_DA, recurrent_FA, bias_A, *, mask_BT=None, state=None, reset_BT=None, starts=None, stop_BT=None,
+  reverse=False, return_states=False,
 ):  # fmt: skip
   """`rnn`, `gru` or `lstm`, by its name."""
   cell = CELLS[name]
   sizes = shapes.check(
-    x_BTD=x_BTD, recurrent_FA=recurrent_FA, input_DA=input_DA, bias_A=bias_A, mask_BT=mask_BT, reset_BT=reset_BT
-  )
-  shapes.check_mask(mask_BT=mask_BT, reset_BT=reset_BT)
+    x_BTD=x_BTD, recurrent_FA=recurrent_FA, input_DA=input_DA, bias_A=bias_A, mask_BT=mask_BT, reset_BT=reset_BT,
+    stop_BT=stop_BT,
+  )  # fmt: skip
+  shapes.check_mask(mask_BT=mask_BT, reset_BT=reset_BT, stop_BT=stop_BT)
   B, T, F = sizes["B"], sizes["T"], sizes["F"]
   if sizes["A"] != cell.width * F:
     raise ValueError(f"recurrent_FA has shape {recurrent_FA.shape}, wanted FA = {(F, cell.width * F)}")
@@ -156,7 +158,9 @@ def layer(
     raise ValueError("starts are for the steps that reset_BT marks, and it is None")
 
   def step(multiply, state, inputs, _):
-    real_B1, reset_B1, starts = inputs
+    real_B1, reset_B1, stop_B1, starts = inputs
+    if stop_B1 is not None:
+      state = tuple(jnp.where(stop_B1, jax.lax.stop_gradient(part), part) for part in state)
     if reset_B1 is not None:
       starts = (0.0,) * len(state) if starts is None else starts
       state = tuple(jnp.where(reset_B1, a, b) for a, b in zip(starts, state, strict=True))
@@ -169,7 +173,7 @@ def layer(
 
   projected_BTA = product(x_BTD, input_DA) + bias_A.astype(jnp.float32)[None, None]
   added = cell.split(projected_BTA.swapaxes(0, 1))
-  marks = [None if mark_BT is None else mark_BT.T[:, :, None] for mark_BT in (mask_BT, reset_BT)]
+  marks = [None if mark_BT is None else mark_BT.T[:, :, None] for mark_BT in (mask_BT, reset_BT, stop_BT)]
   starts = None if starts is None else tuple(start.astype(jnp.float32).swapaxes(0, 1) for start in starts)
   state = tuple(part.astype(jnp.float32) for part in state)
   state, states = scan(step, cell.split(recurrent_FA), added, state, (*marks, starts), reverse=reverse)
