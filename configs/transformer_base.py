@@ -102,7 +102,19 @@ def get_config():
     )
   )
   config.decode = ConfigDict(
-    dict(beam_size=4, alpha=0.6, coverage_penalty=0.0, extra_length=50, batch_tokens=4096, dev_sentences=0)
+    dict(
+      beam_size=4,
+      alpha=0.6,
+      coverage_penalty=0.0,
+      search="beam",  # or "stochastic_beam": beam_size hypotheses, each drawing so many continuations of a segment
+      samples=4,
+      segment_length=10,
+      temperature=1.0,
+      seed=0,
+      extra_length=50,
+      batch_tokens=4096,
+      dev_sentences=0,
+    )
   )
   config.mesh = ConfigDict(dict(rules="data_parallel", replica=1, data=-1, fsdp=1, tensor=1))
   return config.lock()

@@ -4,12 +4,12 @@ Each of J hypotheses draws several continuations of one segment, a fixed number 
 them the J best by score go on, and so segment after segment until all have ended. Sampling keeps the hypotheses apart
 where a beam search fills its beam with variants of one, and reranking throws out early what has gone wrong.
 
-| what             | the paper (from memory)            | here                                                        |
-|------------------|------------------------------------|--------------------------------------------------------------|
-| score of a beam  | may hold more than the probability | that of `decoding/beam.py`: log-probability of the model, no|
-|                  |                                    | of the tempered one, over length penalty, plus coverage     |
-| equal hypotheses | not said                           | one of them is kept: the beam holds no text twice           |
-| ended ones       | not said                           | stay in the beam as long as their score is among the best   |
+| what             | the paper (from memory)            | here                                                      |
+|------------------|------------------------------------|-----------------------------------------------------------|
+| score of a beam  | may hold more than the probability | that of `decoding/beam.py`: the model's log-probability,  |
+|                  |                                    | not tempered, over length penalty, plus coverage          |
+| equal hypotheses | not remembered                     | one of them is kept: the beam holds no text twice         |
+| ended ones       | not remembered                     | stay in the beam as long as their score is among the best |
 
 The result is a function of seed, text and options: token t of continuation i is drawn with
 fold_in(fold_in(key, t), i), whatever stands in the other rows.

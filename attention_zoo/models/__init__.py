@@ -17,6 +17,7 @@ MODELS = {
   "bahdanau": "attention_zoo.models.seq2seq.bahdanau",
   "luong": "attention_zoo.models.seq2seq.luong",
   "gnmt": "attention_zoo.models.seq2seq.gnmt",
+  "glimpse": "attention_zoo.models.seq2seq.glimpse",
   "transformer_lm": "attention_zoo.models.language.transformer_lm",
   "lstm_lm": "attention_zoo.models.language.lstm_lm",
   "bytenet": "attention_zoo.models.translation.bytenet",
