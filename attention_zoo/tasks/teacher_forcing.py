@@ -77,7 +77,13 @@ def forced_scores(task, params, source_BS, source_lengths_B, target_BT, target_l
 
 
 def alignment(task, params, source_BS, source_lengths_B, target_BT, target_lengths_B):
-  """For each target token the source position that its prediction looked at most; int32, BT. Padding gets anything.
+  """For each target token the source position that its prediction looked at most; int32, BT. Padding gets anything."""
+  weights_BTS = soft_alignment(task, params, source_BS, source_lengths_B, target_BT, target_lengths_B)
+  return jnp.argmax(weights_BTS, axis=-1).astype(jnp.int32)
+
+
+def soft_alignment(task, params, source_BS, source_lengths_B, target_BT, target_lengths_B):
+  """How much the prediction of each target token looked at each source position; float32, BTS. Padding gets anything.
 
   The weights are the mean over the heads of the last decoder layer but one (the only one if there is one),
   which Garg et al. 2019 (arXiv:1909.02074) found to align best. For models that attend (`attends`).
@@ -86,7 +92,7 @@ def alignment(task, params, source_BS, source_lengths_B, target_BT, target_lengt
   _, state = task.model.apply({"params": params}, batch, mutable=["intermediates"])
   layers = sown_weights(state)["cross"]
   weights_BNTS = layers[max(len(layers) - 2, 0)]
-  return jnp.argmax(weights_BNTS.astype(jnp.float32).mean(1), axis=-1).astype(jnp.int32)
+  return weights_BNTS.astype(jnp.float32).mean(1)
 
 
 def teacher_forcing(source_BS, source_lengths_B, target_BT, target_lengths_B) -> dict:
