@@ -38,6 +38,7 @@ LECTURE = (
 END = "</s>"
 BEGIN = "▁"  # of a word, in pieces
 MOST = 14  # words of the sentence that is drawn
+LONGEST = 256  # pieces of a sentence, where the model has no limit of its own
 
 
 def words_of(pieces) -> list[str]:
@@ -162,7 +163,8 @@ def picture(run, source, target, title) -> tuple[bytes, dict]:
   unknown = sorted({piece.replace(BEGIN, "") for piece in (*ours, *theirs)} & {"<unk>", "⁇"})
   shown = {"source": words_of(ours), "target": words_of(theirs), "weights": weights.tolist(), "unknown": bool(unknown)}
   logprob = run.score([source], [target], alpha=0.0)[0].logprob
-  shown |= {"logprob": logprob, "pieces": len(theirs)}
+  cut = len(shown["source"]) <= len(source.split()) or len(shown["target"]) <= len(target.split())
+  shown |= {"logprob": logprob, "pieces": len(theirs), "cut": cut}
   return attention_png(weights, shown["target"], shown["source"], title=title), shown
 
 
@@ -182,13 +184,15 @@ def table(results) -> str:
 def page(results) -> str:
   """The whole Markdown file."""
   languages, pictures = " to ".join(results["languages"]), results["pictures"]
-  nats = {name: shown["logprob"] / shown["pieces"] for name, shown in pictures.items()}
+  nats = {name: -shown["logprob"] / shown["pieces"] for name, shown in pictures.items()}
   pairs = f'{results["pairs"]} pairs of the phrasebook\'s split "{results["split"]}"'
   if results["skipped"]:
     pairs += f", {results['skipped']} left out whose words the vocabulary cuts otherwise"
   lecture = f"The French sentence is forced, and not what the run would say: {nats['lecture']:.2f} nats a piece."
   if pictures["lecture"]["unknown"]:
     lecture += " Characters that the vocabulary does not have are unknown pieces."
+  if pictures["lecture"]["cut"]:
+    lecture += " It is cut where the model has no more room."
   lecture += "\nA run on the phrasebook knows few of these words."
   if results["languages"] != ["en", "fr"]:
     lecture += f" This one translates {languages}: it never saw the pair's languages together,\nand the picture shows"
@@ -252,6 +256,8 @@ def write(arguments) -> dict:
     raise UserError(f"{arguments.run} is no translation run (config.task = {run.config.task!r}): it aligns nothing")
   languages = tuple(run.config.data.languages)
   phrasebook.Phrasebook(languages)  # says what it does not speak
+  with run.config.unlocked():  # in a vocabulary of other words, sentences are more pieces than those trained on
+    run.config.data.max_length = max(run.config.data.max_length, min(LONGEST, run.task.longest or LONGEST))
   if not run.attends:
     raise UserError(f"config.model.name = {run.config.model.name!r} has no attention to its source to align by")
   pairs = list(phrasebook.aligned(*languages, arguments.split))[: arguments.pairs]
