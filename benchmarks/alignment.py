@@ -188,7 +188,8 @@ def page(results) -> str:
   pairs = f'{results["pairs"]} pairs of the phrasebook\'s split "{results["split"]}"'
   if results["skipped"]:
     pairs += f", {results['skipped']} left out whose words the vocabulary cuts otherwise"
-  lecture = f"The French sentence is forced, and not what the run would say: {nats['lecture']:.2f} nats a piece."
+  lecture = "The French sentence is forced, and not what the run would say: it costs "
+  lecture += f"{nats['lecture']:.2f} nats a piece."
   if pictures["lecture"]["unknown"]:
     lecture += " Characters that the vocabulary does not have are unknown pieces."
   if pictures["lecture"]["cut"]:
@@ -204,13 +205,14 @@ Command: `{results["environment"]["command"]}`
 
 {table(results)}
 
-What the columns are: `benchmarks/alignment.py`.
+What the columns are: `benchmarks/alignment.py`. A look at a neighbouring word is an error by these counts; what an
+encoder holds there may hold the word, too.
 
 ## A date
 
 ![date](date.png)
 
-The reference is forced; {nats["date"]:.2f} nats a piece.
+The reference is forced; it costs {nats["date"]:.2f} nats a piece.
 
 ## The lectures' sentence (Bahdanau et al. 2015, fig. 3)
 

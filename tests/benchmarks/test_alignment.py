@@ -118,6 +118,12 @@ def test_the_command_writes_table_and_pictures(trained, tmp_path, monkeypatch, c
     assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_page_is_that_of_the_recorded_figures():
+  folder = alignment.common.RESULTS / "alignment"
+  known = json.loads((folder / "alignment.json").read_text())
+  assert (folder / "alignment.md").read_text() == alignment.page(known)
+
+
 def test_what_cannot_be_aligned_is_told(trained, tmp_path, capsys):
   for options, message in (
     ([f"--run={trained[1]}"], "config.model.name = 'sutskever' has no attention to its source"),
