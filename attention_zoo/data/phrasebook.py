@@ -13,6 +13,7 @@ import itertools
 import random
 import re
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 from attention_zoo.data import phrases
 from attention_zoo.data.splits import resolve
@@ -23,6 +24,7 @@ SPLITS = ("train", "dev", "test")
 _SEED = 2017
 _PAIRS_A_FRAME = 6000
 _HELD_OUT = 60  # of 10,000 source sentences, for dev and for test each
+_OPEN, _CLOSE = "\x01", "\x02"  # around the values of slots, where it is asked where they stand
 
 
 class Phrasebook:
@@ -73,19 +75,58 @@ def generate(source: str, target: str) -> dict[str, tuple[tuple[str, str], ...]]
   return {name: tuple(pairs) for name, pairs in splits.items()}
 
 
+class Slot(NamedTuple):
+  """A value that stands in both sentences of a pair: its kind ("date", "city", ..), and from which character to which
+  (the last not included) it stands in each."""
+
+  kind: str
+  source: tuple[int, int]
+  target: tuple[int, int]
+
+
+def aligned(source: str, target: str, split: str) -> Iterator[tuple[str, str, tuple[Slot, ...]]]:
+  """The pairs that `generate` has in the split of this name, each with what is known of its words' alignment: the
+  values that were put into both sentences of its frame. Of the frame's own words nothing is known."""
+  wanted = dict(generate(source, target)[split])
+  rng, found = random.Random(_SEED), {}
+  for frame in phrases.FRAMES:
+    if source in frame and target in frame:
+      kinds = [_compile(frame[language])[1] for language in (source, target)]
+      for pair in _instances(frame, (source, target), rng, marked=True):
+        (sentence, ours), (translation, theirs) = map(_unmark, pair)
+        if wanted.get(sentence) == translation and sentence not in found:
+          there = dict(zip(kinds[1], theirs, strict=True))
+          found[sentence] = tuple(
+            Slot(slot[0], span, there[slot]) for slot, span in zip(kinds[0], ours, strict=True) if slot in there
+          )
+  return ((sentence, translation, found[sentence]) for sentence, translation in wanted.items())
+
+
+def _unmark(text: str) -> tuple[str, list[tuple[int, int]]]:
+  """The text without marks, and from where to where each value stood between them."""
+  spans, plain = [], ""
+  for part in re.split(f"({_OPEN}[^{_CLOSE}]*{_CLOSE})", text):
+    if part.startswith(_OPEN):
+      part = part[1:-1]
+      spans.append((len(plain), len(plain) + len(part)))
+    plain += part
+  return plain, spans
+
+
 def _split_of(sentence: str) -> str:
   bucket = int.from_bytes(hashlib.blake2b(sentence.encode(), digest_size=8).digest(), "big") % 10_000
   return "test" if bucket < _HELD_OUT else "dev" if bucket < 2 * _HELD_OUT else "train"
 
 
 def _instances(
-  frame: dict[str, str], languages: Sequence[str], rng: random.Random
+  frame: dict[str, str], languages: Sequence[str], rng: random.Random, marked: bool = False
 ) -> Iterator[tuple[str, ...]]:
-  """The frame in each of the languages, about _PAIRS_A_FRAME times, with random values in its slots."""
+  """The frame in each of the languages, about _PAIRS_A_FRAME times, with random values in its slots; between marks."""
   compiled = [_compile(frame[language]) for language in languages]
   columns = _draw({(_KINDS[kind][0], digit) for _, slots in compiled for kind, digit in slots}, rng)
   texts = []
   for language, (text, slots) in zip(languages, compiled, strict=True):
+    text = text.replace("{}", f"{_OPEN}{{}}{_CLOSE}") if marked else text
     rendered = [
       [_render(kind, language, value) for value in columns[_KINDS[kind][0], digit]] for kind, digit in slots
     ]
@@ -116,10 +157,10 @@ def _compile(text: str) -> tuple[str, list[tuple[str, str]]]:
 def _finish(text: str, language: str) -> str:
   """Capital letter first, and what the sound of the next word asks for."""
   if language == "fr":
-    text = re.sub(r"\b([dD])e (?=[AEIOUÉ])", r"\1’", text)
+    text = re.sub(rf"\b([dD])e (?={_OPEN}?[AEIOUÉ])", r"\1’", text)
   if language == "es":
-    text = re.sub(r"\by (?=[hH]?[iIíÍ])", "e ", text)
-  first = 1 if text[0] == "¿" else 0
+    text = re.sub(rf"\by (?={_OPEN}?[hH]?[iIíÍ])", "e ", text)
+  first = re.match(f"[¿{_OPEN}]*", text).end()
   return text[:first] + text[first].upper() + text[first + 1 :]
 
 

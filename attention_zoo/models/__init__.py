@@ -21,6 +21,7 @@ MODELS = {
   "gnmt": "attention_zoo.models.seq2seq.gnmt",
   "deep_att": "attention_zoo.models.seq2seq.deep_att",
   "moe_lstm": "attention_zoo.models.seq2seq.moe_lstm",
+  "glimpse": "attention_zoo.models.seq2seq.glimpse",
   "transformer_lm": "attention_zoo.models.language.transformer_lm",
   "lstm_lm": "attention_zoo.models.language.lstm_lm",
   "bytenet": "attention_zoo.models.translation.bytenet",

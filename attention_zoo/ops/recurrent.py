@@ -122,6 +122,7 @@ def lstm(x_BTD, input_DA, recurrent_FA, bias_A, **options):
     state: (h_BF, c_BF) before the first step, zeros if None.
     reset_BT, starts: bool, True = a step that begins anew, from the state in `starts` (each BTF; zeros if None) instead
       of the previous step's: where several texts share a row.
+    stop_BT: bool, True = a step to which the state before it is a constant: gradients end there.
     reverse: from the last step to the first: padded on the right, each sentence then starts at its own last word.
     return_states: the state after every step, BTF each, in the place of the state after the last.
 
@@ -142,8 +143,8 @@ def layer(name, x_BTD, input_DA, recurrent_FA, bias_A, **options):
 
 
 def of_projected(
-  name, projected_BTA, recurrent_FA, *, mask_BT=None, state=None, reset_BT=None, starts=None, reverse=False,
-  return_states=False, projection_UF=None,
+  name, projected_BTA, recurrent_FA, *, mask_BT=None, state=None, reset_BT=None, starts=None, stop_BT=None,
+  reverse=False, return_states=False, projection_UF=None,
 ):  # fmt: skip
   """`layer` of inputs that are projected already: x W + b, float32. Its output is float32, too.
 
@@ -151,13 +152,10 @@ def of_projected(
   """
   cell = CELLS[name]
   sizes = shapes.check(
-    projected_BTA=projected_BTA,
-    recurrent_FA=recurrent_FA,
-    mask_BT=mask_BT,
-    reset_BT=reset_BT,
+    projected_BTA=projected_BTA, recurrent_FA=recurrent_FA, mask_BT=mask_BT, reset_BT=reset_BT, stop_BT=stop_BT,
     projection_UF=projection_UF,
-  )
-  shapes.check_mask(mask_BT=mask_BT, reset_BT=reset_BT)
+  )  # fmt: skip
+  shapes.check_mask(mask_BT=mask_BT, reset_BT=reset_BT, stop_BT=stop_BT)
   B, T, F = sizes["B"], sizes["T"], sizes["F"]
   U = F if projection_UF is None else sizes["U"]
   if sizes["A"] != cell.width * U:
@@ -174,7 +172,9 @@ def of_projected(
     raise ValueError("starts are for the steps that reset_BT marks, and it is None")
 
   def step(multiply, state, inputs, _):
-    real_B1, reset_B1, starts = inputs
+    real_B1, reset_B1, stop_B1, starts = inputs
+    if stop_B1 is not None:
+      state = tuple(jnp.where(stop_B1, jax.lax.stop_gradient(part), part) for part in state)
     if reset_B1 is not None:
       starts = (0.0,) * len(state) if starts is None else starts
       state = tuple(jnp.where(reset_B1, a, b) for a, b in zip(starts, state, strict=True))
@@ -188,7 +188,7 @@ def of_projected(
     return new, out
 
   added = cell.split(projected_BTA.swapaxes(0, 1))
-  marks = [None if mark_BT is None else mark_BT.T[:, :, None] for mark_BT in (mask_BT, reset_BT)]
+  marks = [None if mark_BT is None else mark_BT.T[:, :, None] for mark_BT in (mask_BT, reset_BT, stop_BT)]
   starts = None if starts is None else tuple(start.astype(jnp.float32).swapaxes(0, 1) for start in starts)
   state = tuple(part.astype(jnp.float32) for part in state)
   kernels = cell.split(recurrent_FA) | ({} if projection_UF is None else {"projection": projection_UF})

@@ -14,7 +14,8 @@ class Ensemble(Translator):
   """What `attention_zoo.ensemble` returns. It translates, scores and evaluates as a `Translator` of one run does.
 
   Text, vocabulary and config are the first run's; sentences are cut at the shortest config.data.max_length of all.
-  `align` is the first run's. Raises UserError for runs that cannot go together: other tasks, vocabularies or languages.
+  `align` and `soft_align` are the first run's. Raises UserError for runs that cannot go together: other tasks,
+  vocabularies or languages.
   """
 
   def __init__(self, runs: Iterable[Translator]):
@@ -36,6 +37,9 @@ class Ensemble(Translator):
 
   def align(self, sources, hypotheses, *, words=False):
     return self.runs[0].align(sources, hypotheses, words=words)
+
+  def soft_align(self, sources, targets):
+    return self.runs[0].soft_align(sources, targets)
 
   def attention(self, source, target=None):
     raise UserError("an ensemble has no attention weights of its own: ask one of its runs, run.runs[0].attention(...)")

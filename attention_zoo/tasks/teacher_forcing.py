@@ -79,19 +79,26 @@ def forced_scores(task, params, source_BS, source_lengths_B, target_BT, target_l
 def alignment(task, params, source_BS, source_lengths_B, target_BT, target_lengths_B, *, words=False):
   """For each target token the source position that its prediction looked at most; int32, BT. Padding gets anything.
 
+  words: the end of the source is none of the positions. Heads: see `soft_alignment`.
+  """
+  weights_BTS = soft_alignment(task, params, source_BS, source_lengths_B, target_BT, target_lengths_B)
+  if words:
+    inside_BS = jnp.arange(source_BS.shape[1])[None] < source_lengths_B[:, None] - 1
+    weights_BTS = jnp.where(inside_BS[:, None], weights_BTS, -1.0)
+  return jnp.argmax(weights_BTS, axis=-1).astype(jnp.int32)
+
+
+def soft_alignment(task, params, source_BS, source_lengths_B, target_BT, target_lengths_B):
+  """How much the prediction of each target token looked at each source position; float32, BTS. Padding gets anything.
+
   The weights are the mean over the heads of the last decoder layer but one (the only one if there is one),
   which Garg et al. 2019 (arXiv:1909.02074) found to align best. For models that attend (`attends`).
-  words: the end of the source is none of the positions.
   """
   batch = teacher_forcing(source_BS, source_lengths_B, target_BT, target_lengths_B)
   _, state = task.model.apply({"params": params}, batch, mutable=["intermediates"])
   layers = sown_weights(state)["cross"]
   weights_BNTS = layers[max(len(layers) - 2, 0)]
-  weights_BTS = weights_BNTS.astype(jnp.float32).mean(1)
-  if words:
-    inside_BS = jnp.arange(source_BS.shape[1])[None] < source_lengths_B[:, None] - 1
-    weights_BTS = jnp.where(inside_BS[:, None], weights_BTS, -1.0)
-  return jnp.argmax(weights_BTS, axis=-1).astype(jnp.int32)
+  return weights_BNTS.astype(jnp.float32).mean(1)
 
 
 def teacher_forcing(source_BS, source_lengths_B, target_BT, target_lengths_B) -> dict:

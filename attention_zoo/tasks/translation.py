@@ -70,6 +70,12 @@ class Translation(TextTask):
       # source<TAB>target if one is named (tasks/unknown_words.py).
       "replace_unknown": Field(bool, default=False),
       "unknown_dictionary": Field(str, default=""),
+      # Or "stochastic_beam": `decoding/stochastic_beam.py`, whose options are the four below.
+      "search": Field(str, choices=("beam", "stochastic_beam"), default="beam"),
+      "samples": Field(int, low=1, default=4),
+      "segment_length": Field(int, low=1, default=10),
+      "temperature": Field(float, low=0.0, default=1.0),
+      "seed": Field(int, low=0, high=2**31 - 1, default=0),
       "extra_length": NATURAL,
       "batch_tokens": COUNT,
       # Of the dev split, translated at each evaluation while training, for BLEU and chrF on the curve; 0: none.

@@ -1,25 +1,45 @@
-"""Beam search with an encoder-decoder: how the search sees the model of a translation run."""
+"""Search with an encoder-decoder: how beam search, and the stochastic one, see the model of a translation run."""
+
+import functools
+from typing import NamedTuple
 
 import jax.numpy as jnp
 
 from attention_zoo.data.tokenizer import BOS, EOS, PAD
 from attention_zoo.decoding import score
 from attention_zoo.decoding.beam import beam_search, gather_beams
+from attention_zoo.decoding.stochastic_beam import keys_of, stochastic_beam_search
 from attention_zoo.errors import UserError
 
 
-def search(task, params, source_BS, lengths_B, alpha, constraints, *, beam_size, n_best, coverage_penalty=0.0):
+class Segments(NamedTuple):
+  """The sizes of `stochastic_beam_search`."""
+
+  samples: int
+  segment_length: int
+
+
+def segments_of(decode) -> Segments | None:
+  """What the config group decode asks for; None: beam search."""
+  return Segments(decode.samples, decode.segment_length) if decode.search == "stochastic_beam" else None
+
+
+def search(
+  task, params, source_BS, lengths_B, alpha, constraints, drawn=(1.0, 0), *, beam_size, n_best, coverage_penalty=0.0,
+  segments=None,
+):  # fmt: skip
   """`beam_search` of a batch: source_BS ids with EOS and padding, lengths_B how many; returns a BeamResult.
 
   constraints: what the translations must hold, see `decoding/constraints.py`. coverage_penalty: beta of
   `decoding/score.py`; raises UserError where it is above 0 and the model does not say what it attends to.
+  segments: `Segments` for `stochastic_beam_search`, which knows no constraints; drawn: its (temperature, seed).
   """
   B, S = source_BS.shape
   extra = task.config.decode.extra_length
   positions_BS = jnp.broadcast_to(jnp.arange(S, dtype=jnp.int32), (B, S))
   segments_BS = (positions_BS < lengths_B[:, None]).astype(jnp.int32)
   source = {"source": source_BS, "source_segments": segments_BS, "source_positions": positions_BS}
-  decoding = task.decoding(params, source, num_beams=beam_size)
+  decoding = task.decoding(params, source, num_beams=beam_size * (segments.samples if segments else 1))
   coverage = None
   if coverage_penalty:
     check_coverage(task, decoding)
@@ -29,7 +49,13 @@ def search(task, params, source_BS, lengths_B, alpha, constraints, *, beam_size,
     logits_BJTV, cache = decoding.step(tokens_BJ[:, :, None], t, cache)
     return logits_BJTV[:, :, 0], cache
 
-  return beam_search(
+  if segments:
+    find = functools.partial(
+      stochastic_beam_search, temperature=drawn[0], keys_B=keys_of(drawn[1], source_BS), **segments._asdict()
+    )
+  else:
+    find = functools.partial(beam_search, constraints=constraints)
+  return find(
     step,
     decoding.cache,
     batch_size=B,
@@ -44,7 +70,6 @@ def search(task, params, source_BS, lengths_B, alpha, constraints, *, beam_size,
     reorder=decoding.reorder or gather_beams,
     grow=decoding.grow,
     coverage=coverage,
-    constraints=constraints,
   )
 
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterable
 
 import jax
+import numpy as np
 
 from attention_zoo.data.tokenizer import EOS, UNK
 from attention_zoo.errors import UserError
@@ -13,8 +14,15 @@ from attention_zoo.protocols import Evaluation
 from attention_zoo.tasks import arguments, translation_scores
 from attention_zoo.tasks.forced import Forced
 from attention_zoo.tasks.rows import Rows, check_finite
-from attention_zoo.tasks.teacher_forcing import Attention, alignment, attends, forced_scores, read_attention
-from attention_zoo.tasks.translation_search import search
+from attention_zoo.tasks.teacher_forcing import (
+  Attention,
+  alignment,
+  attends,
+  forced_scores,
+  read_attention,
+  soft_alignment,
+)
+from attention_zoo.tasks.translation_search import search, segments_of
 from attention_zoo.tasks.unknown_words import UnknownWords
 from attention_zoo.training.step import make_evaluate
 
@@ -49,9 +57,11 @@ class Translator:
     self.task, self.config, self.checkpoint, self.step = task, task.config, checkpoint, step
     self._rows = Rows(self.config.decode, longest=task.longest)
     self.take(params, variables)
-    self._search = jax.jit(functools.partial(search, task), static_argnames=("beam_size", "n_best", "coverage_penalty"))
+    static = "beam_size", "n_best", "coverage_penalty", "segments"
+    self._search = jax.jit(functools.partial(search, task), static_argnames=static)
     self._forced = jax.jit(functools.partial(forced_scores, task))
     self._aligned = jax.jit(functools.partial(alignment, task), static_argnames="words")
+    self._soft_aligned = jax.jit(functools.partial(soft_alignment, task))
     self._evaluate = make_evaluate(task, self._rows.mesh)
 
   def take(self, params, variables) -> None:
@@ -104,8 +114,12 @@ class Translator:
     it is cut into by itself, which begin with a space. A beam wider than their pieces finds good ones. Where a
     translation could not be finished with them within its limit (source pieces + config.decode.extra_length), `missing`
     names those that it lacks and a warning is logged.
+    The search is config.decode.search; "stochastic_beam" takes neither of the two.
     """
-    options = arguments.search(self.config.decode, beam_size, alpha, n_best)
+    decode = self.config.decode
+    options, segments = arguments.search(decode, beam_size, alpha, n_best), segments_of(decode)
+    if segments and (prefixes is not None or force_words is not None):
+      raise UserError('config.decode.search = "stochastic_beam" takes no prefixes and no force_words: set it to "beam"')
     sentences = arguments.sentences(sentences)
     found = [[Hypothesis("", 0.0, 0.0, [])] for _ in sentences]
     # First: what it may have to complain of would cost the translations.
@@ -115,14 +129,15 @@ class Translator:
     full = [i for i, source in enumerate(sources) if len(source) > 1]
     report = report or (lambda done, total: None)
     report(len(sentences) - len(full), len(sentences))
-    for indices, source in self._rows.batches([sources[i] for i in full], beam_size=options.beam_size):
+    beams = options.beam_size * (segments.samples if segments else 1)
+    for indices, source in self._rows.batches([sources[i] for i in full], beam_size=beams):
       constraints = forced.constraints([full[i] for i in indices], rows=len(source[0]))
       with self._rows.enough_memory("decode"):
         result = jax.device_get(
           self._search(
-            self.params, *source, options.alpha, self._rows.spread(constraints),
-            beam_size=options.beam_size, n_best=options.n_best,
-            coverage_penalty=self.config.decode.coverage_penalty,
+            self.params, *source, options.alpha, self._rows.spread(constraints), (decode.temperature, decode.seed),
+            beam_size=options.beam_size, n_best=options.n_best, coverage_penalty=decode.coverage_penalty,
+            segments=segments,
           )
         )  # fmt: skip
       check_finite(result.scores_BJ[: len(indices)])
@@ -242,20 +257,44 @@ class Translator:
     A hypothesis without tokens, such as that of an empty sentence, has none. Raises UserError where the model has no
     attention to its source (`attends`).
     """
-    if not self.attends:
-      raise UserError(f"config.model.name = {self.config.model.name!r} has no attention to its source to align by")
     sources, hypotheses = arguments.sentences(sources, "sources"), list(hypotheses)
     if len(sources) != len(hypotheses):
       raise UserError(f"align needs as many hypotheses as sources, got {len(hypotheses)} and {len(sources)}")
     found: list = [[] for _ in sources]
     full = [i for i, hypothesis in enumerate(hypotheses) if hypothesis.ids]
-    source_ids = self.encode(sources[i] for i in full)
-    target_ids = [hypotheses[i].ids for i in full]
+    pairs = self.encode(sources[i] for i in full), [hypotheses[i].ids for i in full]
+    read = functools.partial(self._aligned, words=words)
+    for i, (_, target_ids, positions_T) in zip(full, self._attended(read, *pairs), strict=True):
+      found[i] = positions_T[: len(target_ids)].tolist()
+    return found
+
+  def soft_align(self, sources: Iterable[str], targets: Iterable[str]) -> list[tuple[list[str], list[str], np.ndarray]]:
+    """Of each pair its pieces, with </s>, and how much each of the target looked at each of the source (rows sum to 1).
+
+    The targets are given, not translations (force-decoding); sentences of more than config.data.max_length pieces are
+    cut. See `teacher_forcing.soft_alignment` for the heads that are asked. Raises UserError as `align` does.
+    """
+    sources, targets = arguments.sentences(sources, "sources"), arguments.sentences(targets, "targets")
+    if len(sources) != len(targets):
+      raise UserError(f"soft_align needs as many targets as sources, got {len(targets)} and {len(sources)}")
+    pieces = self.task.tokenizer.pieces
+    return [
+      (pieces(source_ids), pieces(target_ids), weights_TS[: len(target_ids), : len(source_ids)])
+      for source_ids, target_ids, weights_TS in self._attended(
+        self._soft_aligned, self._encode(sources, "sources"), self._encode(targets, "targets")
+      )
+    ]
+
+  def _attended(self, read, source_ids, target_ids) -> list:
+    """(ids of the source, of the target, its row of what `read` finds in a batch) for each pair."""
+    if not self.attends:
+      raise UserError(f"config.model.name = {self.config.model.name!r} has no attention to its source to align by")
+    found: list = [None] * len(source_ids)
     for indices, source, target in self._rows.batches(source_ids, target_ids):
       with self._rows.enough_memory("align"):
-        positions_BT = jax.device_get(self._aligned(self.params, *source, *target, words=words))
+        rows = jax.device_get(read(self.params, *source, *target))
       for b, i in enumerate(indices):
-        found[full[i]] = positions_BT[b, : len(target_ids[i])].tolist()
+        found[i] = source_ids[i], target_ids[i], rows[b]
     return found
 
   # Evaluating

@@ -12,16 +12,16 @@ from attention_zoo import files
 from attention_zoo.training import distributed
 from benchmarks.claims import report
 
-NAMES = ("flops", "relative_memory", "path_length", "one_head", "saturation", "residuals", "scaling")
-# The three training runs take longer than the rest together, so that `all` leaves them out.
-SLOW = ("residuals",)
+NAMES = ("flops", "relative_memory", "path_length", "one_head", "saturation", "residuals", "scaling", "bottleneck")
+# These train several models, which takes longer than the rest together: `all` leaves them out.
+SLOW = ("residuals", "bottleneck")
 
 
 def main():
   parser = argparse.ArgumentParser(prog="python -m benchmarks.claims", description=__doc__.split("\n")[0])
   parser.add_argument(
     "names", nargs="+", metavar="NAME", choices=[*NAMES, "all"],
-    help=", ".join([*NAMES, f"all (but {', '.join(SLOW)}, which takes long)"]),
+    help=", ".join([*NAMES, f"all (but {', '.join(SLOW)}, which take long)"]),
   )
   parser.add_argument("--quick", action="store_true", help="the smallest sizes, to see that it works")
   parser.add_argument("--out", type=files.expand, default=pathlib.Path(__file__).parent / "results")

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import matplotlib
 import pytest
 
+from attention_zoo import models
 from attention_zoo.plots.theme import STYLE
-from benchmarks.claims import flops, one_head, path_length, relative_memory, report, saturation, scaling
+from benchmarks.claims import bottleneck, flops, one_head, path_length, relative_memory, report, saturation, scaling
 
 SMALL = {
   "flops": flops,
@@ -62,6 +63,37 @@ def test_the_scale_keeps_entropy_and_gradient(results):
   scaled, plain = (results["saturation"]["curves"][name][-1] for name in ("scaled", "not scaled"))
   assert plain["deviation"] == pytest.approx(8, rel=0.05)
   assert scaled["entropy"] > 3 * plain["entropy"]
+
+
+def test_the_two_sides_of_the_bottleneck_differ_in_the_model_alone():
+  for kind in bottleneck.KINDS:
+    one, other = (bottleneck.config_of(kind, model, bottleneck.FULL).to_dict() for model in bottleneck.MODELS.values())
+    fields = one.pop("model"), other.pop("model")
+    assert one == other and repr(kind) in one["data"]["source"]
+    assert fields[0]["d_hidden"] == fields[1]["d_hidden"] and fields[0]["d_model"] == fields[1]["d_model"]
+    sizes = [
+      (module := models.find(f.pop("name"))).parameter_count(module.Config(vocab_size=57, **f)) for f in fields
+    ]
+    # Without attention it has no fewer.
+    assert 1 <= sizes[0] / sizes[1] < 1.15
+
+
+def test_the_bottleneck_is_measured_by_length(monkeypatch):
+  monkeypatch.setattr(bottleneck, "KINDS", ("copy",))
+  found = bottleneck.measure(quick=True)
+  for name, run in found["runs"]["copy"].items():
+    assert run["edges"] == [(1, 2), (3, 4)] and sum(run["count"]) == 40 and min(run["count"]) > 0
+    assert run["parameters"] == run["closed_form"], name
+    assert all(0 <= share <= 1 for share in (*run["words"], *run["sentences"]))
+  told = {row[0] for row in found["rows"]}
+  assert told >= {"copy, with attention, 1 to 2 words", "copy, without attention, 3 to 4 words"}
+  with matplotlib.rc_context(STYLE):
+    assert bottleneck.draw(found | {"runs": {"copy": found["runs"]["copy"], "reverse": found["runs"]["copy"]}}).axes
+
+
+def test_words_in_their_places_are_counted():
+  assert bottleneck._in_place("a b c", "a c c") == 2
+  assert bottleneck._in_place("a b", "a b c") == 2 and bottleneck._in_place("", "a") == 0
 
 
 @pytest.mark.parametrize("variant", scaling.VARIANTS, ids=lambda variant: variant.name)

@@ -174,3 +174,41 @@ def test_a_role_may_be_played_by_another_split(german):
   assert tuple(source.pairs("train")) == german["dev"]
   with pytest.raises(UserError, match="data.test_split"):
     source.pairs("test")
+
+
+@pytest.mark.parametrize("languages", [("en", "de"), ("en", "fr"), ("en", "es")])
+def test_values_are_found_where_they_stand(languages, monkeypatch):
+  """The sentences with marks are those without; between the marks stands what was put into the slots."""
+  import random
+
+  from attention_zoo.data import phrasebook
+
+  monkeypatch.setattr(phrasebook, "_PAIRS_A_FRAME", 50)
+  for frame in phrases.FRAMES:
+    if set(languages) <= set(frame):
+      plain = list(phrasebook._instances(frame, languages, random.Random(1)))
+      marked = list(phrasebook._instances(frame, languages, random.Random(1), marked=True))
+      slots = [phrasebook._compile(frame[language])[1] for language in languages]
+      for pair, other in zip(plain, marked, strict=True):
+        for side, (text, both) in enumerate(zip(pair, other, strict=True)):
+          unmarked, spans = phrasebook._unmark(both)
+          assert unmarked == text and len(spans) == len(slots[side])
+          assert all(text[start:end].strip() == text[start:end] != "" for start, end in spans)
+          for (kind, _), (start, end) in zip(slots[side], spans, strict=True):
+            if kind == "name":
+              assert text[start:end] in phrases.NAMES
+
+
+def test_pairs_come_with_the_values_that_both_hold(german):
+  from attention_zoo.data.phrasebook import aligned
+
+  found = list(aligned("en", "de", "test"))
+  assert [pair[:2] for pair in found] == list(german["test"])
+  for source, target, slots in found:
+    assert slots, source
+    for slot in slots:
+      ours, theirs = source[slice(*slot.source)], target[slice(*slot.target)]
+      if slot.kind in ("name", "year", "integer"):
+        assert ours == theirs
+      if slot.kind == "date":
+        assert re.findall(r"\d{4}", ours) == re.findall(r"\d{4}", theirs) != []

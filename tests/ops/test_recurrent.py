@@ -278,3 +278,15 @@ def test_a_kernel_is_multiplied_once_a_step():
 
   with pytest.raises(ValueError, match="the kernel 'a' is multiplied twice in a step"):
     recurrent.scan(step, {"a": jnp.eye(F)}, {}, jnp.zeros((B, F)), jnp.zeros((T, B)))
+
+
+@CELLS
+def test_gradients_end_where_a_step_is_told_to_stop_them(name):
+  """Values stay; what comes before the mark gets no gradient from what comes after it."""
+  x, *rest = as_float32(arguments(name))
+  stop_BT = jnp.zeros((B, T), bool).at[0, T - 2].set(True)
+  run = jax.jit(lambda x, stop_BT: LAYERS[name](x, *rest, stop_BT=stop_BT)[0])
+  np.testing.assert_array_equal(run(x, stop_BT), run(x, jnp.zeros_like(stop_BT)))
+  seen_BT = np.abs(jax.grad(lambda x: run(x, stop_BT)[:, -1].sum())(x)).sum(-1) > 0
+  np.testing.assert_array_equal(seen_BT[0], [False] * (T - 2) + [True] * 2)
+  assert seen_BT[1:].all()

@@ -219,6 +219,51 @@ def test_alignment_is_the_largest_weight_of_the_pass(run):
     assert len(aligned[i]) == len(found[i].ids)
 
 
+def test_soft_alignment_is_the_weights_of_the_pass(run):
+  """Of given targets, whatever shares the batch, without padding."""
+  sources, targets = ["forty-nine", "one hundred and twelve"], ["neunundvierzig", "hundert"]
+  found = run.soft_align(sources, targets)
+  for source, target, (ours, theirs, weights_TS) in zip(sources, targets, found, strict=True):
+    seen = run.attention(source, target)
+    assert (ours, theirs) == (seen.source, seen.target)
+    np.testing.assert_allclose(weights_TS, seen.cross[-1].mean(0), rtol=1e-5, atol=1e-6)
+  with pytest.raises(UserError, match="as many targets as sources, got 1 and 2"):
+    run.soft_align(sources, targets[:1])
+
+
+@pytest.fixture
+def stochastic(run):
+  """Sets options of the stochastic beam search, and puts back what was there."""
+  kept = run.config.decode.to_dict()
+
+  def use(**options):
+    with run.config.unlocked():
+      run.config.decode.update(search="stochastic_beam", samples=3, segment_length=2, **options)
+
+  yield use
+  with run.config.unlocked():
+    run.config.decode.update(kept)
+
+
+def test_stochastic_search_is_a_function_of_the_seed_and_the_sentence(run, stochastic):
+  stochastic(temperature=2.0)
+  together = run.hypotheses(SENTENCES, n_best=2)
+  assert [h[0].text for h in together] == run.translate(SENTENCES[::-1])[::-1]
+  assert run.hypotheses(SENTENCES[1:2], n_best=2)[0] == together[1]
+  scored = run.score([SENTENCES[1]], [together[1][0].text])[0]
+  if scored.ids == together[1][0].ids:  # the pieces that were drawn may not be those that the text is cut into
+    assert scored.logprob == pytest.approx(together[1][0].logprob, rel=1e-4)
+  stochastic(temperature=2.0, seed=1)
+  assert run.hypotheses(SENTENCES, n_best=2) != together
+
+
+def test_stochastic_search_takes_no_constraints(run, stochastic):
+  stochastic()
+  for options in ({"prefixes": ["a"]}, {"force_words": [["a"]]}):
+    with pytest.raises(UserError, match='"stochastic_beam" takes no prefixes and no force_words: set it to "beam"'):
+      run.translate(["seven"], **options)
+
+
 def test_progress_adds_up_to_all_sentences(run):
   calls = []
   run.translate(SENTENCES, report=lambda done, total: calls.append((done, total)))

@@ -240,7 +240,7 @@ class Luong(nn.Module):
 
   def hidden(self, batch, *, train=False):
     """The output BTD for a batch of `data/batches.py`."""
-    segments_BT = batch["target_segments"]
+    c, segments_BT = self.config, batch["target_segments"]
     same_BTS = layers.same_segment(segments_BT, batch["source_segments"])
     source = (batch[name] for name in ("source", "source_segments", "source_positions"))
     read, starts = self.encode(*source, same_BTS, train)
@@ -249,6 +249,8 @@ class Luong(nn.Module):
       batch["inputs"][:, None], read, same_BTS, batch["target_positions"], state, layers.begins(segments_BT), starts,
       train=train,
     )  # fmt: skip
+    if c.attention == "local-p":  # the Gaussian leaves less than 1; what is looked at are distributions
+      weights_TB1S /= jnp.maximum(weights_TB1S.sum(-1, keepdims=True), jnp.finfo(jnp.float32).tiny)
     self.cross_attention.sow_weights(weights_TB1S)
     return x_B1TD[:, 0]
 

@@ -78,6 +78,17 @@ def test_one_device_equals_eight():
   cases.assert_one_device_equals_eight(luong, config)
 
 
+@pytest.mark.parametrize("attention", ["local-m", "local-p"])
+def test_weights_to_look_at_are_distributions(attention):
+  """Those of local-p are, too, though its Gaussian takes something away: pictures are drawn of nothing else."""
+  config = dataclasses.replace(luong.small(), attention=attention, window=2)
+  params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), cases.random_parameters(luong, config))
+  batch = cases.rows(cases.PAIRS, S=10, T=8)
+  _, seen = luong.Model(config).apply({"params": params}, batch, mutable=["intermediates"])
+  sums_T = np.asarray(seen["intermediates"]["cross_attention"]["weights"][0])[0, 0].sum(-1)
+  np.testing.assert_allclose(sums_T, batch["target_segments"][0] > 0, rtol=1e-5)
+
+
 @pytest.mark.parametrize("feeding", [True, False])
 def test_local_decoding_equals_teacher_forcing(feeding):
   """Positions count from the beginning of a sentence; two beams of one text."""
