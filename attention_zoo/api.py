@@ -11,11 +11,10 @@ from etils import epath
 
 from attention_zoo import files, hardware, models, tasks
 from attention_zoo.errors import UserError
-from attention_zoo.exchange import folder
 from attention_zoo.grammar import nearest
 from attention_zoo.tasks.ensemble import Ensemble
 from attention_zoo.tasks.translator import Translator
-from attention_zoo.training import compilation, distributed, loading, untrusted
+from attention_zoo.training import compilation, distributed, exported, loading, untrusted
 from attention_zoo.training.workdir import read_config, read_text
 
 
@@ -83,10 +82,10 @@ def load(
   _suit_processor(config)
   task = tasks.make(config, path)
   task.check()
-  if folder.is_exported(path):
-    if checkpoint not in (None, folder.EXPORTED):
+  if exported.is_exported(path):
+    if checkpoint not in (None, exported.EXPORTED):
       raise UserError(f"{path} is an exported model with one set of parameters: there is no checkpoint {checkpoint}")
-    found = folder.load(path, task)
+    found = exported.load(path, task)
   else:
     shapes = untrusted.abstract_items(task, path)
     read = lambda directory: untrusted.read_params(directory, shapes[directory.name])

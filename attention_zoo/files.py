@@ -134,6 +134,24 @@ def replacing(path):
     raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
+@contextlib.contextmanager
+def new_folder(path):
+  """Yields a hidden folder beside `path`, which becomes `path` when the block ends without an error, or else goes.
+
+  path: local; nothing may be there. Raises UserError where it cannot be written.
+  """
+  path = expand(path)
+  folder = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.tmp")
+  with writing(path):
+    try:
+      folder.mkdir(parents=True)
+      yield folder
+      folder.rename(path)
+    except BaseException:
+      shutil.rmtree(folder, ignore_errors=True)
+      raise
+
+
 def write_bytes(path, data: bytes) -> None:
   """Writes a file whole or not at all. Raises UserError where it cannot be written.
   Remote stores do so by themselves."""

@@ -25,10 +25,11 @@ ROOMS = {
   "training": (),
   "evaluation": (),
   "plots": (),
+  "exchange": ("layers", "data", "training"),
   "tasks": ("models", "layers", "ops", "data", "decoding", "training", "evaluation", "plots"),
 }
 # Files that lie in the package itself: entry points and what they share.
-TOP = ("models", "tasks", "training", "api", "cli", "progress", "streams", "__version__")
+TOP = ("models", "tasks", "training", "exchange", "api", "cli", "progress", "streams", "__version__")
 # Packages from outside, besides the standard library. Where a room is not listed, all but these two.
 OUTSIDE = {
   "ops": {"jax", "numpy"},
@@ -43,7 +44,7 @@ NOT_OUTSIDE = {
 DEFAULT_NOT_OUTSIDE = {"flax", "tensorflow"}
 STANDARD = set(sys.stdlib_module_names)
 
-ENTRY_POINTS = ("train", "evaluate", "average", "translate", "compile", "sample")
+ENTRY_POINTS = ("train", "evaluate", "average", "translate", "compile", "sample", "export")
 FULL_INITS = ("", "models", "tasks")  # rooms whose __init__.py says something
 
 

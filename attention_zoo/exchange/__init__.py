@@ -1,1 +1,0 @@
-"""Trained models to and from other places: folders that anybody can open, and other frameworks' formats."""

@@ -5,12 +5,13 @@ import json
 import jax
 
 from attention_zoo import files
-from attention_zoo.exchange import arrays
-from attention_zoo.exchange.folder import PARAMETERS, new_folder, write_sums
+from attention_zoo.exchange.folder import new_folder, write_sums
+from attention_zoo.training import safetensors_file
+from attention_zoo.training.exported import PARAMETERS
 
 
 def write(run, to, dtype="float32") -> None:
-  """Writes a loaded run's parameters to the new folder `to`. dtype: one of `arrays.DTYPES`.
+  """Writes a loaded run's parameters to the new folder `to`. dtype: one of `safetensors_file.DTYPES`.
 
   names.json: {name: {"shape": sizes, "axes": a letter for each, "type": as it is in the model}}. The letters are those
   of the paper: D is d_model, F d_ff, V the vocabulary, N the heads, K and H their d_k and d_v.
@@ -22,6 +23,6 @@ def write(run, to, dtype="float32") -> None:
     axes = leaf if leaf.isupper() and len(leaf) == value.ndim else ""
     names["/".join(key.key for key in path)] = {"shape": value.shape, "axes": axes, "type": str(value.dtype)}
   with new_folder(to) as folder:
-    files.write_bytes(folder / PARAMETERS, arrays.dump(items, dtype, {"format": "np"}))
+    files.write_bytes(folder / PARAMETERS, safetensors_file.dump(items, dtype, {"format": "np"}))
     files.write_text(folder / "names.json", json.dumps(names, indent=1) + "\n")
     write_sums(folder)

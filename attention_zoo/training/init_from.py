@@ -8,9 +8,8 @@ import numpy as np
 
 from attention_zoo import files
 from attention_zoo.errors import UserError
-from attention_zoo.exchange import folder
 from attention_zoo.protocols import Initial
-from attention_zoo.training import loading, sharding, untrusted
+from attention_zoo.training import exported, loading, sharding, untrusted
 
 
 class Taken(NamedTuple):
@@ -36,8 +35,7 @@ def init_from(initial: Initial, config) -> tuple[Initial, Taken]:
   """
   path = files.expand(config.train.init_from)
   untrusted.check_folder(path)
-  exported = folder.is_exported(path)
-  stored = folder.read(path) if exported else loading.load(path, read=untrusted.read_params)
+  stored = exported.read(path) if exported.is_exported(path) else loading.load(path, read=untrusted.read_params)
   stored = jax.tree_util.tree_leaves_with_path(Initial(stored.params, stored.variables))
   there = {sharding.path_name(p[1:]): value for p, value in stored}  # p[0] says which of the two
   leaves, tree = jax.tree_util.tree_flatten_with_path(initial)

@@ -12,7 +12,8 @@ import attention_zoo as zoo
 from attention_zoo import tasks
 from attention_zoo.data.tokenizer import BOS, EOS, Tokenizer
 from attention_zoo.errors import UserError
-from attention_zoo.exchange import arrays, ctranslate2, huggingface, plain
+from attention_zoo.exchange import ctranslate2, huggingface, plain
+from attention_zoo.training import safetensors_file
 from tests.training.saved import assert_same
 
 SENTENCES = ["one two three four", "five", "nine eight seven six five"]
@@ -120,7 +121,7 @@ def test_marian_names_without_transformers(run, tmp_path):
 
 def test_plain(run, tmp_path):
   plain.write(run, tmp_path / "to")
-  back = arrays.parse((tmp_path / "to/model.safetensors").read_bytes(), "x")
+  back = safetensors_file.parse((tmp_path / "to/model.safetensors").read_bytes(), "x")
   assert_same(back["params"], jax.device_get(run.params))
   names = json.loads((tmp_path / "to/names.json").read_text())
   shape = [*run.params["embedding"]["table_VD"].shape]

@@ -1,4 +1,4 @@
-"""Parameters in one safetensors file, under names like "params/encoder/layer_0/..."; the dimensions stand in the names.
+"""Parameters in one safetensors file, under names like "params/layer_0/..."; the dimensions stand in the names.
 
 float32 and bfloat16 are stored as they are. int8: whole numbers of -127 to 127, and for each row (all axes but the last
 together are rows) the float32 that they are multiplied by, under the same name with "#scale" behind it. Vectors stay
