@@ -23,7 +23,7 @@ def get_config():
       num_encoder_layers=3,
       num_decoder_layers=2,
       dropout=0.1,
-      init_scale=0.08,
+      init_scale=0.2,
       dtype="float32",
       matmul_dtype="float32",
     )

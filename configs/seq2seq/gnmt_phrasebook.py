@@ -22,7 +22,7 @@ def get_config():
       d_attention=128,
       num_layers=3,
       dropout=0.1,
-      init_scale=0.08,
+      init_scale=0.2,
       dtype="float32",
       matmul_dtype="float32",
     )

@@ -29,7 +29,7 @@ def get_config():
       group_rows=8,
       balance=0.01,
       dropout=0.1,
-      init_scale=0.08,
+      init_scale=0.2,
       dtype="float32",
       matmul_dtype="float32",
     )

@@ -23,7 +23,7 @@ def get_config():
       num_layers=2,
       reverse_source=True,
       dropout=0.1,
-      init_scale=0.08,
+      init_scale=0.2,
       dtype="float32",
       matmul_dtype="float32",
     )

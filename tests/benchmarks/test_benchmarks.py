@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import cold_start, common, decode, faults, pipeline, tournament, train_step
+from benchmarks import cold_start, common, decode, depth, faults, pipeline, tournament, train_step
 
 
 @pytest.fixture(autouse=True)
@@ -126,3 +126,10 @@ def test_tournament_knows_every_causal_attention():
   from attention_zoo.ops import variant
 
   assert {name.partition("(")[0] for name in tournament.CAUSAL} == set(variant.by_name())
+
+
+@pytest.mark.slow
+def test_depth(tmp_path):
+  depth.main(["--tiny", "--layers=1", "--rows=8", "--length=8", "--rounds=1", f"--out={tmp_path}"])
+  plain, scan = json.loads((tmp_path / "depth.json").read_text())["runs"]
+  assert not plain["scan_layers"] and scan["scan_layers"] and plain["compile_s"] > 0 and scan["temporary_bytes"] > 0
