@@ -1,5 +1,5 @@
 # make demo   sets up, trains the quickstart, averages, translates, scores, writes runs/demo/report.html
-# make test   the whole test suite          make lint   ruff
+# make test   the whole test suite          make lint   ruff          make pretrained   the models in attention_zoo/pretrained/
 PYTHON ?= python3
 VENV = .venv
 BIN = $(VENV)/bin
@@ -11,7 +11,7 @@ export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1:glibc.m
 DEMO_XLA_FLAGS = --xla_force_host_platform_device_count=$(shell n=$$(nproc 2>/dev/null || echo 1); d=1; \
 	while [ $$((d * 2)) -le $$n ] && [ $$d -lt 8 ]; do d=$$((d * 2)); done; echo $$d)
 
-.PHONY: demo test lint wheel clean
+.PHONY: demo pretrained test lint wheel clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -28,6 +28,18 @@ demo: $(VENV)/installed
 	$(RUN) attention_zoo.average --workdir=$(WORKDIR) --last=5
 	$(RUN) attention_zoo.evaluate --workdir=$(WORKDIR) --checkpoint=average --split=test --report
 	@echo; echo "The concert takes place in Moscow in May 2033." | $(RUN) attention_zoo.translate --workdir=$(WORKDIR)
+
+# The models that come with the package. The same kind of machine gives the same bytes.
+pretrained: export XLA_FLAGS ?= $(DEMO_XLA_FLAGS)
+pretrained: $(VENV)/installed
+	$(RUN) attention_zoo.train --config=quickstart --workdir=runs/pretrained/phrasebook-en-de
+	$(RUN) attention_zoo.train --config=quickstart --config.data.languages="('en', 'fr')" --workdir=runs/pretrained/phrasebook-en-fr
+	$(RUN) attention_zoo.train --config=language/quickstart --workdir=runs/pretrained/phrasebook-lm
+	for name in phrasebook-en-de phrasebook-en-fr phrasebook-lm; do \
+	  $(RUN) attention_zoo.evaluate --workdir=runs/pretrained/$$name --checkpoint=latest --split=test && \
+	  rm -rf attention_zoo/pretrained/$$name && \
+	  $(RUN) attention_zoo.export --workdir=runs/pretrained/$$name --checkpoint=latest --dtype=int8 --to=attention_zoo/pretrained/$$name \
+	  || exit 1; done
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist worksteal

@@ -1,17 +1,17 @@
 """attention_zoo: every attention variant of the classic lectures, trained, averaged, decoded and scored in JAX.
 
 import attention_zoo as zoo
-run = zoo.load("runs/quickstart")
+run = zoo.load("phrasebook-en-de")          # or a run of yours: zoo.load("runs/demo")
 run.translate(["The concert takes place in Moscow in May 2033."])
 """
 
 import typing
 
 __version__ = "0.1.0"
-__all__ = ("build", "ensemble", "list", "load")
+__all__ = ("build", "ensemble", "list", "load", "pretrained")
 
 if typing.TYPE_CHECKING:  # what editors complete
-  from attention_zoo.api import build, ensemble, list, load
+  from attention_zoo.api import build, ensemble, list, load, pretrained
 
 
 def __getattr__(name):

@@ -17,6 +17,8 @@ from attention_zoo.tasks.translator import Translator
 from attention_zoo.training import compilation, distributed, exported, loading, untrusted
 from attention_zoo.training.workdir import read_config, read_text
 
+PRETRAINED = epath.Path(__file__).parent / "pretrained"
+
 
 def list(pattern: str = "*") -> builtins.list[str]:
   """The names of the models that match a pattern such as "*lm*"."""
@@ -40,6 +42,11 @@ def build(name: str, **fields):
     raise UserError(f"{name}: {error}") from error
 
 
+def pretrained() -> builtins.list[str]:
+  """The names of the trained models that come with the package: zoo.load("phrasebook-en-de")."""
+  return sorted(folder.name for folder in PRETRAINED.iterdir() if exported.is_exported(folder))
+
+
 def ensemble(runs: Iterable[Translator]) -> Ensemble:
   """Several loaded translation runs as one, which translates by the mean of their probabilities.
 
@@ -54,8 +61,9 @@ def load(
 ) -> Translator:
   """Opens a run's parameters for use on the devices at hand.
 
-  path: the work directory, or a folder that `python -m attention_zoo.export` wrote; local or gs://. checkpoint:
-  "average", "latest" or a step; by default the average where it is newer and not worse than the latest
+  path: the work directory, or a folder that `python -m attention_zoo.export` wrote; local or gs://. Or one of
+  `pretrained()`, where no folder has that name. checkpoint: "average", "latest" or a step; by default the average where
+  it is newer and not worse than the latest
   (`training.loading.load`). data_dir: where the text lies now, in place of config.data.dir. Returns the task's runner,
   for translation `tasks.translator.Translator`; its `checkpoint`, `step` and `parents` say what was taken. On a CPU
   that has no units for bfloat16 a run that was
@@ -66,6 +74,8 @@ def load(
   distributed.hush_libtpu()
   compilation.prepare()
   path = epath.Path(files.expand(path))
+  if not files.exists(path) and str(path) in pretrained():
+    path = PRETRAINED / str(path)
   untrusted.check_folder(path)
   try:
     config = read_config(path)

@@ -68,6 +68,8 @@ def text(card) -> str:
     for name, value in score.get("perplexity", {}).items():
       figures.append(f"perplexity {name.replace('_', ' ')} {value:.4g}")
     lines.append(f"- {score['split']}: " + "; ".join(figures))
+  if card["scores"] and card["stored_as"] != "float32":
+    lines += ["", f"Taken before the parameters were stored as {card['stored_as']}."]
   if not card["scores"]:
     lines.append("None: these parameters were not evaluated before they were exported.")
   lines += ["", "## Settings", ""]
