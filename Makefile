@@ -37,8 +37,9 @@ pretrained: $(VENV)/installed
 	$(RUN) attention_zoo.train --config=language/quickstart --workdir=runs/pretrained/phrasebook-lm
 	for name in phrasebook-en-de phrasebook-en-fr phrasebook-lm; do \
 	  $(RUN) attention_zoo.evaluate --workdir=runs/pretrained/$$name --checkpoint=latest --split=test && \
-	  rm -rf attention_zoo/pretrained/$$name && \
-	  $(RUN) attention_zoo.export --workdir=runs/pretrained/$$name --checkpoint=latest --dtype=int8 --to=attention_zoo/pretrained/$$name \
+	  rm -rf runs/pretrained/$$name.int8 && \
+	  $(RUN) attention_zoo.export --workdir=runs/pretrained/$$name --checkpoint=latest --dtype=int8 --to=runs/pretrained/$$name.int8 && \
+	  rm -rf attention_zoo/pretrained/$$name && mv runs/pretrained/$$name.int8 attention_zoo/pretrained/$$name \
 	  || exit 1; done
 
 test: $(VENV)/installed-dev

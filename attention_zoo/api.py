@@ -44,7 +44,8 @@ def build(name: str, **fields):
 
 def pretrained() -> builtins.list[str]:
   """The names of the trained models that come with the package: zoo.load("phrasebook-en-de")."""
-  return sorted(folder.name for folder in PRETRAINED.iterdir() if exported.is_exported(folder))
+  folders = PRETRAINED.iterdir() if PRETRAINED.is_dir() else ()
+  return sorted(folder.name for folder in folders if exported.is_exported(folder))
 
 
 def ensemble(runs: Iterable[Translator]) -> Ensemble:
@@ -77,6 +78,8 @@ def load(
   if not files.exists(path) and str(path) in pretrained():
     path = PRETRAINED / str(path)
   untrusted.check_folder(path)
+  if exported.is_exported(path):
+    exported.check_small(path)
   try:
     config = read_config(path)
   except ImportError as error:

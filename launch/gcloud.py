@@ -35,9 +35,9 @@ def signals_wait():
         before[number] = signal.signal(number, lambda number, _: came.append(number))
     yield
   finally:
-    for number, handler in before.items():
+    for number, handler in reversed(before.items()):  # Ctrl-C last: it could come before the others are restored
       signal.signal(number, handler)
-    for number in came[:1]:
+    for number in sorted(set(came), reverse=True)[:1]:  # SIGTERM, which ends without asking, before Ctrl-C
       signal.raise_signal(number)
 
 

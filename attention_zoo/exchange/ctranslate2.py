@@ -76,7 +76,9 @@ def specification(run):
 def _pieces(run):
   import sentencepiece
 
-  pieces = sentencepiece.SentencePieceProcessor(model_file=str(files.expand(run.task.workdir) / "tokenizer.model"))
+  pieces = sentencepiece.SentencePieceProcessor(
+    model_proto=(files.expand(run.task.workdir) / "tokenizer.model").read_bytes()
+  )
   return [pieces.id_to_piece(i) for i in range(pieces.get_piece_size())]
 
 
@@ -108,7 +110,7 @@ Step {step} of an attention_zoo run, stored as {dtype}.
 import ctranslate2, sentencepiece
 pieces = sentencepiece.SentencePieceProcessor(model_file="FOLDER/tokenizer.model")
 translator = ctranslate2.Translator("FOLDER")
-found = translator.translate_batch([pieces.encode("...", out_type=str)], beam_size=4)
+found = translator.translate_batch([pieces.encode("...", out_type=str)], beam_size=4, length_penalty=0)
 print(pieces.decode(found[0].hypotheses[0]))
 ```
 """

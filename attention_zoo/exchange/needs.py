@@ -23,9 +23,9 @@ def check_transformer(run, framework, name, **wanted) -> None:
   if run.config.model.name != name:
     raise UserError(f"{framework} has no {run.config.model.name}: only a {name} can be written for it")
   check(run, framework, feed_forward="dense", position_mode="add", **wanted)
-  if not c.d_k == c.d_v == c.d_model // c.num_heads:
+  if not c.num_heads * c.d_k == c.num_heads * c.d_v == c.d_model:
     raise UserError(
-      f"{framework} has heads of d_model / num_heads = {c.d_model // c.num_heads} dimensions, but config.model.d_k = "
+      f"{framework} has heads of d_model / num_heads = {c.d_model / c.num_heads:g} dimensions, but config.model.d_k = "
       f"{c.d_k} and d_v = {c.d_v}"
     )
 

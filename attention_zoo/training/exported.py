@@ -55,18 +55,30 @@ def load(path, task) -> loading.Loaded:
   return read(path, shapes, most=2 * untrusted.size_of(shapes) + untrusted.SMALL)
 
 
-def read(path, expected=None, most=1 << 40) -> loading.Loaded:
-  """`load` without a task. expected: the tree of shapes that the parameters and variables have; None: any will do.
-
-  most: bytes that the parameters' file may have.
-  """
+def check_small(path) -> dict[str, str]:
+  """`read_sums`, after every file but the parameters was checked: before anything is made of them."""
   sums = read_sums(path)
+  present = {name for name in ("text.json", "tokenizer.model") if (epath.Path(path) / name).exists()}
+  if missing := sorted({"config.json", "card.json", PARAMETERS, *present} - set(sums)):
+    raise UserError(f"{path}/{SUMS} lacks {missing[0]}: export again, or copy the folder once more")
   for name in sums:
     if name != PARAMETERS:
       check(path, sums, name)
+  return sums
+
+
+def read(path, expected=None, most=1 << 40) -> loading.Loaded:
+  """`load` without a task. expected: the tree of shapes that the parameters and variables have; None: any will do.
+
+  most: bytes that the parameters' file may have; on a local disk also no more than it takes there, for one of holes.
+  """
+  sums = check_small(path)
   about = files.read_json(epath.Path(path) / "card.json")
   steps = about.get("steps") if isinstance(about, dict) else None
   if not isinstance(steps, list) or not steps or any(type(step) is not int for step in steps):
     raise UserError(f"{path}/card.json is not the card of an exported model: it names no steps")
+  file = epath.Path(path) / PARAMETERS
+  if files.is_local(path) and (taken := os.stat(file).st_blocks * 512) + (1 << 20) < os.stat(file).st_size:
+    raise UserError(f"{file} has {os.stat(file).st_size:,} bytes, of which the disk holds {taken:,}: copy it once more")
   items = safetensors_file.parse(check(path, sums, PARAMETERS, most), f"{path}/{PARAMETERS}", expected)
   return loading.Loaded(EXPORTED, steps, **items)

@@ -53,7 +53,7 @@ def refused(name):
   """Turns what safetensors raises for a file that is none into a UserError that names it."""
   try:
     yield
-  except (safetensors.SafetensorError, ValueError, KeyError) as error:
+  except (safetensors.SafetensorError, ValueError, KeyError, OSError) as error:
     raise UserError(f"{name} is not a safetensors file: {error}") from error
 
 
@@ -73,7 +73,9 @@ def parse(content: bytes, name, expected=None) -> dict:
   for key, value in stored.items():
     if key.endswith(SCALE):
       continue
-    if value.dtype == np.int8 and key + SCALE in stored:
+    if value.dtype == np.int8:
+      if key + SCALE not in stored:
+        raise UserError(f"{name}: the array {key} is of whole numbers, and what they are multiplied by is missing")
       scale = stored[key + SCALE]
       if scale.shape != (*value.shape[:-1], 1):
         raise UserError(f"{name}: the array {key + SCALE} has shape {scale.shape}, which does not fit {value.shape}")
@@ -91,6 +93,9 @@ def parse(content: bytes, name, expected=None) -> dict:
         raise UserError(
           f"{name}: the array {'/'.join(key)} has shape {value.shape}, but the model wants {expected[key].shape}"
         )
+      if value.dtype not in (expected[key].dtype, ml_dtypes.bfloat16):
+        wanted = expected[key].dtype
+        raise UserError(f"{name}: the array {'/'.join(key)} is {value.dtype}, but the model wants {wanted}")
       found[key] = value.astype(expected[key].dtype)
   items = {item: {} for item in ITEMS}
   for key, value in found.items():

@@ -171,6 +171,10 @@ def test_other_parameters(copy):
   refuses(copy, "has shape")
   put(stored | {"params": stored[name]})
   refuses(copy, "has the array params,")
+  put(stored | {name: stored[name].astype(np.int8)})
+  refuses(copy, "what they are multiplied by is missing")
+  put(stored | {name: stored[name].astype(np.int32)})
+  refuses(copy, "is int32, but the model wants float32")
   path.write_bytes(b"\x80\x04K\x01.")  # a pickle
   resign(copy)
   refuses(copy, "is not a safetensors file")
@@ -182,6 +186,19 @@ def test_more_layers_than_arrays(copy):
   (copy / "config.json").write_text(json.dumps(config))
   resign(copy)
   refuses(copy, "num_encoder_layers = 1000000, but .* has more than")
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.model", "card.json"])
+def test_a_list_of_checksums_that_was_cut(copy, name):
+  lines = (copy / reading.SUMS).read_text().splitlines(True)
+  (copy / reading.SUMS).write_text("".join(line for line in lines if name not in line))
+  refuses(copy, f"{reading.SUMS} lacks {name}")
+
+
+def test_a_file_of_holes_for_fine_tuning(copy):
+  os.truncate(copy / reading.PARAMETERS, 1 << 45)
+  with pytest.raises(UserError, match="of which the disk holds"):
+    reading.read(copy)
 
 
 def test_a_file_of_holes(copy):

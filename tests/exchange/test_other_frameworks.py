@@ -63,7 +63,8 @@ def test_ctranslate2_gives_the_same_tokens(kind, tmp_path, beam_size):
       [pieces(ids)], beam_size=beam_size, length_penalty=0.0, max_decoding_length=limit, return_scores=True
     )
     assert theirs.hypotheses[0] == pieces(i for i in found.ids if i != EOS)
-    assert theirs.scores[0] == pytest.approx(found.logprob, abs=1e-4 * len(found.ids))
+    # Its exponentials are approximations: 1.5e-4 nats a token were seen.
+    assert theirs.scores[0] == pytest.approx(found.logprob, abs=3e-4 * len(found.ids))
 
 
 def test_ctranslate2_int8(run, tmp_path):
