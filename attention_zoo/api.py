@@ -63,7 +63,7 @@ def load(
   """Opens a run's parameters for use on the devices at hand.
 
   path: the work directory, or a folder that `python -m attention_zoo.export` wrote; local or gs://. Or one of
-  `pretrained()`, where no folder has that name. checkpoint: "average", "latest" or a step; by default the average where
+  `pretrained()`, where no run has that name. checkpoint: "average", "latest" or a step; by default the average where
   it is newer and not worse than the latest
   (`training.loading.load`). data_dir: where the text lies now, in place of config.data.dir. Returns the task's runner,
   for translation `tasks.translator.Translator`; its `checkpoint`, `step` and `parents` say what was taken. On a CPU
@@ -75,7 +75,7 @@ def load(
   distributed.hush_libtpu()
   compilation.prepare()
   path = epath.Path(files.expand(path))
-  if not files.exists(path) and str(path) in pretrained():
+  if str(path) in pretrained() and not files.exists(path / "config.json"):  # evaluate leaves a folder of that name
     path = PRETRAINED / str(path)
   untrusted.check_folder(path)
   if exported.is_exported(path):

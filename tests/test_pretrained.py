@@ -43,8 +43,10 @@ def test_german():
   ]
 
 
-def test_a_folder_of_that_name_comes_first(tmp_path, monkeypatch):
+def test_a_run_of_that_name_comes_first(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  (tmp_path / "phrasebook-en-de").mkdir()
-  with pytest.raises(UserError, match="is not the work directory of a run"):
+  (tmp_path / "phrasebook-en-de" / "eval").mkdir(parents=True)
+  assert zoo.load("phrasebook-en-de").checkpoint == "exported"
+  (tmp_path / "phrasebook-en-de" / "config.json").write_text("[")
+  with pytest.raises(UserError, match="config.json"):
     zoo.load("phrasebook-en-de")

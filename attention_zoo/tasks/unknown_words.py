@@ -1,4 +1,5 @@
-"""PosUnk (Luong et al. 2015, "Addressing the Rare Word Problem in Neural Machine Translation"; Jean et al. 2015):
+"""PosUnk (Luong et al. 2015, "Addressing the Rare Word Problem in Neural Machine Translation", who learn the position;
+Jean et al. 2015, who take it from the attention, as is done here):
 an unknown word of a translation becomes the word of the source that the attention weighed most where it was predicted,
 through a dictionary where it is there, else as it is.
 

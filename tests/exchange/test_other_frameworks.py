@@ -1,6 +1,7 @@
 """What is written for other frameworks computes there what it computes here."""
 
 import json
+import types
 
 import jax
 import numpy as np
@@ -95,6 +96,29 @@ def test_marian_has_the_same_logits(tiny_run, run, tmp_path):
     }  # fmt: skip
     got = other.task.model.apply({"params": other.params}, batch)
     np.testing.assert_allclose(got, wanted, atol=1e-4 * np.abs(wanted).max())
+
+
+def test_gpt2_has_the_same_logits(tmp_path):
+  torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+  module = zoo.build(
+    "transformer_lm", vocab_size=37, d_model=16, d_ff=24, num_heads=2, d_k=8, d_v=8, num_layers=2, max_length=12
+  )
+  ids = np.array([[5, 9, 7, 30], [8, 6, 10, 2]], np.int32)
+  positions = np.broadcast_to(np.arange(4, dtype=np.int32), ids.shape)
+  batch = {"inputs": ids, "segments": np.ones_like(ids), "positions": positions}
+  drawn = module.init(jax.random.key(0), batch)["params"]
+  params = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(jax.random.key(x.size), x.shape), drawn)
+  config = types.SimpleNamespace(
+    model=types.SimpleNamespace(name="transformer_lm"), data=types.SimpleNamespace(source="x")
+  )
+  task = types.SimpleNamespace(model_config=module.config, workdir=tmp_path)
+  huggingface.write(types.SimpleNamespace(config=config, task=task, params=params, step="0"), tmp_path / "to")
+  model, report = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "to", output_loading_info=True)
+  assert not report["unexpected_keys"] and not report["mismatched_keys"]
+  with torch.no_grad():
+    wanted = model.eval()(torch.from_numpy(ids).long()).logits.numpy()
+  got = module.apply({"params": params}, batch)
+  np.testing.assert_allclose(got, wanted, atol=1e-5 * np.abs(wanted).max())
 
 
 def test_marian_tokenizer(run, tmp_path):
