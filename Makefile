@@ -29,7 +29,7 @@ demo: $(VENV)/installed
 	$(RUN) attention_zoo.evaluate --workdir=$(WORKDIR) --checkpoint=average --split=test --report
 	@echo; echo "The concert takes place in Moscow in May 2033." | $(RUN) attention_zoo.translate --workdir=$(WORKDIR)
 
-# The models that come with the package. The same kind of machine gives the same bytes.
+# The models that come with the package.
 pretrained: export XLA_FLAGS ?= $(DEMO_XLA_FLAGS)
 pretrained: $(VENV)/installed
 	$(RUN) attention_zoo.train --config=quickstart --workdir=runs/pretrained/phrasebook-en-de

@@ -27,10 +27,9 @@ DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16", "int8"], "
 
 
 def main():
-  from attention_zoo import api
-  from attention_zoo.exchange import folder
+  from attention_zoo import api, files
 
-  folder.check_new(TO.value)  # before a large run is read
+  files.check_new(TO.value)  # before a large run is read
   run = api.load(WORKDIR.value, CHECKPOINT.value)
   importlib.import_module(f"attention_zoo.exchange.{MODULES[FORMAT.value]}").write(run, TO.value, DTYPE.value)
   print(f"{WORKDIR.value}, checkpoint {run.checkpoint} (step {run.step}): written to {TO.value} for {FORMAT.value}")

@@ -134,13 +134,23 @@ def replacing(path):
     raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
+def check_new(path):
+  """The path. Raises UserError unless it is a local one where nothing is."""
+  path = expand(path)
+  if not is_local(path):
+    raise UserError(f"{path}: write to a new local folder, and copy that to the bucket")
+  if os.path.lexists(path):
+    raise UserError(f"{path} exists: export to a new folder, or move that one away")
+  return path
+
+
 @contextlib.contextmanager
 def new_folder(path):
   """Yields a hidden folder beside `path`, which becomes `path` when the block ends without an error, or else goes.
 
-  path: local; nothing may be there. Raises UserError where it cannot be written.
+  path: local; nothing may be there. Raises UserError as `check_new` does, and where it cannot be written.
   """
-  path = expand(path)
+  path = check_new(path)
   folder = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.tmp")
   with writing(path):
     try:

@@ -108,11 +108,7 @@ def get_config():
       coverage_penalty=0.0,
       replace_unknown=False,
       unknown_dictionary="",
-      search="beam",  # or "stochastic_beam": beam_size hypotheses, each drawing so many continuations of a segment
-      samples=4,
-      segment_length=10,
-      temperature=1.0,
-      seed=0,
+      search="beam",  # or "stochastic_beam(samples=4, segment_length=10, temperature=1.0, seed=0)"
       extra_length=50,
       batch_tokens=4096,
       dev_sentences=0,

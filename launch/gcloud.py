@@ -37,8 +37,8 @@ def signals_wait():
   finally:
     for number, handler in reversed(before.items()):  # Ctrl-C last: it could come before the others are restored
       signal.signal(number, handler)
-    for number in sorted(set(came), reverse=True)[:1]:  # SIGTERM, which ends without asking, before Ctrl-C
-      signal.raise_signal(number)
+    if came:
+      signal.raise_signal(max(came))  # SIGTERM before Ctrl-C
 
 
 def start(command, **options):

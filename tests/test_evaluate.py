@@ -62,7 +62,7 @@ def test_a_wrong_option_is_told_in_one_line(tiny_run):
     ("alpha=nan", "config.decode.alpha must be float, not str"),
     ("alpha=1e999", "config.decode.alpha must be finite"),
     ("alpha=__import__('os')", "config.decode.alpha must be float"),
-    ("top_p=0.9", "config.decode.top_p is not a field"),
+    ("temperature=1.0", "config.decode.temperature is not a field"),
   ],
 )
 def test_options_are_held_against_the_fields_of_the_task(tiny_run, text, message):

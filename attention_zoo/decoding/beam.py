@@ -26,9 +26,9 @@ from attention_zoo.decoding.candidates import best_candidates, pick
 from attention_zoo.decoding.constraints import UNCONSTRAINED, Guide
 from attention_zoo.decoding.score import length_penalty
 
-# Positions of all hypotheses up to which the search has one program, and not three of growing room. One sentence of the
-# phrasebook, loaded run, two cores of an AMD EPYC: the first search takes 3.5 s and not 5.2; with the compilation
-# cache 1.0 s and not 2.0.
+# Positions of all hypotheses up to which the search has one program, and not three of growing room. Measured with 4096
+# and with 0 here, in new processes that load a run of the quickstart and search once for a sentence, on two cores of
+# an AMD EPYC: 3.5 s and not 5.2; with the compilation cache filled 1.0 s and not 2.0.
 _ONE_ROOM = 4096
 
 

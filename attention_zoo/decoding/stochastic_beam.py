@@ -75,7 +75,7 @@ def stochastic_beam_search(
   A hypothesis that has not ended at its sentence's limit counts only where none has. Raises ValueError for sizes that
   do not fit.
   """
-  J, M, W = beam_size, beam_size * samples, segment_length
+  J, M, W = beam_size, beam_size * samples, min(segment_length, max_length)
   n_best = J if n_best is None else n_best
   if min(samples, W, max_length) < 1 or not 1 <= n_best <= J:
     raise ValueError(

@@ -10,7 +10,7 @@ from attention_zoo.training import config as config_lib
 from attention_zoo.training.workdir import read_config, versions
 
 SCORES = ("split", "bleu", "chrf", "perplexity", "beam_size", "alpha")
-EMBEDDED = ("phrasebook", "toy", "grammar")  # sources whose text the package makes itself
+EMBEDDED = ("phrasebook", "toy")  # sources whose text the package makes itself
 
 
 def make(run, dtype) -> dict:

@@ -11,7 +11,7 @@ from attention_zoo import files
 from attention_zoo.data.tokenizer import BOS, EOS, UNK
 from attention_zoo.errors import UserError
 from attention_zoo.exchange import needs
-from attention_zoo.exchange.folder import new_folder, write_sums
+from attention_zoo.exchange.folder import write_sums
 from attention_zoo.layers.positions import sinusoidal
 
 TYPES = {"float32": None, "bfloat16": "bfloat16", "int8": "int8"}
@@ -25,7 +25,7 @@ def write(run, to, dtype="float32") -> None:
   spec = specification(run)
   spec.validate()
   spec.optimize(quantization=TYPES[dtype])
-  with new_folder(to) as folder:
+  with files.new_folder(to) as folder:
     spec.save(str(folder))
     files.write_bytes(folder / "tokenizer.model", (files.expand(run.task.workdir) / "tokenizer.model").read_bytes())
     files.write_text(folder / "README.md", TEXT.format(name=run.config.model.name, step=run.step, dtype=dtype))

@@ -9,16 +9,13 @@
 too.
 """
 
-import contextlib
 import hashlib
 import json
-import os
 
 import jax
 from etils import epath
 
 from attention_zoo import files
-from attention_zoo.errors import UserError
 from attention_zoo.exchange import card
 from attention_zoo.training import safetensors_file
 from attention_zoo.training.exported import PARAMETERS, SUMS
@@ -38,7 +35,7 @@ def write(run, to, dtype="float32") -> dict:
     {"params": jax.device_get(run.params), "variables": jax.device_get(run.variables)}, dtype, {"format": "np"}
   )
   about = card.make(run, dtype)
-  with new_folder(to) as folder:
+  with files.new_folder(to) as folder:
     for name in COPIED:
       if (source / name).exists() or name not in OPTIONAL:
         files.write_bytes(folder / name, (source / name).read_bytes())
@@ -47,23 +44,6 @@ def write(run, to, dtype="float32") -> dict:
     files.write_text(folder / "README.md", card.text(about))
     write_sums(folder)
   return about
-
-
-def check_new(to):
-  """The path `to`. Raises UserError unless it is a local one where nothing is."""
-  to = files.expand(to)
-  if not files.is_local(to):
-    raise UserError(f"{to}: export to a local folder, and copy that to the bucket")
-  if os.path.lexists(to):
-    raise UserError(f"{to} exists: export to a new folder, or move that one away")
-  return to
-
-
-@contextlib.contextmanager
-def new_folder(to):
-  """`files.new_folder` of a local path where nothing is."""
-  with files.new_folder(check_new(to)) as folder:
-    yield folder
 
 
 def write_sums(folder) -> None:

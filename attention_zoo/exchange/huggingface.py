@@ -21,7 +21,7 @@ from attention_zoo import files
 from attention_zoo.data.tokenizer import BOS, EOS, PAD, UNK
 from attention_zoo.errors import UserError
 from attention_zoo.exchange import needs
-from attention_zoo.exchange.folder import new_folder, write_sums
+from attention_zoo.exchange.folder import write_sums
 
 ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "gelu_tanh": "gelu_new"}
 
@@ -39,7 +39,7 @@ def write(run, to, dtype="float32") -> None:
   config, state = make(run)
   kind = ml_dtypes.bfloat16 if dtype == "bfloat16" else np.float32
   state = {name: np.ascontiguousarray(np.asarray(state[name]).astype(kind)) for name in sorted(state)}
-  with new_folder(to) as folder:
+  with files.new_folder(to) as folder:
     files.write_bytes(folder / "model.safetensors", safetensors.numpy.save(state, {"format": "pt"}))
     _json(folder / "config.json", config | {"dtype": dtype})
     _tokenizer(run, folder, config["model_type"])

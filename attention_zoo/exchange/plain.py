@@ -5,7 +5,7 @@ import json
 import jax
 
 from attention_zoo import files
-from attention_zoo.exchange.folder import new_folder, write_sums
+from attention_zoo.exchange.folder import write_sums
 from attention_zoo.training import safetensors_file
 from attention_zoo.training.exported import PARAMETERS
 
@@ -22,7 +22,7 @@ def write(run, to, dtype="float32") -> None:
     leaf = path[-1].key.rpartition("_")[2]
     axes = leaf if leaf.isupper() and len(leaf) == value.ndim else ""
     names["/".join(key.key for key in path)] = {"shape": value.shape, "axes": axes, "type": str(value.dtype)}
-  with new_folder(to) as folder:
+  with files.new_folder(to) as folder:
     files.write_bytes(folder / PARAMETERS, safetensors_file.dump(items, dtype, {"format": "np"}))
     files.write_text(folder / "names.json", json.dumps(names, indent=1) + "\n")
     write_sums(folder)

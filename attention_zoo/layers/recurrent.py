@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from attention_zoo.layers.dropout import Dropout
-from attention_zoo.layers.linear import glorot
+from attention_zoo.layers.linear import glorot, logits
 from attention_zoo.layers.rounding import rounded
 from attention_zoo.ops import recurrent
 from attention_zoo.ops.additive import additive_logits
@@ -283,6 +283,44 @@ def attending_layer(layer, attend, x_BJTD, read, same_BTS, state, reset_BT=None)
 def zeros(B, d_hidden, num_layers, d_output=0):
   """(h_BJF, c_BJF) of each of so many LSTMs before the first step."""
   return ((jnp.zeros((B, 1, d_output or d_hidden)), jnp.zeros((B, 1, d_hidden))),) * num_layers
+
+
+class AttendingFirst(nn.Module):
+  """What models share whose decoder is LSTMs, the first of them an `attending_layer`, and begins with zeros.
+
+  Tokens and segment ids are int32; segment 0 is padding. A model has a `config`, an Embedding `output`, a
+  `cross_attention`, and these:
+
+  encode(source_BS, segments_BS, train=False): what the decoder's steps read, a dict.
+  zeros(B): the state before the first step.
+  decode(tokens_BJT, read, same_BTS, state, segments_BT=None, train=False): (what the output layer reads BJTD, the next
+  state, weights_TBJS). Either J or T is 1. same_BTS: what may be attended to. segments_BT: of the target, where
+  sentences begin; None: one goes on.
+  """
+
+  attends = True
+
+  def hidden(self, batch, *, train=False):
+    """The output BTD for a batch of `data/batches.py`."""
+    segments_BT = batch["target_segments"]
+    same_BTS = same_segment(segments_BT, batch["source_segments"])
+    read = self.encode(batch["source"], batch["source_segments"], train)
+    state = self.zeros(len(segments_BT))
+    x_B1TD, _, weights_TB1S = self.decode(batch["inputs"][:, None], read, same_BTS, state, segments_BT, train)
+    self.cross_attention.sow_weights(weights_TB1S)
+    return x_B1TD[:, 0]
+
+  def __call__(self, batch, *, train=False):
+    """Logits BTV (float32)."""
+    return logits(self.config, self.hidden(batch, train=train), self.output.table_VD)
+
+  def start(self, source_BS, segments_BS, positions_BS):
+    same_B1S = same_segment(jnp.ones_like(segments_BS[:, :1]), segments_BS)
+    return self.encode(source_BS, segments_BS) | {"same_B1S": same_B1S}, self.zeros(len(source_BS))
+
+  def step(self, tokens_BJT, t, read, state):
+    x_BJTD, state, weights_TBJS = self.decode(tokens_BJT, read, read["same_B1S"], state)
+    return logits(self.config, x_BJTD, self.output.table_VD), state, weights_TBJS[0]
 
 
 # Beams as rows, for layers that are scanned for themselves. Either J or T is 1.

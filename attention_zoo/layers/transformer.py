@@ -277,14 +277,16 @@ class Stack(nn.Module):
         return run(0, params, rngs, _signalled(x_BTD, signal_BTD, i), inputs)
 
       layers = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
-      x_BTD, losses = jax.lax.scan(body, x_BTD, (jnp.arange(len(each)), *layers))
+      x_BTD, sown = jax.lax.scan(body, x_BTD, (jnp.arange(len(each)), *layers))
     else:
-      losses = []
+      of_layers = []
       for i, layer in enumerate(each):
-        x_BTD, loss = run(i % self.config.turns(self.layers), *layer, _signalled(x_BTD, signal_BTD, i), inputs)
-        losses.append(loss)
-    if leaves := jax.tree.leaves(losses):  # of mixtures of experts
-      self.sow("losses", "balance", sum(leaf.sum() for leaf in leaves))
+        x_BTD, own = run(i % self.config.turns(self.layers), *layer, _signalled(x_BTD, signal_BTD, i), inputs)
+        of_layers.append(own)
+      sown = jax.tree.map(lambda *leaves: jnp.stack(leaves), *of_layers)
+    for collection, total in (("losses", jnp.sum), ("figures", jnp.mean)):  # of mixtures of experts
+      for name, of_layers in sown.get(collection, {}).items():
+        self.sow(collection, name, total(of_layers))
     return self.finish(x_BTD)
 
   def _parts(self, layer):
@@ -314,10 +316,11 @@ def _signalled(x_BTD, signal_BTD, i):
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames=("config", "layers", "train"))
 def _run(turn, params, rngs, x_BTD, inputs, *, config, layers, train):
-  """(BTD, losses) of the layer with the attention whose turn it is."""
+  """(BTD, {collection: {name: value}} of what is sown) of the layer with the attention whose turn it is."""
   layer = Layer(config, config.variants(layers)[turn], layers.cross, parent=None)
-  x_BTD, sown = layer.apply({"params": params}, x_BTD, *inputs, train=train, rngs=rngs, mutable=["losses"])
-  return x_BTD, jax.tree.leaves(sown)
+  x_BTD, sown = layer.apply({"params": params}, x_BTD, *inputs, train=train, rngs=rngs, mutable=["losses", "figures"])
+  sown = {name: found["feed_forward"] for name, found in sown.items()}
+  return x_BTD, {name: {key: value for key, (value,) in found.items()} for name, found in sown.items()}
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames=("config", "layers"))

@@ -5,7 +5,7 @@ experts shard over devices with static shapes; and, for many experts, by looking
 asking all experts one after the other (`every_expert`).
 
 Letters beside the house's: Q places in an expert's queue (its capacity). Each row of the batch is a group of
-its own: its tokens compete for B x Q places with nobody outside the row.
+its own: its tokens have Q places at each expert, and compete for them with no other row's.
 """
 
 import math

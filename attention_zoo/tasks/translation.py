@@ -34,7 +34,7 @@ from attention_zoo.protocols import Examples, Loss
 from attention_zoo.tasks import translation_scores
 from attention_zoo.tasks.teacher_forcing import attends
 from attention_zoo.tasks.text import DATA, TextTask
-from attention_zoo.tasks.translation_search import check_coverage
+from attention_zoo.tasks.translation_search import check_coverage, search_of
 from attention_zoo.tasks.translator import Translator
 from attention_zoo.tasks.unknown_words import check_unknown
 from attention_zoo.training.config import COUNT, FLAG, FRACTION, NATURAL, Field
@@ -70,12 +70,8 @@ class Translation(TextTask):
       # source<TAB>target if one is named (tasks/unknown_words.py).
       "replace_unknown": Field(bool, default=False),
       "unknown_dictionary": Field(str, default=""),
-      # Or "stochastic_beam": `decoding/stochastic_beam.py`, whose options are the four below.
-      "search": Field(str, choices=("beam", "stochastic_beam"), default="beam"),
-      "samples": Field(int, low=1, default=4),
-      "segment_length": Field(int, low=1, default=10),
-      "temperature": Field(float, low=0.0, default=1.0),
-      "seed": Field(int, low=0, high=2**31 - 1, default=0),
+      # Or "stochastic_beam(samples=4, segment_length=10, temperature=1.0, seed=0)": tasks/translation_search.py.
+      "search": Field(str, default="beam"),
       "extra_length": NATURAL,
       "batch_tokens": COUNT,
       # Of the dev split, translated at each evaluation while training, for BLEU and chrF on the curve; 0: none.
@@ -85,6 +81,7 @@ class Translation(TextTask):
 
   def __init__(self, config, workdir):
     super().__init__(config, workdir)
+    search_of(config.decode)  # told now, and not at the first search
     if config.data.batching == "packed" and not getattr(self.model_config, "packs", True):
       chosen = [f"{key} = {value!r}" for key, value in config.model.items() if key.endswith("attention")]
       raise UserError(

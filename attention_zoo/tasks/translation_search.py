@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from attention_zoo import grammar
 from attention_zoo.data.tokenizer import BOS, EOS, PAD
 from attention_zoo.decoding import score
 from attention_zoo.decoding.beam import beam_search, gather_beams
@@ -19,9 +20,33 @@ class Segments(NamedTuple):
   segment_length: int
 
 
-def segments_of(decode) -> Segments | None:
-  """What the config group decode asks for; None: beam search."""
-  return Segments(decode.samples, decode.segment_length) if decode.search == "stochastic_beam" else None
+def beam() -> tuple[None, tuple[float, int]]:
+  """Beam search, which draws nothing."""
+  return None, (1.0, 0)
+
+
+def stochastic_beam(
+  samples: int = 4, segment_length: int = 10, temperature: float = 1.0, seed: int = 0
+) -> tuple[Segments, tuple[float, int]]:
+  """`decoding/stochastic_beam.py`: its sizes, and what it draws with. Raises ValueError for an option out of range."""
+  if not (1 <= samples <= 128 and segment_length >= 1 and temperature >= 0 and 0 <= seed < 2**31):
+    raise ValueError(
+      "stochastic_beam wants samples from 1 to 128, segment_length from 1, temperature from 0 and seed from 0 to "
+      f"2^31 - 1, got {samples}, {segment_length}, {temperature} and {seed}"
+    )
+  return Segments(samples, segment_length), (temperature, seed)
+
+
+SEARCHES = {function.__name__: function for function in (beam, stochastic_beam)}
+
+
+def search_of(decode) -> tuple[Segments | None, tuple[float, int]]:
+  """(`segments`, `drawn`) of `search` for config.decode.search. Raises UserError for a text that names no search."""
+  try:
+    function, options = grammar.bind(decode.search, SEARCHES, "search", num_given=0)
+    return function(**options)
+  except ValueError as error:
+    raise UserError(f"config.decode.search: {error}") from error
 
 
 def search(

@@ -22,7 +22,7 @@ from attention_zoo.tasks.teacher_forcing import (
   read_attention,
   soft_alignment,
 )
-from attention_zoo.tasks.translation_search import search, segments_of
+from attention_zoo.tasks.translation_search import search, search_of
 from attention_zoo.tasks.unknown_words import UnknownWords
 from attention_zoo.training.step import make_evaluate
 
@@ -117,13 +117,13 @@ class Translator:
     The search is config.decode.search; "stochastic_beam" takes neither of the two.
     """
     decode = self.config.decode
-    options, segments = arguments.search(decode, beam_size, alpha, n_best), segments_of(decode)
+    options, (segments, drawn) = arguments.search(decode, beam_size, alpha, n_best), search_of(decode)
     if segments and (prefixes is not None or force_words is not None):
       raise UserError('config.decode.search = "stochastic_beam" takes no prefixes and no force_words: set it to "beam"')
     sentences = arguments.sentences(sentences)
     found = [[Hypothesis("", 0.0, 0.0, [])] for _ in sentences]
     # First: what it may have to complain of would cost the translations.
-    unknown = UnknownWords(self.task, self.attends) if self.config.decode.replace_unknown else None
+    unknown = UnknownWords(self.task, self.attends) if decode.replace_unknown else None
     sources = self._encode(sentences, "sentences")
     forced = Forced(self.task, sources, prefixes, force_words)
     full = [i for i, source in enumerate(sources) if len(source) > 1]
@@ -135,7 +135,7 @@ class Translator:
       with self._rows.enough_memory("decode"):
         result = jax.device_get(
           self._search(
-            self.params, *source, options.alpha, self._rows.spread(constraints), (decode.temperature, decode.seed),
+            self.params, *source, options.alpha, self._rows.spread(constraints), drawn,
             beam_size=options.beam_size, n_best=options.n_best, coverage_penalty=decode.coverage_penalty,
             segments=segments,
           )

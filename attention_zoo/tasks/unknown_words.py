@@ -15,7 +15,7 @@ from attention_zoo.data.tokenizer import UNK
 from attention_zoo.errors import UserError
 from attention_zoo.evaluation.languages import has_spaces
 
-_MARK = "\ufdd0"  # stands for <unk>: no character, in no text
+_MARK = "\ufdd0"  # stands for <unk>: no character
 
 
 def check_unknown(task, attends: bool) -> dict[str, str]:
@@ -94,5 +94,5 @@ def _parts(word):
 def _replaced(word, words) -> str:
   """words: an iterator over those of all marks of the text, in order. Marks that mean the same word make it once."""
   before, core, after = _parts(word)
-  meant = [next(words) for _ in range(core.count(_MARK))]
+  meant = [next(words, "") for _ in range(core.count(_MARK))]
   return before + " ".join(dict.fromkeys(meant)) + after

@@ -10,7 +10,7 @@ from etils import epath
 
 from attention_zoo import files
 from attention_zoo.errors import UserError
-from attention_zoo.training import checkpoints, distributed, untrusted
+from attention_zoo.training import checkpoints, distributed, exported, untrusted
 from attention_zoo.training import config as config_lib
 from attention_zoo.training.lock import Lock
 
@@ -74,8 +74,8 @@ def check_names(workdir) -> None:
   For example a pipe in the place of a file, which would be waited for. Links to files are fine.
   """
   workdir = epath.Path(workdir)
-  if (workdir / "model.safetensors").exists():
-    raise UserError(f"{workdir} is an exported model: train elsewhere, from it by --config.train.init_from={workdir}")
+  if exported.is_exported(workdir):
+    raise UserError(f"{workdir} is an exported model: train elsewhere")
   for name in FOLDERS:
     if (folder := workdir / name).exists() and not folder.is_dir():
       raise UserError(f"{folder} is in the way of a folder of that name: move it elsewhere")

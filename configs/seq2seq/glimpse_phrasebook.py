@@ -3,7 +3,8 @@
   python -m attention_zoo.train    --config=configs/seq2seq/glimpse_phrasebook.py --workdir=DIR
   python -m attention_zoo.average  --workdir=DIR --last=5
   python -m attention_zoo.evaluate --workdir=DIR --checkpoint=average --split=test
-  python -m attention_zoo.evaluate --workdir=DIR --split=test --decode.search=stochastic_beam
+  python -m attention_zoo.evaluate --workdir=DIR --split=test \
+      --decode.search="stochastic_beam(segment_length=5, temperature=0.7)"
 
 Two layers of 192 units, glimpses of 10 pieces. Hardware: two CPU cores. Ours: not run. Evaluated with beam search;
 the paper's stochastic one is for conversations, where there is more than one good answer.
@@ -29,5 +30,4 @@ def get_config():
       matmul_dtype="float32",
     )
   ).lock()
-  config.decode.update(segment_length=5, samples=4, temperature=0.7)
   return config

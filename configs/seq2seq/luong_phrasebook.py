@@ -26,7 +26,7 @@ def get_config():
       input_feeding=True,
       reverse_source=True,
       dropout=0.1,
-      init_scale=0.2,  # with 0.08 so narrow LSTMs hardly say anything at first: loss 4.5 at step 160, and not 2.8
+      init_scale=0.2,  # with 0.08 so narrow LSTMs learn late: loss 4.57 at step 140, and not 3.08
       dtype="float32",
       matmul_dtype="float32",
     )

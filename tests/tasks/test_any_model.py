@@ -36,6 +36,7 @@ def test_local_attention_and_experts_train_and_translate(number_files, tmp_path)
   params = loop.train(task, config, tmp_path, quiet=True).params
   balance = [record["balance"] for record in read_metrics(tmp_path) if "balance" in record]
   assert balance and np.isfinite(balance).all()
+  assert all(1 <= record["expert_load"] <= 4 for record in read_metrics(tmp_path) if "balance" in record)
   run = task.runner(jax.device_get(params), {}, checkpoint="latest", step=2)
   assert len(run.translate(["seven", "", "forty-nine"])) == 3
   seen = run.attention("seven")

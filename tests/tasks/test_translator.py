@@ -11,6 +11,7 @@ import pytest
 from ml_collections import ConfigDict
 
 import attention_zoo as zoo
+from attention_zoo import tasks
 from attention_zoo.errors import UserError
 from attention_zoo.tasks import translation_scores
 
@@ -236,9 +237,10 @@ def stochastic(run):
   """Sets options of the stochastic beam search, and puts back what was there."""
   kept = run.config.decode.to_dict()
 
-  def use(**options):
+  def use(temperature=1.0, seed=0):
     with run.config.unlocked():
-      run.config.decode.update(search="stochastic_beam", samples=3, segment_length=2, **options)
+      sizes = "samples=3, segment_length=2"
+      run.config.decode.search = f"stochastic_beam({sizes}, temperature={temperature}, seed={seed})"
 
   yield use
   with run.config.unlocked():
@@ -262,6 +264,22 @@ def test_stochastic_search_takes_no_constraints(run, stochastic):
   for options in ({"prefixes": ["a"]}, {"force_words": [["a"]]}):
     with pytest.raises(UserError, match='"stochastic_beam" takes no prefixes and no force_words: set it to "beam"'):
       run.translate(["seven"], **options)
+
+
+@pytest.mark.parametrize(
+  ("text", "message"),
+  [
+    ("bream", "there is no search 'bream' \\(did you mean 'beam'\\?\\)"),
+    ("beam(seed=1)", "beam has no option 'seed'"),
+    ("stochastic_beam(samples=0)", "samples from 1 to 128"),
+    ("stochastic_beam(temperature=-1.0)", "temperature from 0"),
+  ],
+)
+def test_a_search_that_there_is_not(run, tiny_run, text, message):
+  config = run.config.copy_and_resolve_references()
+  config.decode.search = text
+  with pytest.raises(UserError, match=f"config.decode.search: .*{message}"):
+    tasks.make(config, tiny_run)
 
 
 def test_progress_adds_up_to_all_sentences(run):

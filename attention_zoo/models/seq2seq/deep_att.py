@@ -36,13 +36,11 @@ attention's hidden layer, U inputs side by side.
 import dataclasses
 import functools
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from attention_zoo.layers import recurrent as layers
 from attention_zoo.layers.dropout import Dropout
-from attention_zoo.layers.linear import logits
 from attention_zoo.ops.recurrent import product
 from attention_zoo.protocols import Decoding
 
@@ -93,11 +91,10 @@ def small() -> Config:
   )
 
 
-class DeepAtt(nn.Module):
-  """Tokens and segment ids are int32; segment 0 is padding. T beside J: T positions of each of J beams."""
+class DeepAtt(layers.AttendingFirst):
+  """T beside J: T positions of each of J beams."""
 
   config: Config
-  attends = True
 
   def setup(self):
     c = self.config
@@ -140,12 +137,10 @@ class DeepAtt(nn.Module):
     kernels = self.decoder_0.kernels() | self.cross_attention.kernels()
     return {"memory": self.cross_attention.memory(memory_BSK), "kernels": kernels}
 
-  def decode(self, tokens_BJT, read, same_BTS, state, reset_BT=None, train=False):
-    """(what the output reads BJTU, the next state, weights_TBJS). Either J or T is 1.
-
-    same_BTS: what may be attended to. reset_BT: where a sentence begins. state: (h_BJF, c_BJF) of each layer.
-    """
+  def decode(self, tokens_BJT, read, same_BTS, state, segments_BT=None, train=False):
+    """(what the output reads BJTU, the next state, weights_TBJS). state: (h_BJF, c_BJF) of each layer."""
     J, (first, *rest) = tokens_BJT.shape[1], state
+    reset_BT = None if segments_BT is None else layers.begins(segments_BT)
     x_BJTD = self.target_embedding(tokens_BJT)
     *found, weights_TBJS, first = layers.attending_layer(
       self.decoder_0, layers.additive_step, x_BJTD, read, same_BTS, first, reset_BT
@@ -159,30 +154,8 @@ class DeepAtt(nn.Module):
       states.append(jax.tree.map(lambda x_BF: layers.beams_of(x_BF, J), own))
     return layers.beams_of(self.upper(f_BTA, h_BTF, train), J), tuple(states), weights_TBJS
 
-  def _zeros(self, B):
+  def zeros(self, B):
     return layers.zeros(B, self.config.d_hidden, self.config.num_decoder_layers)
-
-  def hidden(self, batch, *, train=False):
-    """The output BTD for a batch of `data/batches.py`."""
-    segments_BT = batch["target_segments"]
-    same_BTS = layers.same_segment(segments_BT, batch["source_segments"])
-    read = self.encode(batch["source"], batch["source_segments"], train)
-    inputs_B1T, state = batch["inputs"][:, None], self._zeros(len(segments_BT))
-    x_B1TD, _, weights_TB1S = self.decode(inputs_B1T, read, same_BTS, state, layers.begins(segments_BT), train)
-    self.cross_attention.sow_weights(weights_TB1S)
-    return x_B1TD[:, 0]
-
-  def __call__(self, batch, *, train=False):
-    """Logits BTV (float32)."""
-    return logits(self.config, self.hidden(batch, train=train), self.output.table_VD)
-
-  def start(self, source_BS, segments_BS, positions_BS):
-    same_B1S = layers.same_segment(jnp.ones_like(segments_BS[:, :1]), segments_BS)
-    return self.encode(source_BS, segments_BS) | {"same_B1S": same_B1S}, self._zeros(len(source_BS))
-
-  def step(self, tokens_BJT, t, read, state):
-    x_BJTD, state, weights_TBJS = self.decode(tokens_BJT, read, read["same_B1S"], state)
-    return logits(self.config, x_BJTD, self.output.table_VD), state, weights_TBJS[0]
 
 
 Model = DeepAtt

@@ -188,10 +188,9 @@ class Glimpse(nn.Module):
     return {"memory": memory_BSF, "same_B1S": same_B1S}, (states, history_B11F)
 
   def step(self, tokens_BJT, t, read, state):
-    B, J, _ = tokens_BJT.shape
-    rows = lambda x: x.reshape(B * J, *x.shape[2:])
-    beams = lambda x: x.reshape(B, J, *x.shape[1:])
-    x_M1D, (old, history_MZF) = self.target_embedding(rows(tokens_BJT)), jax.tree.map(rows, state)
+    beams = functools.partial(layers.beams_of, J=tokens_BJT.shape[1])
+    x_M1D = self.target_embedding(layers.rows_of(tokens_BJT))
+    old, history_MZF = jax.tree.map(layers.rows_of, state)
     h_M1F, target_M1F, new, history_MZF = self.decoder.step(x_M1D, t, old, history_MZF)
     h_BJF, target_BJF = beams(h_M1F)[:, :, 0], beams(target_M1F)[:, :, 0]
     source_BJF, weights_BJS = self.cross_attention(h_BJF, read["memory"], read["same_B1S"])

@@ -23,13 +23,11 @@ Letters beside the house's: F hidden units, A gates side by side, K the attentio
 import dataclasses
 import functools
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from attention_zoo.layers import recurrent as layers
 from attention_zoo.layers.dropout import Dropout
-from attention_zoo.layers.linear import logits
 from attention_zoo.protocols import Decoding
 
 BATCH = ("source", "source_segments", "inputs", "target_segments")
@@ -67,11 +65,10 @@ def small() -> Config:
   return Config(vocab_size=11, d_model=8, d_hidden=6, d_attention=4, num_layers=3)
 
 
-class GNMT(nn.Module):
-  """Tokens and segment ids are int32; segment 0 is padding. T beside J: T positions of each of J beams."""
+class GNMT(layers.AttendingFirst):
+  """T beside J: T positions of each of J beams."""
 
   config: Config
-  attends = True
 
   def setup(self):
     c, F = self.config, self.config.d_hidden
@@ -100,12 +97,10 @@ class GNMT(nn.Module):
     kernels = self.decoder_0.kernels() | self.cross_attention.kernels()
     return {"memory": self.cross_attention.memory(x_BSD), "kernels": kernels}
 
-  def decode(self, tokens_BJT, read, same_BTS, state, reset_BT=None, train=False):
-    """(the last layer's output BJTD, the next state, weights_TBJS). Either J or T is 1.
-
-    same_BTS: what may be attended to. reset_BT: where a sentence begins. state: (h_BJF, c_BJF) of each layer.
-    """
+  def decode(self, tokens_BJT, read, same_BTS, state, segments_BT=None, train=False):
+    """(the last layer's output BJTD, the next state, weights_TBJS). state: (h_BJF, c_BJF) of each layer."""
     (B, J, T), (first, *rest) = tokens_BJT.shape, state
+    reset_BT = None if segments_BT is None else layers.begins(segments_BT)
     x_BJTD = self.dropout(self.target_embedding(tokens_BJT), train)
     *found, weights_TBJS, first = layers.attending_layer(
       self.decoder_0, layers.additive_step, x_BJTD, read, same_BTS, first, reset_BT
@@ -119,30 +114,8 @@ class GNMT(nn.Module):
       states.append(jax.tree.map(lambda x_BF: layers.beams_of(x_BF, J), own))
     return self.dropout(x_BTF.reshape(B, J, T, -1), train), tuple(states), weights_TBJS
 
-  def _zeros(self, B):
+  def zeros(self, B):
     return layers.zeros(B, self.config.d_hidden, self.config.num_layers)
-
-  def hidden(self, batch, *, train=False):
-    """The output BTD for a batch of `data/batches.py`."""
-    segments_BT = batch["target_segments"]
-    same_BTS = layers.same_segment(segments_BT, batch["source_segments"])
-    read = self.encode(batch["source"], batch["source_segments"], train)
-    inputs_B1T, state = batch["inputs"][:, None], self._zeros(len(segments_BT))
-    x_B1TD, _, weights_TB1S = self.decode(inputs_B1T, read, same_BTS, state, layers.begins(segments_BT), train)
-    self.cross_attention.sow_weights(weights_TB1S)
-    return x_B1TD[:, 0]
-
-  def __call__(self, batch, *, train=False):
-    """Logits BTV (float32)."""
-    return logits(self.config, self.hidden(batch, train=train), self.output.table_VD)
-
-  def start(self, source_BS, segments_BS, positions_BS):
-    same_B1S = layers.same_segment(jnp.ones_like(segments_BS[:, :1]), segments_BS)
-    return self.encode(source_BS, segments_BS) | {"same_B1S": same_B1S}, self._zeros(len(source_BS))
-
-  def step(self, tokens_BJT, t, read, state):
-    x_BJTD, state, weights_TBJS = self.decode(tokens_BJT, read, read["same_B1S"], state)
-    return logits(self.config, x_BJTD, self.output.table_VD), state, weights_TBJS[0]
 
 
 Model = GNMT

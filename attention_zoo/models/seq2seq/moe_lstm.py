@@ -36,13 +36,11 @@ Letters beside the house's: F cells, A gates side by side, K the attention's wid
 import dataclasses
 import functools
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from attention_zoo.layers import recurrent as layers
 from attention_zoo.layers.dropout import Dropout
-from attention_zoo.layers.linear import logits
 from attention_zoo.layers.mixture_of_experts import ManyExperts
 from attention_zoo.protocols import Decoding
 
@@ -116,11 +114,10 @@ def _attend(multiply, q_BJF, memory, mask):
   return layers.mean_of_values(logits_BJS[:, None], memory, mask)
 
 
-class MoELSTM(nn.Module):
-  """Tokens and segment ids are int32; segment 0 is padding. T beside J: T positions of each of J beams."""
+class MoELSTM(layers.AttendingFirst):
+  """T beside J: T positions of each of J beams."""
 
   config: Config
-  attends = True
 
   def setup(self):
     c, D = self.config, self.config.d_model
@@ -160,11 +157,7 @@ class MoELSTM(nn.Module):
     return {"memory": self.cross_attention.memory(x_BSD), "kernels": kernels}
 
   def decode(self, tokens_BJT, read, same_BTS, state, segments_BT=None, train=False):
-    """(the last layer's output BJTD, the next state, weights_TBJS). Either J or T is 1.
-
-    same_BTS: what may be attended to. segments_BT: of the target, where sentences begin and end; None: one goes on.
-    state: (h_BJD, c_BJF) of each layer.
-    """
+    """(the last layer's output BJTD, the next state, weights_TBJS). state: (h_BJD, c_BJF) of each layer."""
     J, (first, *rest), dtype = tokens_BJT.shape[1], state, self.config.dtype
     reset_BT = None if segments_BT is None else layers.begins(segments_BT)
     x_BJTD = self.dropout(self.target_embedding(tokens_BJT), train)
@@ -183,31 +176,9 @@ class MoELSTM(nn.Module):
       states.append(jax.tree.map(lambda x_BF: layers.beams_of(x_BF, J), own))
     return layers.beams_of(x_BTD, J), tuple(states), weights_TBJS
 
-  def _zeros(self, B):
+  def zeros(self, B):
     c = self.config
     return layers.zeros(B, c.d_hidden, c.num_decoder_layers, c.d_model)
-
-  def hidden(self, batch, *, train=False):
-    """The output BTD for a batch of `data/batches.py`."""
-    segments_BT = batch["target_segments"]
-    same_BTS = layers.same_segment(segments_BT, batch["source_segments"])
-    read = self.encode(batch["source"], batch["source_segments"], train)
-    inputs_B1T, state = batch["inputs"][:, None], self._zeros(len(segments_BT))
-    x_B1TD, _, weights_TB1S = self.decode(inputs_B1T, read, same_BTS, state, segments_BT, train)
-    self.cross_attention.sow_weights(weights_TB1S)
-    return x_B1TD[:, 0]
-
-  def __call__(self, batch, *, train=False):
-    """Logits BTV (float32)."""
-    return logits(self.config, self.hidden(batch, train=train), self.output.table_VD)
-
-  def start(self, source_BS, segments_BS, positions_BS):
-    same_B1S = layers.same_segment(jnp.ones_like(segments_BS[:, :1]), segments_BS)
-    return self.encode(source_BS, segments_BS) | {"same_B1S": same_B1S}, self._zeros(len(source_BS))
-
-  def step(self, tokens_BJT, t, read, state):
-    x_BJTD, state, weights_TBJS = self.decode(tokens_BJT, read, read["same_B1S"], state)
-    return logits(self.config, x_BJTD, self.output.table_VD), state, weights_TBJS[0]
 
 
 Model = MoELSTM
