@@ -11,7 +11,7 @@ export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1:glibc.m
 DEMO_XLA_FLAGS = --xla_force_host_platform_device_count=$(shell n=$$(nproc 2>/dev/null || echo 1); d=1; \
 	while [ $$((d * 2)) -le $$n ] && [ $$d -lt 8 ]; do d=$$((d * 2)); done; echo $$d)
 
-.PHONY: demo pretrained test lint wheel clean
+.PHONY: demo pretrained phrasebook-en-de phrasebook-en-fr phrasebook-lm test lint wheel clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -29,18 +29,19 @@ demo: $(VENV)/installed
 	$(RUN) attention_zoo.evaluate --workdir=$(WORKDIR) --checkpoint=average --split=test --report
 	@echo; echo "The concert takes place in Moscow in May 2033." | $(RUN) attention_zoo.translate --workdir=$(WORKDIR)
 
-# The models that come with the package.
-pretrained: export XLA_FLAGS ?= $(DEMO_XLA_FLAGS)
-pretrained: $(VENV)/installed
-	$(RUN) attention_zoo.train --config=quickstart --workdir=runs/pretrained/phrasebook-en-de
-	$(RUN) attention_zoo.train --config=quickstart --config.data.languages="('en', 'fr')" --workdir=runs/pretrained/phrasebook-en-fr
-	$(RUN) attention_zoo.train --config=language/quickstart --workdir=runs/pretrained/phrasebook-lm
-	for name in phrasebook-en-de phrasebook-en-fr phrasebook-lm; do \
-	  $(RUN) attention_zoo.evaluate --workdir=runs/pretrained/$$name --checkpoint=latest --split=test && \
-	  rm -rf runs/pretrained/$$name.int8 && \
-	  $(RUN) attention_zoo.export --workdir=runs/pretrained/$$name --checkpoint=latest --dtype=int8 --to=runs/pretrained/$$name.int8 && \
-	  rm -rf attention_zoo/pretrained/$$name && mv runs/pretrained/$$name.int8 attention_zoo/pretrained/$$name \
-	  || exit 1; done
+# The models that come with the package: all of them, or one by its name (make phrasebook-lm).
+PRETRAINED = phrasebook-en-de phrasebook-en-fr phrasebook-lm
+pretrained: $(PRETRAINED)
+phrasebook-en-de: CONFIG = quickstart
+phrasebook-en-fr: CONFIG = quickstart --config.data.languages="('en', 'fr')"
+phrasebook-lm: CONFIG = language/quickstart
+$(PRETRAINED): export XLA_FLAGS ?= $(DEMO_XLA_FLAGS)
+$(PRETRAINED): $(VENV)/installed
+	$(RUN) attention_zoo.train --config=$(CONFIG) --workdir=runs/pretrained/$@
+	$(RUN) attention_zoo.evaluate --workdir=runs/pretrained/$@ --checkpoint=latest --split=test
+	rm -rf runs/pretrained/$@.int8
+	$(RUN) attention_zoo.export --workdir=runs/pretrained/$@ --checkpoint=latest --dtype=int8 --to=runs/pretrained/$@.int8
+	rm -rf attention_zoo/pretrained/$@ && mv runs/pretrained/$@.int8 attention_zoo/pretrained/$@
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist worksteal

@@ -28,6 +28,7 @@ REPORT = flags.DEFINE_boolean("report", False, "Also write WORKDIR/report.html: 
 def main():
   from attention_zoo import api, files, progress, streams, tasks
   from attention_zoo.errors import UserError
+  from attention_zoo.training import arrays
 
   run = api.load(WORKDIR.value, CHECKPOINT.value, DATA_DIR.value)
   changed = tasks.set_fields(run.config, "decode", DECODE.value)
@@ -40,8 +41,8 @@ def main():
     streams.check_output(name)
   with progress.bar("evaluating") as report:
     result = run.evaluate(SPLIT.value, report=report)
-  taken = {"checkpoint": run.checkpoint, "step": run.step, "parents": run.parents, "split": SPLIT.value}
-  record = taken | run.config.decode.to_dict() | result.record
+  record = {"checkpoint": run.checkpoint, "step": run.step, "parents": run.parents, "split": SPLIT.value}
+  record |= {"parameters": arrays.digest(run.params, run.variables)} | run.config.decode.to_dict() | result.record
   files.write_text(path, json.dumps(record, indent=1, ensure_ascii=False))
   title = f"{SPLIT.value}, checkpoint {run.checkpoint} ({', '.join(map(str, run.parents))})"
   table = progress.table(title, [(score.name, score.shown, score.signature) for score in result.scores])

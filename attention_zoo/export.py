@@ -29,9 +29,12 @@ DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16", "int8"], "
 def main():
   from attention_zoo import api, files
 
+  module = importlib.import_module(f"attention_zoo.exchange.{MODULES[FORMAT.value]}")
   files.check_new(TO.value)  # before a large run is read
+  if hasattr(module, "check"):
+    module.check(DTYPE.value)
   run = api.load(WORKDIR.value, CHECKPOINT.value)
-  importlib.import_module(f"attention_zoo.exchange.{MODULES[FORMAT.value]}").write(run, TO.value, DTYPE.value)
+  module.write(run, TO.value, DTYPE.value)
   print(f"{WORKDIR.value}, checkpoint {run.checkpoint} (step {run.step}): written to {TO.value} for {FORMAT.value}")
 
 

@@ -139,6 +139,10 @@ class Task(Protocol):
     """Raises UserError where what a trained run depends on beside its parameters (a vocabulary)
     is not as it was written."""
 
+  def attachments(self) -> dict[str, Any]:
+    """{"group.field": path} of the files that the config names and that trained parameters are used with."""
+    return {}
+
   def fingerprint(self) -> str: ...  # of the training data; the loop guards it
   def runner(self, params, variables, *, checkpoint: str, step: int) -> Runner: ...
 

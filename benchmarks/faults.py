@@ -199,7 +199,11 @@ class Drill:
     if not self.until_a_moment(running):
       return self.stop(running)
     subprocess.run(["mount", "--bind", self.workdir, self.workdir], check=True)
-    subprocess.run(["mount", "-o", "remount,bind,ro", self.workdir], check=True)
+    until = time.monotonic() + PATIENCE
+    while subprocess.run(["mount", "-o", "remount,bind,ro", self.workdir], capture_output=True).returncode:
+      if time.monotonic() > until:  # busy as long as the run has a file open to write there
+        raise TimeoutError(f"{self.workdir} cannot be made read-only")
+      time.sleep(0.01)
     codes = self.stop(running)
     subprocess.run(["umount", "--lazy", self.workdir], check=True)
     return codes

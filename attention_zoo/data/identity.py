@@ -35,6 +35,12 @@ def read(workdir) -> dict | None:
   return said
 
 
+def published(workdir) -> str:
+  """The text of text.json without where the training text lay; "" where there is none."""
+  said = read(workdir)
+  return _json(said | {"dir": ""}) if said else ""
+
+
 def find_text(workdir, directory: str) -> str:
   """Where data.dir is: a relative path in the current directory, or else where training found it."""
   if (
@@ -93,7 +99,7 @@ def claim(workdir, *, train: str, directory: str, settings: dict, learn: Callabl
     files.write_bytes(path, model)
   if not trained:
     said = {"train": train, "dir": directory, "tokenizer": _sha256(model), "settings": settings}
-    files.write_text(path.with_name(TEXT), json.dumps(said | {"checksum": _checksum(said)}, indent=1) + "\n")
+    files.write_text(path.with_name(TEXT), _json(said))
 
 
 def _holds(path, sha256: str) -> bool:
@@ -102,6 +108,10 @@ def _holds(path, sha256: str) -> bool:
   except UserError:
     return False
   return True
+
+
+def _json(said: dict) -> str:
+  return json.dumps(said | {"checksum": _checksum(said)}, indent=1) + "\n"
 
 
 def _checksum(said: dict) -> str:

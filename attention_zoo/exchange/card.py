@@ -6,16 +6,17 @@ import jax
 
 from attention_zoo import files
 from attention_zoo.errors import UserError
+from attention_zoo.training import arrays
 from attention_zoo.training import config as config_lib
-from attention_zoo.training.workdir import read_config, versions
+from attention_zoo.training.workdir import versions
 
 SCORES = ("split", "bleu", "chrf", "perplexity", "beam_size", "alpha")
 EMBEDDED = ("phrasebook", "toy")  # sources whose text the package makes itself
 
 
-def make(run, dtype) -> dict:
-  """The card of a loaded run whose parameters are stored as dtype."""
-  config, data = run.config, run.config.data
+def make(run, config, dtype) -> dict:
+  """The card of a loaded run whose parameters are stored as dtype. config: that of its training, as it is published."""
+  data = config.data
   languages = [*data.get("languages", ())]
   return {
     "task": config.task,
@@ -25,22 +26,38 @@ def make(run, dtype) -> dict:
     "stored_as": dtype,
     "steps": [*run.parents],
     "data": {"source": data.source, "embedded": data.source.split("(")[0] in EMBEDDED},
-    "config": config_lib.flat(read_config(run.task.workdir)),  # not as this processor wants it
-    "scores": scores(run.task.workdir, run.checkpoint, [*run.parents]),
+    "config": config_lib.flat(config),
+    "scores": scores(run.task.workdir, arrays.digest(run.params, run.variables)),
     "versions": versions(),
   }
 
 
-def scores(workdir, checkpoint, steps) -> list[dict]:
-  """What evaluation has found for these very parameters: of each split its scores, with their signatures."""
+def scores(workdir, parameters) -> list[dict]:
+  """What evaluation has found for these very parameters: of each split its scores, with their signatures.
+
+  parameters: their `arrays.digest`, which a record of evaluation names. What is no such record is left out.
+  """
   found = []
   folder = files.expand(workdir) / "eval"
   for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
     with contextlib.suppress(UserError):
       record = files.read_json(path, 1 << 26)
-      if isinstance(record, dict) and record.get("parents", [record.get("step")]) == steps:
-        found.append({name: record[name] for name in SCORES if name in record})
+      if isinstance(record, dict) and record.get("parameters") == parameters:
+        score = {name: record[name] for name in SCORES if name in record}
+        with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):  # somebody else may have written it
+          _line(score)
+          found.append(score)
   return found
+
+
+def _line(score) -> str:
+  """- test: sacreBLEU 27.30 (its signature); perplexity per word 5.1; beam_size 4, alpha 0.6."""
+  figures = [f"{bleu['name']} {bleu['score']:.2f} ({bleu['signature']})" for bleu in score.get("bleu", ())]
+  for name, value in score.get("perplexity", {}).items():
+    figures.append(f"perplexity {name.replace('_', ' ')} {value:.4g}")
+  if used := [f"{name} {score[name]:g}" for name in ("beam_size", "alpha") if name in score]:
+    figures.append(", ".join(used))
+  return f"- {score['split']}: " + "; ".join(figures)
 
 
 def text(card) -> str:
@@ -63,11 +80,7 @@ def text(card) -> str:
     "## Scores",
     "",
   ]
-  for score in card["scores"]:
-    figures = [f"{bleu['name']} {bleu['score']:.2f} ({bleu['signature']})" for bleu in score.get("bleu", ())]
-    for name, value in score.get("perplexity", {}).items():
-      figures.append(f"perplexity {name.replace('_', ' ')} {value:.4g}")
-    lines.append(f"- {score['split']}: " + "; ".join(figures))
+  lines += map(_line, card["scores"])
   if card["scores"] and card["stored_as"] != "float32":
     lines += ["", f"Taken before the parameters were stored as {card['stored_as']}."]
   if not card["scores"]:

@@ -17,6 +17,14 @@ from attention_zoo.layers.positions import sinusoidal
 TYPES = {"float32": None, "bfloat16": "bfloat16", "int8": "int8"}
 
 
+def check(dtype) -> None:
+  """Raises UserError where CTranslate2 is not installed: told before a large run is read."""
+  try:
+    import ctranslate2  # noqa: F401
+  except ImportError as error:
+    raise UserError(f"to write for CTranslate2, install it: pip install ctranslate2 ({error})") from error
+
+
 def write(run, to, dtype="float32") -> None:
   """Writes a loaded translation run to the new folder `to`. dtype: float32, bfloat16 or int8 (its quantization).
 
@@ -28,16 +36,15 @@ def write(run, to, dtype="float32") -> None:
   with files.new_folder(to) as folder:
     spec.save(str(folder))
     files.write_bytes(folder / "tokenizer.model", (files.expand(run.task.workdir) / "tokenizer.model").read_bytes())
-    files.write_text(folder / "README.md", TEXT.format(name=run.config.model.name, step=run.step, dtype=dtype))
+    files.write_text(folder / "README.md", _text(run, dtype))
     write_sums(folder)
 
 
 def specification(run):
   """A ctranslate2.specs.TransformerSpec."""
-  try:
-    from ctranslate2 import specs
-  except ImportError as error:
-    raise UserError(f"to write for CTranslate2, install it: pip install ctranslate2 ({error})") from error
+  check(None)
+  from ctranslate2 import specs
+
   needs.check_transformer(
     run, "CTranslate2", "transformer", residual=("post", "pre"), positions=("sinusoidal", "learned"),
     encoder_attention="dot_product", decoder_attention="dot_product",
@@ -102,15 +109,23 @@ def _norm(spec, values):
   spec.gamma, spec.beta = values["scale"], values["bias"]
 
 
-TEXT = """# {name}, for CTranslate2
+def _text(run, dtype):
+  c = run.config
+  return f"""# {c.model.name}, for CTranslate2
 
-Step {step} of an attention_zoo run, stored as {dtype}.
+Step {run.step} of an attention_zoo run, stored as {dtype}.
 
 ```python
 import ctranslate2, sentencepiece
 pieces = sentencepiece.SentencePieceProcessor(model_file="FOLDER/tokenizer.model")
 translator = ctranslate2.Translator("FOLDER")
-found = translator.translate_batch([pieces.encode("...", out_type=str)], beam_size=4, length_penalty=0)
+found = translator.translate_batch(
+    [pieces.encode("...", out_type=str)], beam_size={c.decode.beam_size}, length_penalty={c.decode.alpha:g},
+    max_decoding_length={c.data.max_length + c.decode.extra_length},
+)
 print(pieces.decode(found[0].hypotheses[0]))
 ```
+
+Its length penalty is length^{c.decode.alpha:g}, where the run's is ((5 + length) / 6)^{c.decode.alpha:g}: with the
+exponent 0 the translations are the same.
 """

@@ -8,6 +8,7 @@ Written without transformers or torch. `AutoModelForSeq2SeqLM.from_pretrained(FO
 | sines and cosines of positions | all sines, then all cosines; ours take turns | d_model is reordered throughout |
 | epsilon of Marian's normalisation | 1e-5, not to be set | nothing: logits differ by 1e-4 at most where ours is 1e-6 |
 | biases of attention | always | zeros where we have none |
+| length penalty | length^alpha; ours ((5 + length) / 6)^alpha | alpha is written: with 0 they are the same |
 """
 
 import json
@@ -26,13 +27,18 @@ from attention_zoo.exchange.folder import write_sums
 ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "gelu_tanh": "gelu_new"}
 
 
+def check(dtype) -> None:
+  """Raises UserError for a type of parameters that transformers does not read from a folder."""
+  if dtype not in ("float32", "bfloat16"):
+    raise UserError(f"--dtype={dtype}: transformers reads float32 or bfloat16 parameters from a folder")
+
+
 def write(run, to, dtype="float32") -> None:
   """Writes a loaded run to the new folder `to`. dtype: float32 or bfloat16.
 
   Raises UserError for a model that transformers has no class for, naming the field.
   """
-  if dtype not in ("float32", "bfloat16"):
-    raise UserError(f"--dtype={dtype}: transformers reads float32 or bfloat16 parameters from a folder")
+  check(dtype)
   make = {"transformer": marian, "transformer_lm": gpt2}.get(run.config.model.name)
   if make is None:
     raise UserError(f"transformers has no {run.config.model.name}: only a transformer or transformer_lm can be written")
@@ -172,7 +178,8 @@ def _tokenizer(run, folder, kind):
   _json(
     folder / "generation_config.json",
     {
-      "num_beams": decode.beam_size, "max_new_tokens": run.config.data.max_length + decode.extra_length,
+      "num_beams": decode.beam_size, "length_penalty": decode.alpha,
+      "max_new_tokens": run.config.data.max_length + decode.extra_length,
       "pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": EOS, "decoder_start_token_id": BOS,
     },
   )  # fmt: skip

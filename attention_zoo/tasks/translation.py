@@ -25,6 +25,7 @@ import logging
 import jax
 import jax.numpy as jnp
 
+from attention_zoo import files
 from attention_zoo.data.batches import BucketedBatches, PackedBatches, batch_rows, eval_batches, prefetch
 from attention_zoo.data.corpus import Corpus, build_corpus
 from attention_zoo.data.sampling import Sampler
@@ -129,6 +130,11 @@ class Translation(TextTask):
   def _rows(self):
     data = self.config.data
     return batch_rows(data.batch_tokens, data.row_length, data.row_multiple)
+
+  def attachments(self):
+    name = self.config.decode.unknown_dictionary
+    path = name and self.workdir / name  # an exported folder has it beside its config
+    return {"decode.unknown_dictionary": path if path.exists() else files.expand(name)} if name else {}
 
   # What the training loop asks for
 

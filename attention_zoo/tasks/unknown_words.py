@@ -15,6 +15,7 @@ from attention_zoo.data.tokenizer import UNK
 from attention_zoo.errors import UserError
 from attention_zoo.evaluation.languages import has_spaces
 
+MOST_WORDS = 1 << 22
 _MARK = "\ufdd0"  # stands for <unk>: no character
 
 
@@ -35,7 +36,7 @@ def check_unknown(task, attends: bool) -> dict[str, str]:
       f"config.decode.replace_unknown needs words between spaces, which {data.languages[0]!r} does not have: "
       "set it to False"
     )
-  path = task.config.decode.unknown_dictionary
+  path = task.attachments().get("decode.unknown_dictionary")
   return read_dictionary(path) if path else {}
 
 
@@ -61,8 +62,9 @@ class UnknownWords:
 
   def _word(self, source, position) -> str:
     """The word of the source that holds the piece at that position."""
-    words = source.split()
-    ends = list(itertools.accumulate(map(len, self._tokenizer.encode(words))))
+    words = re.findall(r"\s*\S+", source)  # with the spaces before them, which some vocabularies keep
+    pieces = self._tokenizer.encode([words[0], *(word[1:] for word in words[1:])])  # it puts a space before each text
+    words, ends = [word.lstrip() for word in words], list(itertools.accumulate(map(len, pieces)))
     at = next((i for i, end in enumerate(ends) if position < end), len(words) - 1)
     before, core, after = _parts(words[at])
     return core or before + after
@@ -70,9 +72,11 @@ class UnknownWords:
 
 def read_dictionary(path) -> dict[str, str]:
   """{source: target} of a file of lines source<TAB>target; of several lines for a word, the first counts.
-  Raises UserError that names the line which has no such form."""
+  Raises UserError that names the line which has no such form, and for more than MOST_WORDS lines."""
   found = {}
   for number, line in enumerate(lines(path), 1):
+    if number > MOST_WORDS:
+      raise UserError(f"{path} has more than {MOST_WORDS:,} lines: more than any dictionary of unknown words")
     source, tab, target = line.partition("\t")
     if not tab or "\t" in target or not source.strip() or not target.strip():
       raise UserError(f"{path}, line {number}: wanted a word, a tab and its translation, not {line[:80]!r}")

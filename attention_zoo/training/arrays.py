@@ -1,8 +1,10 @@
 """The arrays of a checkpoint or average, read without the mesh, the optimizer and the devices of the past."""
 
+import hashlib
 import os
 
 import jax
+import numpy as np
 import tensorstore
 from etils import epath
 
@@ -18,6 +20,16 @@ def read_items(directory, read=None) -> dict:
   read: reads one such directory, or `read_params`."""
   directory, read = epath.Path(directory), read or read_params
   return {name: read(directory / name) if name == "params" or (directory / name).exists() else {} for name in ITEMS}
+
+
+def digest(params, variables) -> str:
+  """SHA-256 of all names, shapes, types and values: the same for the same trained model, wherever it lies."""
+  found = hashlib.sha256()
+  for path, value in jax.tree.leaves_with_path({"params": params, "variables": variables}):
+    value = np.ascontiguousarray(jax.device_get(value))
+    found.update(f"{jax.tree_util.keystr(path)} {value.shape} {value.dtype}\n".encode())
+    found.update(value.view(np.uint8).data if value.ndim else value.tobytes())
+  return found.hexdigest()
 
 
 def abstract_params(directory) -> dict:

@@ -51,7 +51,8 @@ def load(path, task) -> loading.Loaded:
   if not files.is_local(path):
     return read(path, untrusted.model_shapes(task, 1 << 20, where))
   with safetensors_file.refused(where), safetensors.safe_open(os.fspath(file), "numpy") as header:
-    shapes = untrusted.model_shapes(task, len(header.keys()), where)
+    count = sum(0 not in header.get_slice(name).get_shape() for name in header.keys())
+    shapes = untrusted.model_shapes(task, count, where)
   return read(path, shapes, most=2 * untrusted.size_of(shapes) + untrusted.SMALL)
 
 

@@ -37,6 +37,7 @@ MOST = {
   "*.batch_tokens": 1 << 22,
   "data.seed": 2**63 - 1,
   "train.*": 2**63 - 1,
+  "model.num_*layers": 1 << 12,  # each is traced
   "optimizer.*": 2**63 - 1,
   "*": 1 << 20,
 }

@@ -13,12 +13,13 @@ import pytest
 import safetensors.numpy
 
 import attention_zoo as zoo
+from attention_zoo.data import identity
 from attention_zoo.errors import UserError
-from attention_zoo.exchange import folder
+from attention_zoo.exchange import folder, plain
 from attention_zoo.protocols import Initial
+from attention_zoo.training import arrays, safetensors_file
 from attention_zoo.training import average as average_lib
 from attention_zoo.training import exported as reading
-from attention_zoo.training import safetensors_file
 from attention_zoo.training.init_from import init_from
 from attention_zoo.training.workdir import check_names
 from tests.training.saved import assert_same
@@ -78,10 +79,63 @@ def test_card_has_the_scores_of_these_parameters_alone(tiny_run, tmp_path):
     "split": "test", "bleu": [{"name": "sacreBLEU", "score": 12.345, "signature": "x"}], "perplexity": {"per_word": 3.0}
   }  # fmt: skip
   (run / "eval").mkdir(exist_ok=True)
-  (run / "eval" / "test-average.json").write_text(json.dumps(score | {"parents": loaded.parents}))
-  (run / "eval" / "test-latest.json").write_text(json.dumps(score | {"parents": loaded.parents[-1:]}))
+  score |= {"beam_size": 4, "alpha": 0.6}
+  digest = arrays.digest(loaded.params, loaded.variables)
+  other = jax.tree.map(lambda x: x + 1, loaded.params)
+  records = [
+    score | {"parameters": digest}, score | {"parameters": arrays.digest(other, {}), "parents": loaded.parents},
+    score, [], {"parameters": digest}, {"parameters": digest, "split": "test", "bleu": [{"score": "high"}]},
+    {"parameters": digest, "split": "test", "perplexity": 3},
+  ]  # fmt: skip
+  for i, record in enumerate(records):
+    (run / "eval" / f"{i}.json").write_text(json.dumps(record))
   assert folder.write(loaded, tmp_path / "to")["scores"] == [score]
-  assert "- test: sacreBLEU 12.35 (x); perplexity per word 3" in (tmp_path / "to/README.md").read_text()
+  line = "- test: sacreBLEU 12.35 (x); perplexity per word 3; beam_size 4, alpha 0.6\n"
+  assert line in (tmp_path / "to/README.md").read_text()
+
+
+def test_it_does_not_tell_where_files_lay(tiny_run, tmp_path):
+  run = shutil.copytree(tiny_run, tmp_path / "run")
+  config = json.loads((run / "config.json").read_text())
+  config["data"] |= {"dir": "/home/me/corpora/mine/", "cache_dir": "/home/me/cache"}
+  (tmp_path / "my words").write_text("one\teins\n")
+  config["decode"] |= {"unknown_dictionary": str(tmp_path / "my words"), "replace_unknown": True}
+  (run / "config.json").write_text(json.dumps(config))
+  (run / "versions.json").unlink()
+  said = json.loads((run / "text.json").read_text())
+  del said["checksum"]
+  said["dir"] = "/home/me/corpora/mine"
+  (run / "text.json").write_text(identity._json(said))
+  folder.write(zoo.load(run), tmp_path / "to")
+  for name in ("config.json", "text.json", "card.json", "README.md"):
+    text = (tmp_path / "to" / name).read_text()
+    assert "/home" not in text and "my words" not in text, name
+  (tmp_path / "my words").unlink()
+  other = zoo.load(tmp_path / "to")
+  assert other.config.data.dir == "mine" and other.config.data.cache_dir == ""
+  config["train"]["init_from"] = "/home/me/runs/parent/"
+  assert folder.published(ml_collections.ConfigDict(config), {}).train.init_from == "parent"
+  assert other.task.attachments() == {"decode.unknown_dictionary": tmp_path / "to" / "unknown_dictionary.txt"}
+  assert len(other.translate(SENTENCES)) == 3
+
+
+def test_names_of_whole_numbers_say_what_they_are_multiplied_by(tiny_run, tmp_path):
+  plain.write(zoo.load(tiny_run), tmp_path / "to", "int8")
+  names = json.loads((tmp_path / "to" / "names.json").read_text())
+  stored = safetensors.numpy.load_file(tmp_path / "to" / reading.PARAMETERS)
+  assert {name for name in stored if not name.endswith("#scale")} == set(names)
+  for name, about in names.items():
+    assert (stored[name].dtype == np.int8) == ("scale" in about)
+    assert stored[name].shape == tuple(about["shape"])
+    assert "scale" not in about or about["scale"] in stored
+
+
+def test_the_same_model_has_the_same_digest(tiny_run, exported):
+  run, other = zoo.load(tiny_run), zoo.load(exported)
+  digest = lambda x: arrays.digest(x.params, x.variables)
+  assert digest(run) == digest(other)
+  for changed in (lambda x: x.T, lambda x: x.astype(np.float16), lambda x: x + (x == x.max())):
+    assert arrays.digest(jax.tree.map(changed, run.params), {}) != digest(run)
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [("bfloat16", 2**-8), ("int8", 1 / 250)])
@@ -182,10 +236,14 @@ def test_other_parameters(copy):
 
 def test_more_layers_than_arrays(copy):
   config = json.loads((copy / "config.json").read_text())
-  config["model"]["num_encoder_layers"] = 10**6
-  (copy / "config.json").write_text(json.dumps(config))
-  resign(copy)
-  refuses(copy, "num_encoder_layers = 1000000, but .* has more than")
+  stored = safetensors.numpy.load_file(copy / reading.PARAMETERS)
+  empty = {f"params/{i}": np.zeros((0, 5), np.float32) for i in range(3000)}  # they take no room, and are no layers
+  safetensors.numpy.save_file(stored | empty, copy / reading.PARAMETERS)
+  for layers, match in ((10**6, "more than 4,096 is no run's"), (2000, "but .* has more than")):
+    config["model"]["num_encoder_layers"] = layers
+    (copy / "config.json").write_text(json.dumps(config))
+    resign(copy)
+    refuses(copy, f"num_encoder_layers = {layers}.*{match}")
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.model", "card.json"])

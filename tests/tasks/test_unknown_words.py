@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from attention_zoo import tasks
 from attention_zoo.data.tokenizer import EOS, UNK, Tokenizer, train
 from attention_zoo.errors import UserError
+from attention_zoo.tasks import unknown_words as unknown_words_lib
 from attention_zoo.tasks.ensemble import Ensemble
 from attention_zoo.tasks.teacher_forcing import read_attention
 from attention_zoo.tasks.translation import Translation
@@ -32,10 +33,11 @@ def unknown_words(tokenizer, languages=("en", "de"), dictionary="", tokenized=Fa
     {
       "data": {"languages": languages, "tokenized": tokenized},
       "model": {"name": "gnmt"},
-      "decode": {"unknown_dictionary": str(dictionary)},
     }
   )
-  return UnknownWords(types.SimpleNamespace(config=config, tokenizer=tokenizer), attends=True)
+  attachments = lambda: {"decode.unknown_dictionary": dictionary} if dictionary else {}
+  task = types.SimpleNamespace(config=config, tokenizer=tokenizer, attachments=attachments)
+  return UnknownWords(task, attends=True)
 
 
 def replaced(tokenizer, source, target, looked_at, **options):
@@ -83,6 +85,24 @@ def test_a_line_without_a_pair_is_named(tmp_path, line):
     read_dictionary(tmp_path / "words")
   with pytest.raises(UserError, match="cannot read .*none"):
     read_dictionary(tmp_path / "none")
+
+
+def test_spaces_that_a_vocabulary_keeps(tmp_path):
+  """With the normalisation "identity" each space of several is a piece."""
+  train(["the house of anna is big."] * 20, tmp_path / "kept", vocab_size=48, normalization="identity")
+  tokenizer = Tokenizer(tmp_path / "kept")
+  source = "  the   house of  Ω"
+  position = tokenizer.encode([source])[0].index(UNK)
+  ids = tokenizer.encode(["the Ψ"])[0]
+  found = unknown_words(tokenizer).text(source, [*ids, EOS], [position] * (len(ids) + 1))
+  assert found.split() == ["the", "Ω"]
+
+
+def test_a_dictionary_has_an_end(tmp_path, monkeypatch):
+  monkeypatch.setattr(unknown_words_lib, "MOST_WORDS", 2)
+  (tmp_path / "words").write_text("a\tb\n" * 3)
+  with pytest.raises(UserError, match="words has more than 2 lines"):
+    read_dictionary(tmp_path / "words")
 
 
 def test_languages_without_spaces(tokenizer):
