@@ -2,10 +2,22 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
-from benchmarks import cold_start, common, decode, depth, faults, pipeline, tournament, train_step
+from benchmarks import (
+  cold_start,
+  common,
+  decode,
+  decode_models,
+  depth,
+  faults,
+  pipeline,
+  tournament,
+  train_step,
+  translate,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +66,24 @@ def test_decode(tmp_path):
       for side, same in beams["sentences_with_identical_tokens"].items()
       if "int8" not in side and "bfloat16" not in side
     )
+
+
+def test_models_decode_beside_the_transformer(tmp_path):
+  found = run(decode_models, "decode_models", tmp_path, "--only=bahdanau")
+  assert [row[:2] for row in found["rows"]] == [
+    [search, model] for search in ("beam 4", "greedy") for model in ("transformer", "bahdanau")
+  ]
+  assert found["rows"][0][2] == "1,184,768" and found["rows"][0][4] == "" != found["rows"][1][4]
+
+
+def test_translating_beside_the_search_alone(tmp_path):
+  before = jax.config.jax_enable_compilation_cache
+  try:
+    found = run(translate, "translate", tmp_path)
+  finally:
+    jax.config.update("jax_enable_compilation_cache", before)  # which the benchmark turns off
+  assert set(found["seconds"]) == {"run.translate", "bare search"} and found["settings"]["batches"] >= 1
+  assert found["times"]["second"] < found["times"]["first"]
 
 
 def test_no_special_token_is_ever_among_the_candidates():
