@@ -43,10 +43,12 @@ def scores(workdir, checkpoint, steps) -> list[dict]:
   return found
 
 
-def text(card) -> str:
-  """The card for people, as Markdown."""
+def text(card, use="") -> str:
+  """The card for people, as Markdown. use: Python that shows what to do with the folder; by default with this package.
+  """
   languages = f"{' to '.join(card['languages'])} " if card["languages"] else ""
   steps = ", ".join(map(str, card["steps"]))
+  verb = 'sample("", seed=1)' if card["task"] == "language_modeling" else 'translate(["..."])'
   lines = [
     f"# {card['model']}: {languages}{card['task'].replace('_', ' ')}",
     "",
@@ -55,9 +57,7 @@ def text(card) -> str:
     f"Trained on `{card['data']['source']}`{', which the package makes itself' * card['data']['embedded']}.",
     "",
     "```python",
-    "import attention_zoo as zoo",
-    'run = zoo.load("THIS FOLDER")',
-    'run.sample("", seed=1)' if card["task"] == "language_modeling" else 'run.translate(["..."])',
+    use or f'import attention_zoo as zoo\nrun = zoo.load("THIS FOLDER")\nrun.{verb}',
     "```",
     "",
     "## Scores",
