@@ -10,6 +10,7 @@
   safetensors    the parameters alone, and names.json with the shape, axes and type of each
   ctranslate2    CTranslate2's folder of a transformer (pip install ctranslate2), quantized with --dtype=int8
   huggingface    transformers' folder: MarianMT of a post-LN transformer, GPT-2 of a transformer_lm of that shape
+  stablehlo      scoring and decoding step by step of any model, for JAX without this package (jax.export)
 """
 
 import importlib
@@ -18,7 +19,10 @@ from absl import flags
 
 from attention_zoo import cli
 
-MODULES = {"zoo": "folder", "safetensors": "plain", "ctranslate2": "ctranslate2", "huggingface": "huggingface"}
+MODULES = {
+  "zoo": "folder", "safetensors": "plain", "ctranslate2": "ctranslate2", "huggingface": "huggingface",
+  "stablehlo": "stablehlo",
+}  # fmt: skip
 WORKDIR = cli.define_workdir()
 CHECKPOINT = cli.define_checkpoint()
 TO = cli.define_path("to", "The folder to write; it must not exist.")
@@ -31,8 +35,7 @@ def main():
 
   module = importlib.import_module(f"attention_zoo.exchange.{MODULES[FORMAT.value]}")
   files.check_new(TO.value)  # before a large run is read
-  if hasattr(module, "check"):
-    module.check(DTYPE.value)
+  getattr(module, "check", lambda dtype: None)(DTYPE.value)
   run = api.load(WORKDIR.value, CHECKPOINT.value)
   module.write(run, TO.value, DTYPE.value)
   print(f"{WORKDIR.value}, checkpoint {run.checkpoint} (step {run.step}): written to {TO.value} for {FORMAT.value}")

@@ -1,6 +1,7 @@
 """The card of a trained model: what it is, what it was trained on, with what settings, and how good it was."""
 
 import contextlib
+import os
 
 import jax
 
@@ -8,14 +9,32 @@ from attention_zoo import files
 from attention_zoo.errors import UserError
 from attention_zoo.training import arrays
 from attention_zoo.training import config as config_lib
-from attention_zoo.training.workdir import versions
+from attention_zoo.training.workdir import read_config, versions
 
 SCORES = ("split", "bleu", "chrf", "perplexity", "beam_size", "alpha")
 EMBEDDED = ("phrasebook", "toy")  # sources whose text the package makes itself
 
 
-def make(run, config, dtype) -> dict:
-  """The card of a loaded run whose parameters are stored as dtype. config: that of its training, as it is published."""
+def published(run) -> tuple:
+  """(config, {name: path}): a run's config without the folders of the machine that it was trained on, of which the last
+  names are kept; and the files that it names (the task's `attachments`), by their new names in the exported folder."""
+  config = read_config(run.task.workdir).copy_and_resolve_references()  # run.config is as this processor wants it
+  for group, field in (("data", "dir"), ("train", "init_from")):
+    if files.is_local(path := config[group].get(field, "")):
+      config[group][field] = os.path.basename(os.path.normpath(path)) if path else ""
+  if "cache_dir" in config.data:
+    config.data.cache_dir = ""
+  attached = {}
+  for field, path in run.task.attachments().items():
+    group, name = field.split(".")
+    config[group][name] = name + (".txt.gz" if str(path).endswith(".gz") else ".txt")
+    attached[config[group][name]] = path
+  return config, attached
+
+
+def make(run, dtype) -> dict:
+  """The card of a loaded run whose parameters are stored as dtype."""
+  config, _ = published(run)
   data = config.data
   languages = [*data.get("languages", ())]
   return {
@@ -60,10 +79,12 @@ def _line(score) -> str:
   return f"- {score['split']}: " + "; ".join(figures)
 
 
-def text(card) -> str:
-  """The card for people, as Markdown."""
+def text(card, use="") -> str:
+  """The card for people, as Markdown. use: Python that shows what to do with the folder; by default with this package.
+  """
   languages = f"{' to '.join(card['languages'])} " if card["languages"] else ""
   steps = ", ".join(map(str, card["steps"]))
+  verb = 'sample("", seed=1)' if card["task"] == "language_modeling" else 'translate(["..."])'
   lines = [
     f"# {card['model']}: {languages}{card['task'].replace('_', ' ')}",
     "",
@@ -72,9 +93,7 @@ def text(card) -> str:
     f"Trained on `{card['data']['source']}`{', which the package makes itself' * card['data']['embedded']}.",
     "",
     "```python",
-    "import attention_zoo as zoo",
-    'run = zoo.load("THIS FOLDER")',
-    'run.sample("", seed=1)' if card["task"] == "language_modeling" else 'run.translate(["..."])',
+    use or f'import attention_zoo as zoo\nrun = zoo.load("THIS FOLDER")\nrun.{verb}',
     "```",
     "",
     "## Scores",

@@ -50,7 +50,10 @@ def specification(run):
     encoder_attention="dot_product", decoder_attention="dot_product",
   )  # fmt: skip
   c, params = run.task.model_config, jax.tree.map(np.array, run.params)  # quantization writes where they lie
-  activation = {"relu": specs.Activation.RELU, "gelu": specs.Activation.GELU, "gelu_tanh": specs.Activation.GELUTanh}
+  activation = {
+    "relu": specs.Activation.RELU, "gelu": specs.Activation.GELU, "gelu_tanh": specs.Activation.GELUTanh,
+    "swish": specs.Activation.SWISH,
+  }  # fmt: skip
   spec = specs.TransformerSpec.from_config(
     (c.num_encoder_layers, c.num_decoder_layers), c.num_heads, pre_norm=c.residual == "pre",
     activation=activation[c.activation],
@@ -71,6 +74,8 @@ def specification(run):
     for i, layer in enumerate(side.layer):
       _layer(layer, params[name][f"layer_{i}"], c.d_model)
   spec.decoder.projection.weight = table
+  if c.output_bias:
+    spec.decoder.projection.bias = params["output_bias_V"]
   pieces = _pieces(run)
   spec.register_source_vocabulary(pieces)
   spec.register_target_vocabulary(pieces)

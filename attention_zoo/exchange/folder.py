@@ -12,7 +12,6 @@ too.
 
 import hashlib
 import json
-import os
 
 import jax
 from etils import epath
@@ -23,7 +22,6 @@ from attention_zoo.exchange import card
 from attention_zoo.training import config as config_lib
 from attention_zoo.training import safetensors_file
 from attention_zoo.training.exported import PARAMETERS, SUMS
-from attention_zoo.training.workdir import read_config
 
 MOST = 1 << 26  # bytes of a file that a config names
 
@@ -38,42 +36,20 @@ def write(run, to, dtype="float32") -> dict:
   content = safetensors_file.dump(
     {"params": jax.device_get(run.params), "variables": jax.device_get(run.variables)}, dtype, {"format": "np"}
   )
-  attached = {field: _name(field, path) for field, path in run.task.attachments().items()}
-  config = published(read_config(source), attached)  # not run.config, which is as this processor wants it
-  about = card.make(run, config, dtype)
+  config, attached = card.published(run)
+  about = card.make(run, dtype)
   with files.new_folder(to) as folder:
     if said := identity.published(source):  # a task without text has none
       files.write_text(folder / identity.TEXT, said)
       files.write_bytes(folder / identity.MODEL, (source / identity.MODEL).read_bytes())
-    for field, path in run.task.attachments().items():
-      files.write_bytes(folder / attached[field], files.read_bytes(path, MOST))
+    for name, path in attached.items():
+      files.write_bytes(folder / name, files.read_bytes(path, MOST))
     files.write_text(folder / "config.json", config_lib.to_json(config))
     files.write_bytes(folder / PARAMETERS, content)
     files.write_text(folder / "card.json", json.dumps(about, indent=1, ensure_ascii=False) + "\n")
     files.write_text(folder / "README.md", card.text(about))
     write_sums(folder)
   return about
-
-
-def published(config, attached):
-  """A run's config without the folders of the machine that it was trained on, of which the last names are kept.
-
-  attached: {"group.field": the name in the folder of a file that the config names}.
-  """
-  config = config.copy_and_resolve_references()
-  for group, field in (("data", "dir"), ("train", "init_from")):
-    if files.is_local(config[group].get(field, "")):
-      config[group][field] = os.path.basename(os.path.normpath(config[group][field])) if config[group][field] else ""
-  if "cache_dir" in config.data:
-    config.data.cache_dir = ""
-  for path, name in attached.items():
-    group, field = path.split(".")
-    config[group][field] = name
-  return config
-
-
-def _name(field, path):
-  return field.rpartition(".")[2] + (".txt.gz" if str(path).endswith(".gz") else ".txt")
 
 
 def write_sums(folder) -> None:

@@ -24,7 +24,7 @@ from attention_zoo.errors import UserError
 from attention_zoo.exchange import needs
 from attention_zoo.exchange.folder import write_sums
 
-ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "gelu_tanh": "gelu_new"}
+ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "gelu_tanh": "gelu_new", "swish": "swish"}
 
 
 def check(dtype) -> None:
@@ -82,6 +82,8 @@ def marian(run) -> tuple[dict, dict]:
     "decoder_start_token_id": BOS, "forced_eos_token_id": None,
   }  # fmt: skip
   state = {"model.shared.weight": table, "final_logits_bias": np.zeros((1, c.vocab_size), np.float32)}
+  if c.output_bias:
+    state["final_logits_bias"] = params["output_bias_V"][None]
   for side, layers in (("encoder", c.num_encoder_layers), ("decoder", c.num_decoder_layers)):
     for i in range(layers):
       layer, at = params[side][f"layer_{i}"], f"model.{side}.layers.{i}"
@@ -143,7 +145,7 @@ def _reordered(params, order):
   """Parameters of the same function, with d_model in another order."""
 
   def one(path, value):
-    leaf, parent = path[-1].key, path[-2].key
+    parent, leaf = ["", *(key.key for key in path)][-2:]
     letters = "D" if parent.endswith("norm") else leaf.rpartition("_")[2]
     return np.take(value, order, letters.index("D")) if "D" in letters else value
 

@@ -13,6 +13,7 @@ ACTIVATIONS = {
   # Hendrycks & Gimpel 2016: x times the normal distribution of x, and their approximation by tanh, of GPT and GPT-2.
   "gelu": functools.partial(jax.nn.gelu, approximate=False),
   "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
+  "swish": jax.nn.silu,  # Ramachandran et al. 2017: x sigmoid(x)
 }
 
 

@@ -50,3 +50,15 @@ class Linear(nn.Module):
 def logits(config, x_BTD, table_VD):
   """Scores of all tokens, float32, for any leading dimensions; config has the matmul_dtype."""
   return einsum("...D,VD->...V", x_BTD, table_VD, jnp.float32, config.matmul_dtype)
+
+
+# Where the logits have a bias, it is a column of the table and x ends in 1: whoever multiplies both needs to know no
+# more. Without one, both functions return what they get.
+
+
+def with_one(x_BTD, bias_V):
+  return x_BTD if bias_V is None else jnp.concatenate([x_BTD, jnp.ones_like(x_BTD[..., :1])], -1)
+
+
+def with_bias(table_VD, bias_V):
+  return table_VD if bias_V is None else jnp.concatenate([table_VD, bias_V[:, None]], 1)

@@ -228,7 +228,7 @@ class AdditiveAttention(CrossAttention):
     return {
       "keys": keys_BSK[:, :, None],
       "values": memory_BSU[:, :, None],
-      "score": in_rows(self.score_K, len(memory_BSU))[:, None],
+      "score": in_rows(self.score_K, memory_BSU.shape[0])[:, None],
     }
 
 
@@ -305,7 +305,7 @@ class AttendingFirst(nn.Module):
     segments_BT = batch["target_segments"]
     same_BTS = same_segment(segments_BT, batch["source_segments"])
     read = self.encode(batch["source"], batch["source_segments"], train)
-    state = self.zeros(len(segments_BT))
+    state = self.zeros(segments_BT.shape[0])
     x_B1TD, _, weights_TB1S = self.decode(batch["inputs"][:, None], read, same_BTS, state, segments_BT, train)
     self.cross_attention.sow_weights(weights_TB1S)
     return x_B1TD[:, 0]
@@ -316,7 +316,7 @@ class AttendingFirst(nn.Module):
 
   def start(self, source_BS, segments_BS, positions_BS):
     same_B1S = same_segment(jnp.ones_like(segments_BS[:, :1]), segments_BS)
-    return self.encode(source_BS, segments_BS) | {"same_B1S": same_B1S}, self.zeros(len(source_BS))
+    return self.encode(source_BS, segments_BS) | {"same_B1S": same_B1S}, self.zeros(source_BS.shape[0])
 
   def step(self, tokens_BJT, t, read, state):
     x_BJTD, state, weights_TBJS = self.decode(tokens_BJT, read, read["same_B1S"], state)
@@ -332,7 +332,7 @@ def rows_of(x_BJF):
 
 
 def beams_of(x_BF, J):
-  return x_BF.reshape(len(x_BF) // J, J, *x_BF.shape[1:])
+  return x_BF.reshape(x_BF.shape[0] // J, J, *x_BF.shape[1:])
 
 
 # Segments: several sentences in a row, read apart

@@ -68,8 +68,9 @@ class Config:
   norm_epsilon: float = 1e-6
   bias: bool = False  # of attention's linear maps; those of the feed-forward network always have one
   feed_forward: str = "dense"  # or "mixture_of_experts(num_experts=4, k=2)"
-  activation: str = "relu"  # or "gelu", "gelu_tanh"
+  activation: str = "relu"  # or "gelu", "gelu_tanh", "swish"
   scale_embedding: bool = True  # times sqrt(d_model)
+  output_bias: bool = False  # of the logits
   positions: str = "sinusoidal"  # or "learned", "scalar", "none"
   position_mode: str = "add"  # or "add_every_layer", "concatenate"
   max_length: int = 1024  # of learned positions, and of what else is indexed by position
@@ -163,8 +164,7 @@ class Embedding(nn.Module):
     return (rows * scale).astype(self.config.dtype)
 
 
-def make_positions(config):
-  c = config
+def make_positions(c):
   return Positions(c.positions, c.position_mode, c.max_length, c.d_model, c.matmul_dtype)
 
 
@@ -387,9 +387,13 @@ def _count_feed_forward(c):
   return options["num_experts"] * (2 * c.d_model + 2 * c.d_model * c.d_ff)
 
 
-def count_positions(config) -> int:
+def count_output(config) -> int:
+  """Of the embedding's table, and of the bias of the logits."""
+  return config.vocab_size * (config.d_model + config.output_bias)
+
+
+def count_positions(c) -> int:
   """Of a Positions."""
-  c = config
   total = c.max_length * c.d_model if c.positions == "learned" else 0
   if c.position_mode == "concatenate" and c.positions != "none":
     total += (c.d_model + (1 if c.positions == "scalar" else c.d_model)) * c.d_model

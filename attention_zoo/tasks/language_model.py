@@ -21,7 +21,7 @@ from attention_zoo.errors import UserError
 from attention_zoo.evaluation.languages import has_spaces
 from attention_zoo.evaluation.perplexity import exp
 from attention_zoo.protocols import Evaluation, Score
-from attention_zoo.tasks import arguments
+from attention_zoo.tasks import arguments, programs
 from attention_zoo.training import sharding
 from attention_zoo.training.step import make_evaluate
 
@@ -269,6 +269,10 @@ class LanguageModel:
     weights = np.stack([np.asarray(layer, np.float32) for layer in layers]) if layers else None
     pieces = self.task.tokenizer.pieces
     return Attention(pieces([BOS, *ids[:-1]]), pieces(ids), weights, float(scores.logprobs_BT.sum()))
+
+  def programs(self) -> programs.Programs:
+    """What the model computes, for export."""
+    return programs.language(self.task)
 
   # Evaluating
 

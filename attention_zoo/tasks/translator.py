@@ -11,7 +11,7 @@ import numpy as np
 from attention_zoo.data.tokenizer import EOS, UNK
 from attention_zoo.errors import UserError
 from attention_zoo.protocols import Evaluation
-from attention_zoo.tasks import arguments, translation_scores
+from attention_zoo.tasks import arguments, programs, translation_scores
 from attention_zoo.tasks.forced import Forced
 from attention_zoo.tasks.rows import Rows, check_finite
 from attention_zoo.tasks.teacher_forcing import (
@@ -296,6 +296,10 @@ class Translator:
       for b, i in enumerate(indices):
         found[i] = source_ids[i], target_ids[i], rows[b]
     return found
+
+  def programs(self) -> programs.Programs:
+    """What the model computes, for export."""
+    return programs.translation(self.task)
 
   # Evaluating
 

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import types
 
 import jax
 import ml_collections
@@ -15,7 +16,7 @@ import safetensors.numpy
 import attention_zoo as zoo
 from attention_zoo.data import identity
 from attention_zoo.errors import UserError
-from attention_zoo.exchange import folder, plain
+from attention_zoo.exchange import card, folder, plain
 from attention_zoo.protocols import Initial
 from attention_zoo.training import arrays, safetensors_file
 from attention_zoo.training import average as average_lib
@@ -114,7 +115,9 @@ def test_it_does_not_tell_where_files_lay(tiny_run, tmp_path):
   other = zoo.load(tmp_path / "to")
   assert other.config.data.dir == "mine" and other.config.data.cache_dir == ""
   config["train"]["init_from"] = "/home/me/runs/parent/"
-  assert folder.published(ml_collections.ConfigDict(config), {}).train.init_from == "parent"
+  (run / "config.json").write_text(json.dumps(config))
+  task = types.SimpleNamespace(workdir=run, attachments=dict)
+  assert card.published(types.SimpleNamespace(task=task))[0].train.init_from == "parent"
   assert other.task.attachments() == {"decode.unknown_dictionary": tmp_path / "to" / "unknown_dictionary.txt"}
   assert len(other.translate(SENTENCES)) == 3
 

@@ -123,7 +123,7 @@ def decoding(config: Config, params, inputs, *, num_beams) -> Decoding:
 
   The cache is the state after each position that has been read, [B, J, Z, F], so that a step may go back to t.
   """
-  B = len(inputs["inputs"])
+  B = inputs["inputs"].shape[0]
   model = LSTMLanguageModel(config)
 
   def step(tokens_BJT, t, cache):

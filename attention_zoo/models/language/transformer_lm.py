@@ -8,7 +8,7 @@ norm_epsilon=1e-5, max_length=512; "Language Models are Unsupervised Multitask L
 |---------------------|--------------------------------------|---------------------------------------------------------|
 | normalisation       | pre-LN and a closing one             | the same; "post": after each sub-layer, none at the end |
 | biases, activation  | everywhere; GELU in its tanh form    | the same; bias=False: not in attention; others by name  |
-| output              | the embedding's table, no bias       | the same; tied=False gives it a table of its own        |
+| output              | the embedding's table, no bias       | the same; tied=False: its own table; output_bias=True   |
 | positions           | learned                              | the same; "sinusoidal", "none"; or by self-attention    |
 | self-attention      | scaled dot-product, causal           | the same; any causal ones of ops/ by name, in turns     |
 | first values        | normal, 0.02; less before a residual | embeddings N(0, 1/d_model), kernels Glorot-uniform      |
@@ -24,7 +24,7 @@ import flax.linen as nn
 
 from attention_zoo.layers import transformer as layers
 from attention_zoo.layers.dropout import Dropout
-from attention_zoo.layers.linear import logits
+from attention_zoo.layers.linear import logits, with_bias, with_one
 from attention_zoo.ops import cache as cache_lib
 from attention_zoo.protocols import Decoding
 
@@ -56,7 +56,7 @@ BATCH = ("inputs", "segments", "positions")
 
 def parameter_count(config: Config) -> int:
   """The closed form of the number of parameters."""
-  tables = (1 if config.tied else 2) * config.vocab_size * config.d_model
+  tables = layers.count_output(config) + (not config.tied) * config.vocab_size * config.d_model
   return tables + layers.count_positions(config) + layers.count_layers(config, config.stacks()["attention"])
 
 
@@ -77,6 +77,7 @@ class TransformerLM(nn.Module):
     self.decoder = layers.Stack(c, c.stacks()["attention"])
     if not c.tied:
       self.output = layers.Embedding(c)
+    self.output_bias_V = self.param("output_bias_V", nn.initializers.zeros, (c.vocab_size,)) if c.output_bias else None
     self.dropout = Dropout(c.dropout)
 
   def embed(self, tokens, positions, length):
@@ -86,15 +87,17 @@ class TransformerLM(nn.Module):
     return x, self.positions.signal(positions, length, x.dtype)
 
   def hidden(self, batch, *, train=False):
-    """The last layer's output BTD. batch: "inputs", "segments", "positions" BT;
-    the inputs are the targets shifted right."""
+    """The last layer's output BTD, which a 1 follows where the logits have a bias.
+
+    batch: "inputs", "segments", "positions" BT; the inputs are the targets shifted right."""
     x_BTD, signal_BTD = self.embed(batch["inputs"], batch["positions"], batch["inputs"].shape[1])
     x_BTD = self.dropout(x_BTD, train)
-    return self.decoder(x_BTD, batch["segments"], signal_BTD=signal_BTD, train=train)
+    return with_one(self.decoder(x_BTD, batch["segments"], signal_BTD=signal_BTD, train=train), self.output_bias_V)
 
   def logits(self, x_BTD):
-    """Scores of all tokens, float32 BTV."""
-    return logits(self.config, x_BTD, (self.embedding if self.config.tied else self.output).table_VD)
+    """Scores of all tokens, float32 BTV, of what `hidden` returns."""
+    table_VD = (self.embedding if self.config.tied else self.output).table_VD
+    return logits(self.config, x_BTD, with_bias(table_VD, self.output_bias_V))
 
   def __call__(self, batch, *, train=False):
     """Logits BTV (float32)."""
@@ -106,7 +109,7 @@ class TransformerLM(nn.Module):
     ancestry_BJZ = cache_lib.extend(cache["ancestry_BJZ"], t, T)
     x_BMD, signal_BMD = self.embed(*layers.in_one_row(tokens_BJT, t), ancestry_BJZ.shape[2])
     x_BMD, kv = self.decoder.step(x_BMD, t, cache["layers"], ancestry_BJZ, signal_BMD=signal_BMD)
-    logits_BMV = logits(self.config, x_BMD, table_VD)
+    logits_BMV = logits(self.config, with_one(x_BMD, self.output_bias_V), table_VD)
     return logits_BMV.reshape(B, J, T, -1), {"layers": kv, "ancestry_BJZ": ancestry_BJZ}
 
 
@@ -115,7 +118,8 @@ Model = TransformerLM
 
 def output_table(params):
   """The table_VD of the output, for losses that do not keep the logits (`training/loss.py`)."""
-  return params["output" if "output" in params else "embedding"]["table_VD"]
+  table_VD = params["output" if "output" in params else "embedding"]["table_VD"]
+  return with_bias(table_VD, params.get("output_bias_V"))
 
 
 def decoding(config: Config, params, inputs, *, num_beams) -> Decoding:
@@ -130,4 +134,4 @@ def decoding(config: Config, params, inputs, *, num_beams) -> Decoding:
   def step(params, tokens_BJT, t, cache):
     return model.apply({"params": params}, tokens_BJT, t, cache, table_VD, method="step")
 
-  return layers.make_decoding(config, config.stacks()["attention"], step, params, len(inputs["inputs"]), num_beams)
+  return layers.make_decoding(config, config.stacks()["attention"], step, params, inputs["inputs"].shape[0], num_beams)

@@ -113,9 +113,9 @@ class Attention(layers.CrossAttention):
       keys_BSF = product(memory_BSF, kernel.astype(c.matmul_dtype)).astype(memory_BSF.dtype)
     found = {"keys": keys_BSF[:, :, None], "values": memory_BSF[:, :, None], "positions": positions_BS}
     if c.score == "concat":
-      found["score"] = layers.in_rows(self.score_K, len(memory_BSF))[:, None]
+      found["score"] = layers.in_rows(self.score_K, memory_BSF.shape[0])[:, None]
     if c.attention == "local-p":
-      found["position"] = layers.in_rows(self.position_K, len(memory_BSF))
+      found["position"] = layers.in_rows(self.position_K, memory_BSF.shape[0])
     return found
 
 
@@ -264,7 +264,7 @@ class Luong(nn.Module):
     return read | {"same_B1S": same_B1S}, self._first(states)
 
   def step(self, tokens_BJT, t, read, state):
-    positions_B1 = jnp.full((len(tokens_BJT), 1), t)
+    positions_B1 = jnp.full((tokens_BJT.shape[0], 1), t)
     x_BJTD, state, weights_TBJS = self.decode(tokens_BJT, read, read["same_B1S"], positions_B1, state)
     return logits(self.config, x_BJTD, self.output.table_VD), state, weights_TBJS[0]
 

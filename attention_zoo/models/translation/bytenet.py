@@ -309,7 +309,7 @@ class ByteNet(nn.Module):
 
   def step(self, tokens_BJ1, t, memory_BSD, unfolded, past):
     """Feeds position t to J beams. Returns (logits_BJ1V, past)."""
-    B = len(memory_BSD)
+    B = memory_BSD.shape[0]
     first_B1, t_B1 = jnp.ones((B, 1), jnp.int32), jnp.full((B, 1), t, jnp.int32)
     x_BJD = columns(memory_BSD, unfolded, first_B1, t_B1) + self.target_embedding(tokens_BJ1[:, :, 0])
     x_BJD, past = self.decoder.step(x_BJD, past)
@@ -335,7 +335,7 @@ def decoding(config: Config, params, inputs, *, num_beams) -> Decoding:
   def run(params, tokens_BJ1, t, past):
     return model.apply({"params": params}, tokens_BJ1, t, memory_BSD, unfolded, past, method="step")
 
-  B, U = len(memory_BSD), config.kernel_size - 1
+  B, U = memory_BSD.shape[0], config.kernel_size - 1
   past = [jnp.zeros((B, num_beams, U * rate, config.d), config.dtype) for rate in config.rates]
   params = rounded(run, params, jnp.zeros((B, num_beams, 1), jnp.int32), jnp.int32(0), past)
   return Decoding(past, functools.partial(run, params))

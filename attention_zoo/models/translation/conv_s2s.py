@@ -371,7 +371,7 @@ def decoding(config: Config, params, inputs, *, num_beams) -> Decoding:
   def run(params, tokens_BJ1, t, past):
     return model.apply({"params": params}, tokens_BJ1, t, memory, mask, past, method="step")
 
-  rows = (len(source_BS), num_beams)
+  rows = (source_BS.shape[0], num_beams)
   past = [jnp.zeros((*rows, size - 1, before), config.dtype) for before, _, size in config.layers]
   params = rounded(run, params, jnp.zeros((*rows, 1), jnp.int32), jnp.int32(0), past)
   return Decoding(past, functools.partial(run, params), max_length=config.max_length)

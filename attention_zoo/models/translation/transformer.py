@@ -7,13 +7,13 @@ Deviations and choices where the paper is silent:
 | normalisation     | post-LN (Figure 1, sec. 5.4)  | the same; residual="pre": sub-layer inputs and both outputs      |
 | embeddings        | shared, times sqrt(d_model)   | the same; drawn with deviation d_model^-0.5                      |
 | other kernels     | not stated                    | Glorot-uniform over the matrix [D, N K], as tensor2tensor        |
-| biases            | in the feed-forward (eq. 2)   | the same; in attention with bias=True; none on the output logits |
+| biases            | in the feed-forward (eq. 2)   | the same; bias=True: in attention; output_bias=True: of logits   |
 | vocabulary        | about 37,000 shared BPE       | exactly `vocab_size` rows, no padding                            |
 | attention dropout | none in the published setting | `attention_dropout`, 0 by default                                |
 | dropout rate      | exact                         | rounded to 1/65,536                                              |
 | learned positions | one table (Table 3, row E)    | one table for the encoder, one for the decoder                   |
 | self-attention    | scaled dot-product            | the same; others of ops/ by name in encoder_attention etc.       |
-| activation        | ReLU (eq. 2)                  | the same; or activation="gelu", "gelu_tanh"                      |
+| activation        | ReLU (eq. 2)                  | the same; or activation="gelu", "gelu_tanh", "swish"             |
 | feed-forward      | dense                         | the same; or "mixture_of_experts(..)", Shazeer et al. 2017       |
 | packed rows       | one sentence pair a row       | segment ids keep the pairs of a row apart; same mathematics      |
 
@@ -26,7 +26,7 @@ import flax.linen as nn
 
 from attention_zoo.layers import transformer as layers
 from attention_zoo.layers.dropout import Dropout
-from attention_zoo.layers.linear import logits
+from attention_zoo.layers.linear import logits, with_bias, with_one
 from attention_zoo.ops import cache as cache_lib
 from attention_zoo.ops import masks
 from attention_zoo.protocols import Decoding
@@ -54,7 +54,7 @@ BATCH = ("source", "source_segments", "source_positions", "inputs", "target_segm
 def parameter_count(config: Config) -> int:
   """The closed form of the number of parameters; tests hold every config against it."""
   stacks = sum(layers.count_layers(config, stack) for stack in config.stacks().values())
-  return config.vocab_size * config.d_model + 2 * layers.count_positions(config) + stacks
+  return layers.count_output(config) + 2 * layers.count_positions(config) + stacks
 
 
 def small() -> Config:
@@ -77,6 +77,7 @@ class Transformer(nn.Module):
     self.source_positions, self.target_positions = layers.make_positions(c), layers.make_positions(c)
     self.encoder = layers.Stack(c, stacks["encoder_attention"])
     self.decoder = layers.Stack(c, stacks["decoder_attention"])
+    self.output_bias_V = self.param("output_bias_V", nn.initializers.zeros, (c.vocab_size,)) if c.output_bias else None
     self.dropout = Dropout(c.dropout)
 
   def embed(self, tokens, positions, side, length):
@@ -94,21 +95,23 @@ class Transformer(nn.Module):
     return self.encoder(self.dropout(x_BSD, train), segments_BS, signal_BTD=signal_BSD, train=train)
 
   def decode(self, memory_BSD, memory_segments_BS, inputs_BT, segments_BT, positions_BT, *, train=False):
-    """inputs_BT: the targets shifted right. Returns the last layer's output BTD; `logits` makes scores of it."""
+    """inputs_BT: the targets shifted right. Returns the last layer's output BTD."""
     x_BTD, signal_BTD = self.embed(inputs_BT, positions_BT, "target", inputs_BT.shape[1])
     x_BTD = self.dropout(x_BTD, train)
     return self.decoder(x_BTD, segments_BT, memory_BSD, memory_segments_BS, signal_BTD=signal_BTD, train=train)
 
   def logits(self, x_BTD):
-    return logits(self.config, x_BTD, self.embedding.table_VD)
+    """Of what `hidden` returns."""
+    return logits(self.config, x_BTD, with_bias(self.embedding.table_VD, self.output_bias_V))
 
   def hidden(self, batch, *, train=False):
-    """The decoder's output BTD for a batch of `data/batches.py`."""
+    """The decoder's output BTD for a batch of `data/batches.py`, which a 1 follows where the logits have a bias."""
     memory_BSD = self.encode(batch["source"], batch["source_segments"], batch["source_positions"], train=train)
-    return self.decode(
+    x_BTD = self.decode(
       memory_BSD, batch["source_segments"], batch["inputs"], batch["target_segments"], batch["target_positions"],
       train=train,
     )  # fmt: skip
+    return with_one(x_BTD, self.output_bias_V)
 
   def __call__(self, batch, *, train=False):
     """Logits BTV (float32)."""
@@ -122,7 +125,7 @@ class Transformer(nn.Module):
     return {
       "layers": [layer.cross_attention.keys_values(memory_BSD) for layer in self.decoder.blocks],
       "mask": masks.padding(segments_BS > 0),
-      "table_VD": self.embedding.table_VD.astype(self.config.matmul_dtype),
+      "table_VD": with_bias(self.embedding.table_VD, self.output_bias_V).astype(self.config.matmul_dtype),
     }
 
   def step(self, tokens_BJT, t, source, cache):
@@ -137,7 +140,7 @@ class Transformer(nn.Module):
     x_BMD, kv = self.decoder.step(
       x_BMD, t, cache["layers"], ancestry_BJZ, source["layers"], source["mask"], signal_BMD=signal_BMD
     )
-    logits_BMV = logits(self.config, x_BMD, source["table_VD"])
+    logits_BMV = logits(self.config, with_one(x_BMD, self.output_bias_V), source["table_VD"])
     return logits_BMV.reshape(B, J, T, -1), {"layers": kv, "ancestry_BJZ": ancestry_BJZ}
 
 
@@ -146,7 +149,7 @@ Model = Transformer
 
 def output_table(params):
   """The table_VD of the output, for losses that do not keep the logits (`training/loss.py`)."""
-  return params["embedding"]["table_VD"]
+  return with_bias(params["embedding"]["table_VD"], params.get("output_bias_V"))
 
 
 def decoding(config: Config, params, inputs, *, num_beams) -> Decoding:
@@ -162,4 +165,4 @@ def decoding(config: Config, params, inputs, *, num_beams) -> Decoding:
   def step(params, tokens_BJT, t, cache):
     return model.apply({"params": params}, tokens_BJT, t, read, cache, method="step")
 
-  return layers.make_decoding(config, config.stacks()["decoder_attention"], step, params, len(source[0]), num_beams)
+  return layers.make_decoding(config, config.stacks()["decoder_attention"], step, params, source[0].shape[0], num_beams)
