@@ -19,6 +19,7 @@ from attention_zoo.tasks.teacher_forcing import (
   alignment,
   attends,
   forced_scores,
+  forced_weights,
   read_attention,
   soft_alignment,
 )
@@ -60,6 +61,7 @@ class Translator:
     static = "beam_size", "n_best", "coverage_penalty", "segments"
     self._search = jax.jit(functools.partial(search, task), static_argnames=static)
     self._forced = jax.jit(functools.partial(forced_scores, task))
+    self._weights = jax.jit(functools.partial(forced_weights, task))
     self._aligned = jax.jit(functools.partial(alignment, task), static_argnames="words")
     self._soft_aligned = jax.jit(functools.partial(soft_alignment, task))
     self._evaluate = make_evaluate(task, self._rows.mesh)
@@ -230,7 +232,8 @@ class Translator:
   def attention(self, source: str, target: str | None = None) -> Attention:
     """Every attention weight of one sentence pair; without a target, of the sentence and its own translation.
 
-    The weights are read out of the very forward pass that gave the returned log-probability.
+    The weights are read out of the very forward pass that gave the returned log-probability. What is returned has
+    `show()` and `page("out.html")`, and shows itself in a notebook.
     """
     source = arguments.sentence(source, "source")
     (source_ids,) = self._encode([source], "sources")
@@ -238,7 +241,7 @@ class Translator:
       target_ids = self.hypotheses([source])[0][0].ids or [EOS]
     else:
       target_ids = self._encode([arguments.sentence(target, "target")], "targets")[0]
-    found = read_attention(self.task, self.params, source_ids, target_ids)
+    found = read_attention(self.task, self.params, source_ids, target_ids, self._weights)
     check_finite(found.logprob)
     return found
 
