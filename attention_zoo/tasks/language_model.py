@@ -23,6 +23,7 @@ from attention_zoo.evaluation.perplexity import exp
 from attention_zoo.protocols import Evaluation, Score
 from attention_zoo.tasks import arguments
 from attention_zoo.tasks.attended import Attended, Kind
+from attention_zoo.tasks.run import Run
 from attention_zoo.training import sharding
 from attention_zoo.training.step import make_evaluate
 
@@ -71,7 +72,7 @@ class Attention(Attended):
     return {"self": Kind("Self-attention", note, *names, self.target, self.inputs, self.weights, 1)}
 
 
-class LanguageModel:
+class LanguageModel(Run):
   """What `attention_zoo.load` returns for a language model. Work is spread over all devices of this process."""
 
   def __init__(self, task, params, variables, *, checkpoint, step):

@@ -14,6 +14,7 @@ from attention_zoo.protocols import Evaluation
 from attention_zoo.tasks import arguments, translation_scores
 from attention_zoo.tasks.forced import Forced
 from attention_zoo.tasks.rows import Rows, check_finite
+from attention_zoo.tasks.run import Run
 from attention_zoo.tasks.teacher_forcing import (
   Attention,
   alignment,
@@ -48,7 +49,7 @@ class Hypothesis:
   missing: tuple[str, ...] = ()
 
 
-class Translator:
+class Translator(Run):
   """What `attention_zoo.load` returns for a translation run. Work is spread over all devices of this process.
 
   Every verb takes any iterable of strings, and raises UserError for an argument that it cannot use.
