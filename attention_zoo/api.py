@@ -12,6 +12,8 @@ from etils import epath
 from attention_zoo import files, hardware, models, tasks
 from attention_zoo.errors import UserError
 from attention_zoo.grammar import nearest
+from attention_zoo.tasks import describe as describe_lib
+from attention_zoo.tasks.describe import Description
 from attention_zoo.tasks.ensemble import Ensemble
 from attention_zoo.tasks.translator import Translator
 from attention_zoo.training import compilation, distributed, exported, loading, untrusted
@@ -40,6 +42,14 @@ def build(name: str, **fields):
     return module.Model(module.Config(**fields))
   except (TypeError, ValueError) as error:
     raise UserError(f"{name}: {error}") from error
+
+
+def describe(name: str, *, rows: int = 1, length: int = 32, **fields) -> Description:
+  """What a model consists of: parameters, shapes, operations, without computing any. A notebook shows it as a table.
+
+  zoo.describe("transformer", vocab_size=37000). rows, length: of the batch. fields, and what is raised: as in `build`.
+  """
+  return describe_lib.describe(name, models.find(name), build(name, **fields).config, rows=rows, length=length)
 
 
 def pretrained() -> builtins.list[str]:

@@ -26,7 +26,7 @@ ROOMS = {
   "evaluation": (),
   "plots": (),
   "exchange": ("layers", "data", "training"),
-  "tasks": ("models", "layers", "ops", "data", "decoding", "training", "evaluation", "plots"),
+  "tasks": ("models", "layers", "ops", "data", "decoding", "training", "evaluation", "plots", "exchange"),
 }
 # Files that lie in the package itself: entry points and what they share.
 TOP = ("models", "tasks", "training", "exchange", "api", "cli", "progress", "streams", "__version__")

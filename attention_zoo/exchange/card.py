@@ -9,6 +9,7 @@ from attention_zoo import files
 from attention_zoo.errors import UserError
 from attention_zoo.training import arrays
 from attention_zoo.training import config as config_lib
+from attention_zoo.training import exported
 from attention_zoo.training.workdir import read_config, versions
 
 SCORES = ("split", "bleu", "chrf", "perplexity", "beam_size", "alpha")
@@ -36,6 +37,7 @@ def make(run, dtype) -> dict:
   """The card of a loaded run whose parameters are stored as dtype."""
   config, _ = published(run)
   data = config.data
+  steps = [*getattr(run, "parents", [int(run.step)])]
   languages = [*data.get("languages", ())]
   return {
     "task": config.task,
@@ -43,12 +45,60 @@ def make(run, dtype) -> dict:
     "languages": languages,
     "parameters": sum(leaf.size for leaf in jax.tree.leaves(run.params)),
     "stored_as": dtype,
-    "steps": [*run.parents],
+    "steps": steps,
     "data": {"source": data.source, "embedded": data.source.split("(")[0] in EMBEDDED},
     "config": config_lib.flat(config),
     "scores": scores(run.task.workdir, arrays.digest(run.params, run.variables)),
     "versions": versions(),
   }
+
+
+class Card(dict):
+  """A card that shows itself: a line or two for a terminal, Markdown for a notebook."""
+
+  def __repr__(self):
+    languages = f"{' to '.join(self['languages'])}, " if self["languages"] else ""
+    best = "; ".join(_figures(score, short=True) for score in self["scores"]) or "not evaluated"
+    return (
+      f"<Card of {self['model']}: {languages}{self['task'].replace('_', ' ')}, {self['parameters']:,} parameters, "
+      f"trained on {self['data']['source']} for {max(self['steps'], default=0):,} steps; {best}>"
+    )
+
+  def _repr_markdown_(self):
+    return text(self, folder=self["folder"]).replace("<", "&lt;")  # a folder may come from anybody
+
+
+def of(run) -> Card:
+  """The card of a loaded run: that of its parameters, or the one that came with an exported folder."""
+  about = make(run, "float32")
+  if exported.is_exported(run.task.workdir):
+    about |= _recorded(run.task.workdir)
+  return Card(about, folder=str(run.task.workdir))
+
+
+def _recorded(folder) -> dict:
+  """Of the card of an exported folder what its config and parameters do not say; nothing where it is no card."""
+  with contextlib.suppress(UserError, TypeError, KeyError, ValueError, AttributeError):
+    about = files.read_json(folder / "card.json", 1 << 22)
+    found = {name: about[name] for name in ("stored_as", "scores", "versions")}
+    for score in found["scores"]:
+      _figures(score)
+    if isinstance(found["stored_as"], str) and isinstance(found["versions"], dict):
+      return found
+  return {}
+
+
+def _figures(score, short=False) -> str:
+  """test: sacreBLEU 27.30 (its signature); perplexity per word 5.1; beam_size 4, alpha 0.6."""
+  if short:
+    figures = [f"{bleu['name']} {bleu['score']:.2f}" for bleu in score.get("bleu", ())][:1]
+    figures += [f"perplexity {value:.4g}" for name, value in score.get("perplexity", {}).items() if "per" in name][:1]
+    return f"{score['split']}: " + ", ".join(figures)
+  figures = [f"{bleu['name']} {bleu['score']:.2f} ({bleu['signature']})" for bleu in score.get("bleu", ())]
+  figures += [f"perplexity {name.replace('_', ' ')} {value:.4g}" for name, value in score.get("perplexity", {}).items()]
+  if used := [f"{name} {score[name]:g}" for name in ("beam_size", "alpha") if name in score]:
+    figures.append(", ".join(used))
+  return f"{score['split']}: " + "; ".join(figures)
 
 
 def scores(workdir, parameters) -> list[dict]:
@@ -64,24 +114,14 @@ def scores(workdir, parameters) -> list[dict]:
       if isinstance(record, dict) and record.get("parameters") == parameters:
         score = {name: record[name] for name in SCORES if name in record}
         with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):  # somebody else may have written it
-          _line(score)
+          _figures(score)
           found.append(score)
   return found
 
 
-def _line(score) -> str:
-  """- test: sacreBLEU 27.30 (its signature); perplexity per word 5.1; beam_size 4, alpha 0.6."""
-  figures = [f"{bleu['name']} {bleu['score']:.2f} ({bleu['signature']})" for bleu in score.get("bleu", ())]
-  for name, value in score.get("perplexity", {}).items():
-    figures.append(f"perplexity {name.replace('_', ' ')} {value:.4g}")
-  if used := [f"{name} {score[name]:g}" for name in ("beam_size", "alpha") if name in score]:
-    figures.append(", ".join(used))
-  return f"- {score['split']}: " + "; ".join(figures)
-
-
-def text(card, use="") -> str:
-  """The card for people, as Markdown. use: Python that shows what to do with the folder; by default with this package.
-  """
+def text(card, use="", folder="THIS FOLDER") -> str:
+  """The card for people, as Markdown. folder: where it lies. use: Python that shows what to do with the folder; by
+  default with this package."""
   languages = f"{' to '.join(card['languages'])} " if card["languages"] else ""
   steps = ", ".join(map(str, card["steps"]))
   verb = 'sample("", seed=1)' if card["task"] == "language_modeling" else 'translate(["..."])'
@@ -93,13 +133,13 @@ def text(card, use="") -> str:
     f"Trained on `{card['data']['source']}`{', which the package makes itself' * card['data']['embedded']}.",
     "",
     "```python",
-    use or f'import attention_zoo as zoo\nrun = zoo.load("THIS FOLDER")\nrun.{verb}',
+    use or f'import attention_zoo as zoo\nrun = zoo.load("{folder}")\nrun.{verb}',
     "```",
     "",
     "## Scores",
     "",
   ]
-  lines += map(_line, card["scores"])
+  lines += [f"- {_figures(score)}" for score in card["scores"]]
   if card["scores"] and card["stored_as"] != "float32":
     lines += ["", f"Taken before the parameters were stored as {card['stored_as']}."]
   if not card["scores"]:

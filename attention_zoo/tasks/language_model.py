@@ -22,6 +22,8 @@ from attention_zoo.evaluation.languages import has_spaces
 from attention_zoo.evaluation.perplexity import exp
 from attention_zoo.protocols import Evaluation, Score
 from attention_zoo.tasks import arguments, programs
+from attention_zoo.tasks.attended import Attended, Kind
+from attention_zoo.tasks.run import Run
 from attention_zoo.training import sharding
 from attention_zoo.training.step import make_evaluate
 
@@ -54,8 +56,8 @@ class TextScore:
   logprobs: list[float]
 
 
-@dataclasses.dataclass(frozen=True)
-class Attention:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Attention(Attended):
   """weights [layers, heads, queries, keys] (None where no layer has all of them in one array), from the pass that gave
   `logprob`. Row t made the prediction of target token t; row 0 is fed with <s>, and so is key 0."""
 
@@ -64,8 +66,13 @@ class Attention:
   weights: np.ndarray | None
   logprob: float
 
+  def kinds(self):
+    note = "Each token, while it is predicted, looks at those before it."
+    names = "The text, as it is predicted", "looks at what stands before"
+    return {"self": Kind("Self-attention", note, *names, self.target, self.inputs, self.weights, 1)}
 
-class LanguageModel:
+
+class LanguageModel(Run):
   """What `attention_zoo.load` returns for a language model. Work is spread over all devices of this process."""
 
   def __init__(self, task, params, variables, *, checkpoint, step):
@@ -258,17 +265,28 @@ class LanguageModel:
     return jax.jit(forced)
 
   def attention(self, text: str) -> Attention:
-    """Every attention weight of one text, out of the forward pass that gives its log-probability."""
+    """Every attention weight of one text, out of the forward pass that gives its log-probability.
+
+    What is returned has `show()` and `page("out.html")`, and shows itself in a notebook.
+    """
     text = arguments.sentence(text, "text")
     ids = [*self.task.tokenizer.encode([text])[0], EOS]
     self._check_lengths([ids])
-    batch = _rows_of([ids], 1, len(ids))
-    logits_BTV, seen = self._logits(self.params, batch, mutable=["intermediates"])
-    scores = sequence_scores(logits_BTV, batch["targets"], batch["segments"], alpha=0.0)
-    layers = [value["weights"][0][0] for value in _find(seen.get("intermediates", {}), "weights")]
-    weights = np.stack([np.asarray(layer, np.float32) for layer in layers]) if layers else None
+    T = len(ids)
+    length = min(padded_length(T), self.task.longest or 1 << 40)  # so that few lengths are compiled
+    logprob, layers = jax.device_get(self._weights(self.params, _rows_of([ids], 1, length)))
+    weights = np.stack([np.asarray(layer[0, :, :T, :T], np.float32) for layer in layers]) if layers else None
     pieces = self.task.tokenizer.pieces
-    return Attention(pieces([BOS, *ids[:-1]]), pieces(ids), weights, float(scores.logprobs_BT.sum()))
+    return Attention(pieces([BOS, *ids[:-1]]), pieces(ids), weights, float(logprob))
+
+  @functools.cached_property
+  def _weights(self):
+    def weights(params, batch):
+      logits_BTV, seen = self._logits(params, batch, mutable=["intermediates"])
+      scores = sequence_scores(logits_BTV, batch["targets"], batch["segments"], alpha=0.0)
+      return scores.logprobs_BT.sum(), [x["weights"][0] for x in _find(seen.get("intermediates", {}), "weights")]
+
+    return jax.jit(weights)
 
   def programs(self) -> programs.Programs:
     """What the model computes, for export."""

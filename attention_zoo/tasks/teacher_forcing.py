@@ -4,17 +4,20 @@ Letters: B pairs, T target positions, S source positions, N heads.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from attention_zoo.data.tokenizer import BOS
+from attention_zoo.decoding.batching import padded_length
 from attention_zoo.decoding.score import sequence_scores
+from attention_zoo.tasks.attended import Attended, Kind
 
 
-@dataclasses.dataclass(frozen=True)
-class Attention:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Attention(Attended):
   """Weights [layers, heads, queries, keys] and their tokens, from the computation that gave `logprob`.
 
   encoder: source over source; decoder: target input over target input; cross: target input over source. Row t of
@@ -30,21 +33,53 @@ class Attention:
   cross: np.ndarray | None
   logprob: float
 
+  def kinds(self):
+    source, target = self.source, self.target
+    return {
+      "cross": Kind(
+        "Cross-attention", "Each token of the translation, while it is written, looks at the source.",
+        "The translation, as it is written", "looks at the source", target, source, self.cross,
+      ),
+      "encoder": Kind(
+        "Encoder", "Each token of the source looks at all of the source, itself among it.",
+        "The source", "looks at the source", source, source, self.encoder, 0,
+      ),
+      "decoder": Kind(
+        "Decoder", "Each token of the translation, while it is written, looks at those written before it.",
+        "The translation, as it is written", "looks at what stands there already", target, ["<s>", *target[:-1]],
+        self.decoder, 1,
+      ),
+    }  # fmt: skip
 
-def read_attention(task, params, source_ids, target_ids) -> Attention:
-  """All weights of one pair, out of the forward pass that gives its log-probability. Ids end with EOS."""
-  arrays = [np.array([ids], np.int32) for ids in (source_ids, target_ids)]
-  lengths = [np.array([len(ids)], np.int32) for ids in (source_ids, target_ids)]
-  batch = teacher_forcing(arrays[0], lengths[0], arrays[1], lengths[1])
-  logits_BTV, state = task.model.apply({"params": params}, batch, mutable=["intermediates"])
-  logprob = sequence_scores(logits_BTV, arrays[1], batch["target_segments"], alpha=0.0).scores_B[0]
+
+def read_attention(task, params, source_ids, target_ids, read=None) -> Attention:
+  """All weights of one pair, out of the forward pass that gives its log-probability. Ids end with EOS.
+
+  read: `forced_weights` of this task, compiled.
+  """
+  S, T = len(source_ids), len(target_ids)
+  length = padded_length(max(S, T))  # so that few lengths are compiled
+  if task.longest is not None:
+    length = max(S, T, min(length, task.longest))
+  pair = []
+  for ids in (source_ids, target_ids):
+    pair += [np.pad(np.array([ids], np.int32), ((0, 0), (0, length - len(ids)))), np.array([len(ids)], np.int32)]
+  logprob, found = jax.device_get((read or functools.partial(forced_weights, task))(params, *pair))
+  sizes = {"encoder": (S, S), "decoder": (T, T), "cross": (T, S)}
   weights = {
-    kind: np.stack([np.asarray(weights_BNTS[0], np.float32) for weights_BNTS in found]) if found else None
-    for kind, found in sown_weights(state).items()
-  }
-  return Attention(
-    task.tokenizer.pieces(source_ids), task.tokenizer.pieces(target_ids), **weights, logprob=float(logprob)
-  )
+    kind: np.stack([np.asarray(layer[0, :, : sizes[kind][0], : sizes[kind][1]], np.float32) for layer in layers])
+    if layers else None
+    for kind, layers in found.items()
+  }  # fmt: skip
+  pieces = task.tokenizer.pieces
+  return Attention(pieces(source_ids), pieces(target_ids), **weights, logprob=float(logprob))
+
+
+def forced_weights(task, params, source_BS, source_lengths_B, target_BT, target_lengths_B):
+  """(log-probability of the first target, `sown_weights`) out of one pass."""
+  batch = teacher_forcing(source_BS, source_lengths_B, target_BT, target_lengths_B)
+  logits_BTV, state = task.model.apply({"params": params}, batch, mutable=["intermediates"])
+  return sequence_scores(logits_BTV, target_BT, batch["target_segments"], alpha=0.0).scores_B[0], sown_weights(state)
 
 
 def sown_weights(state) -> dict:

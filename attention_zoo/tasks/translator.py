@@ -14,11 +14,13 @@ from attention_zoo.protocols import Evaluation
 from attention_zoo.tasks import arguments, programs, translation_scores
 from attention_zoo.tasks.forced import Forced
 from attention_zoo.tasks.rows import Rows, check_finite
+from attention_zoo.tasks.run import Run
 from attention_zoo.tasks.teacher_forcing import (
   Attention,
   alignment,
   attends,
   forced_scores,
+  forced_weights,
   read_attention,
   soft_alignment,
 )
@@ -47,7 +49,7 @@ class Hypothesis:
   missing: tuple[str, ...] = ()
 
 
-class Translator:
+class Translator(Run):
   """What `attention_zoo.load` returns for a translation run. Work is spread over all devices of this process.
 
   Every verb takes any iterable of strings, and raises UserError for an argument that it cannot use.
@@ -60,6 +62,7 @@ class Translator:
     static = "beam_size", "n_best", "coverage_penalty", "segments"
     self._search = jax.jit(functools.partial(search, task), static_argnames=static)
     self._forced = jax.jit(functools.partial(forced_scores, task))
+    self._weights = jax.jit(functools.partial(forced_weights, task))
     self._aligned = jax.jit(functools.partial(alignment, task), static_argnames="words")
     self._soft_aligned = jax.jit(functools.partial(soft_alignment, task))
     self._evaluate = make_evaluate(task, self._rows.mesh)
@@ -230,7 +233,8 @@ class Translator:
   def attention(self, source: str, target: str | None = None) -> Attention:
     """Every attention weight of one sentence pair; without a target, of the sentence and its own translation.
 
-    The weights are read out of the very forward pass that gave the returned log-probability.
+    The weights are read out of the very forward pass that gave the returned log-probability. What is returned has
+    `show()` and `page("out.html")`, and shows itself in a notebook.
     """
     source = arguments.sentence(source, "source")
     (source_ids,) = self._encode([source], "sources")
@@ -238,7 +242,7 @@ class Translator:
       target_ids = self.hypotheses([source])[0][0].ids or [EOS]
     else:
       target_ids = self._encode([arguments.sentence(target, "target")], "targets")[0]
-    found = read_attention(self.task, self.params, source_ids, target_ids)
+    found = read_attention(self.task, self.params, source_ids, target_ids, self._weights)
     check_finite(found.logprob)
     return found
 

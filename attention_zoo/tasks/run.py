@@ -1,0 +1,56 @@
+"""What every loaded run has beside the verbs of its task: what it is, what it consists of, and a tidy face."""
+
+import functools
+import html
+
+import jax
+
+from attention_zoo.tasks.describe import Description, describe
+
+# For those who lend a runner to a training loop; not for completion.
+_INNER = {"take"}
+
+
+class Run:
+  """Base of the runners, which set task, config, params, checkpoint and step.
+
+  Completion offers the verbs alone. Calls of like shapes are compiled once, and threads may share a run.
+  """
+
+  @functools.cached_property
+  def card(self):
+    """What the model is, what it was trained on and with which settings, and how good it was: `exchange.card.Card`."""
+    from attention_zoo.exchange import card
+
+    return card.of(self)
+
+  def describe(self, *, rows: int = 1, length: int | None = None) -> Description:
+    """Every part of the model with its parameters, the shapes that it returns and its operations; a notebook shows it
+    as a table. Nothing is computed.
+
+    rows, length: of the batch that shapes and operations are of; by default one row of config.data.row_length tokens.
+    """
+    from attention_zoo.tasks import arguments
+
+    rows = arguments.whole(rows, "rows", 1, 10**6)
+    longest = self.task.longest or 10**6
+    usual = min(self.config.data.row_length, longest)
+    length = usual if length is None else arguments.whole(length, "length", 1, longest)
+    return describe(self.config.model.name, self.task.module, self.task.model_config, rows=rows, length=length)
+
+  def __dir__(self):
+    kinds = type(self).__mro__
+    public = {name for kind in kinds for name in vars(kind) if not name.startswith("_")} - _INNER
+    return sorted(name for name in public if name == "card" or callable(getattr(type(self), name)))
+
+  def _repr_html_(self):
+    from attention_zoo.plots import theme
+
+    count = sum(leaf.size for leaf in jax.tree.leaves(self.params))
+    about = {"model": self.config.model.name, "parameters": f"{count:,}"}
+    if languages := self.config.data.get("languages", ()):
+      about["languages"] = " to ".join(languages)
+    about |= {"trained on": self.config.data.source, "checkpoint": f"{self.checkpoint}, step {self.step}"}
+    about |= {"from": self.task.workdir, "verbs": ", ".join(dir(self))}
+    rows = "".join(f"<tr><th>{name}</th><td>{html.escape(str(value))}</td></tr>" for name, value in about.items())
+    return theme.fragment(f"<table>{rows}</table>")
