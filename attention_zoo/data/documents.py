@@ -27,11 +27,12 @@ class Documents(Protocol):
     """A hexadecimal digest that changes when the content of the split does."""
 
 
-def make_documents(data, directory: str) -> Documents:
-  """The source that the config group `data` names. directory: where config.data.dir is. Raises UserError."""
+def make_documents(data, directory: str, known=None) -> Documents:
+  """The source that the config group `data` names. directory: where config.data.dir is. known: name -> function, by
+  default SOURCES. Raises UserError."""
   roles = {role: data[f"{role}_split"] for role in ROLES}
   try:
-    function, options = grammar.bind(data.source, SOURCES, "source", num_given=2)
+    function, options = grammar.bind(data.source, known or SOURCES, "source", num_given=2)
     return function(roles, directory, **options)
   except ValueError as error:
     if isinstance(error, UserError):

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 
 from attention_zoo import files
-from attention_zoo.data import characters
+from attention_zoo.data import characters, events
 from attention_zoo.data.tokenizer import Tokenizer, read_model
 from attention_zoo.errors import UserError
 
@@ -59,7 +59,8 @@ def tokenizer(workdir) -> Tokenizer:
       "If it was lost, bring back a copy of the original."
     )
   path = files.expand(workdir) / MODEL
-  return characters.parse(read_model(path, said["tokenizer"]), path) or Tokenizer(path, said["tokenizer"])
+  model = read_model(path, said["tokenizer"])
+  return events.parse(model) or characters.parse(model, path) or Tokenizer(path, said["tokenizer"])
 
 
 def claim(workdir, *, train: str, directory: str, settings: dict, learn: Callable[[], bytes], trained: bool):

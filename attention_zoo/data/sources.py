@@ -190,13 +190,17 @@ class TensorFlowDatasets:
     return tuple(self._builder.info.splits)
 
   def pairs(self, split: str) -> Iterator[tuple[str, str]]:
+    return (tuple(value.decode("utf-8") for value in values) for values in self.values(split))
+
+  def values(self, split: str) -> Iterator[tuple[bytes, ...]]:
+    """What each record holds in the fields that are the languages."""
     return self._read(self._checked(split))
 
-  def _read(self, split: str) -> Iterator[tuple[str, str]]:
+  def _read(self, split: str) -> Iterator[tuple[bytes, ...]]:
     records = self._builder.as_data_source(split=split)
     for start in range(0, len(records), self._READ):
       for record in records.__getitems__(range(start, min(start + self._READ, len(records)))):
-        yield tuple(record[language].decode("utf-8") for language in self.languages)
+        yield tuple(record[language] for language in self.languages)
 
   def fingerprint(self, split: str) -> str:
     name = self._checked(split)

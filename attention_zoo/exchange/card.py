@@ -7,9 +7,8 @@ import jax
 
 from attention_zoo import files
 from attention_zoo.errors import UserError
-from attention_zoo.training import arrays
+from attention_zoo.training import arrays, exported
 from attention_zoo.training import config as config_lib
-from attention_zoo.training import exported
 from attention_zoo.training.workdir import read_config, versions
 
 SCORES = ("split", "bleu", "chrf", "perplexity", "beam_size", "alpha")
