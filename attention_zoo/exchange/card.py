@@ -89,15 +89,16 @@ def _recorded(folder) -> dict:
 
 def _figures(score, short=False) -> str:
   """test: sacreBLEU 27.30 (its signature); perplexity per word 5.1; beam_size 4, alpha 0.6."""
-  if short:
-    figures = [f"{bleu['name']} {bleu['score']:.2f}" for bleu in score.get("bleu", ())][:1]
-    figures += [f"perplexity {value:.4g}" for name, value in score.get("perplexity", {}).items() if "per" in name][:1]
-    return f"{score['split']}: " + ", ".join(figures)
-  figures = [f"{bleu['name']} {bleu['score']:.2f} ({bleu['signature']})" for bleu in score.get("bleu", ())]
-  figures += [f"perplexity {name.replace('_', ' ')} {value:.4g}" for name, value in score.get("perplexity", {}).items()]
-  if used := [f"{name} {score[name]:g}" for name in ("beam_size", "alpha") if name in score]:
-    figures.append(", ".join(used))
-  return f"{score['split']}: " + "; ".join(figures)
+  figures = []
+  for bleu in score.get("bleu", ())[: 1 if short else None]:
+    figures.append(f"{bleu['name']} {bleu['score']:.2f}" + f" ({bleu['signature']})" * (not short))
+  perplexities = [
+    f"{'perplexity ' * name.startswith('per_')}{name.replace('_', ' ')} {value:.4g}"  # translation: per_word
+    for name, value in score.get("perplexity", {}).items()
+    if not short or "per_word" in name
+  ]
+  used = [f"{name} {score[name]:g}" for name in ("beam_size", "alpha") if name in score and not short]
+  return f"{score['split']}: " + "; ".join([*figures, *perplexities, *[", ".join(used)] * bool(used)])
 
 
 def scores(workdir, parameters) -> list[dict]:
