@@ -50,3 +50,11 @@ def test_a_run_of_that_name_comes_first(tmp_path, monkeypatch):
   (tmp_path / "phrasebook-en-de" / "config.json").write_text("[")
   with pytest.raises(UserError, match="config.json"):
     zoo.load("phrasebook-en-de")
+
+
+@pytest.mark.parametrize("name", [name for name in zoo.pretrained() if "-lm" in name])
+def test_a_language_model_is_as_good_as_its_card_says(name):
+  run = zoo.load(name)
+  said = json.loads((api.PRETRAINED / name / "card.json").read_text())["scores"][0]["perplexity"]["nats_per_token"]
+  assert run.perplexity("test")["nats_per_token"] == pytest.approx(said, rel=0.01)  # with parameters in int8
+  assert len({sample.text for sample in run.sample("", num_samples=4, seed=1)}) == 4
