@@ -5,6 +5,7 @@ import builtins
 import dataclasses
 import fnmatch
 import os
+import tempfile
 from collections.abc import Iterable
 
 from etils import epath
@@ -99,7 +100,9 @@ def load(
   untrusted.check_digest(path)
   untrusted.check_ranges(config)
   if "cache_dir" in config.data:
-    config.data.cache_dir = ""  # where somebody else's run kept its tokens is not where this one may write
+    # Where somebody else's run kept its tokens is not where this one may write, nor is an exported folder.
+    elsewhere = compilation.cache_root() or tempfile.mkdtemp() if exported.is_exported(path) else ""
+    config.data.cache_dir = str(elsewhere and epath.Path(elsewhere) / "tokens")
   if data_dir is not None:
     config.data.dir = str(data_dir)
   _suit_processor(config)

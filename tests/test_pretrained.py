@@ -58,3 +58,4 @@ def test_a_language_model_is_as_good_as_its_card_says(name):
   said = json.loads((api.PRETRAINED / name / "card.json").read_text())["scores"][0]["perplexity"]["nats_per_token"]
   assert run.perplexity("test")["nats_per_token"] == pytest.approx(said, rel=0.01)  # with parameters in int8
   assert len({sample.text for sample in run.sample("", num_samples=4, seed=1)}) == 4
+  assert not (api.PRETRAINED / name / "data").exists()  # its tokens are kept elsewhere: a package may be read-only

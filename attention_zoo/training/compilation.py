@@ -39,15 +39,20 @@ def leave_word_to_caller() -> None:
   _told_by_caller.set()
 
 
-def cache_directory() -> pathlib.Path | None:
-  """Where compiled programs are kept; None where the environment says that they are not."""
+def cache_root() -> pathlib.Path | None:
+  """Where what can be made again is kept for this user; None where the environment says that it is not."""
   place = os.environ.get("ATTENTION_ZOO_CACHE", "")
   if place.lower() in ("off", "0", "false", "no"):
     return None
   caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-  folder = pathlib.Path(place or f"{caches}/attention_zoo").expanduser()
+  return pathlib.Path(place or f"{caches}/attention_zoo").expanduser()
+
+
+def cache_directory() -> pathlib.Path | None:
+  """Where compiled programs are kept; None where they are not."""
   # Programs for a CPU use its instructions: machines that share a home keep theirs apart.
-  return folder / f"programs-{hashlib.sha256(_processor().encode()).hexdigest()[:12]}"
+  root = cache_root()
+  return root and root / f"programs-{hashlib.sha256(_processor().encode()).hexdigest()[:12]}"
 
 
 def _processor() -> str:
