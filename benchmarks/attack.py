@@ -28,7 +28,7 @@ import numpy as np
 import rich.console
 
 from attention_zoo import files
-from benchmarks import attack_moves, common, faults
+from benchmarks import attack_exported, attack_moves, common, faults
 
 ROOT = pathlib.Path(__file__).parents[1]
 PATIENCE = 120  # seconds for one folder, a compilation included
@@ -37,6 +37,8 @@ FLAGS = [*faults.FLAGS, "--config.train.steps=40", "--config.train.eval_every=20
 STARTS = [*faults.FLAGS, "--config.train.steps=60", "--config.train.eval_every=60"]
 # Root may read everything, which makes files without permissions no trial.
 UNPRIVILEGED = ["setpriv", "--inh-caps=-dac_override,-dac_read_search", "--bounding-set=-dac_override,-dac_read_search"]
+HOSTILE = (*attack_moves.HOSTILE, attack_exported.exported, attack_exported.exported)
+KINDS = (*attack_moves.KINDS, attack_exported.ACCIDENT)
 FAULTS = ("silent difference", "traceback", "hang", "written outside", "memory")
 
 
@@ -61,11 +63,18 @@ def make_run(base):
   return base / "clean"
 
 
+def export(base, clean):
+  """The run as an exported folder, which some trials are made of."""
+  command = [sys.executable, "-m", "attention_zoo.export", f"--workdir={clean}", f"--to={base / 'exported'}"]
+  subprocess.run(command, cwd=ROOT, env=environment(base), check=True, capture_output=True)
+  return base / "exported"
+
+
 class Victim:
   """The process that opens folders; a new one when it has died or hung."""
 
   def __init__(self, base, clean):
-    self.base, self.clean, self.process = base, clean, None
+    self.base, self.clean, self.exported, self.process = base, clean, export(base, clean), None
     self.known, self.usual = {}, {}  # (checkpoint, dev) -> digest of the answers; what is asked for -> what is taken
 
   def start(self):
@@ -81,6 +90,8 @@ class Victim:
         if reply["outcome"] != "answered":
           raise SystemExit(f"the undisturbed run: {reply['outcome']} {reply.get('text')}")
         self.known[reply["from"], dev], self.usual[checkpoint] = reply["digest"], reply["from"]
+    if self.ask(self.exported, None, False).get("digest") not in self.known.values():
+      raise SystemExit("the exported folder does not answer as the run does")
 
   def ask(self, folder, checkpoint, dev) -> dict:
     if self.process is None:
@@ -114,7 +125,7 @@ def snapshot(base):
       continue
     for entry in entries:
       path = pathlib.Path(entry.path)
-      if path in ignored or path.is_relative_to(base / "clean"):
+      if path in ignored or path.is_relative_to(base / "clean") or path.is_relative_to(base / "exported"):
         continue
       state = entry.stat(follow_symlinks=False)
       folder = entry.is_dir(follow_symlinks=False)
@@ -130,14 +141,16 @@ def trial(victim, base, clean, seed, kind, number) -> dict:
   folder = base / "trial" / "run"
   shutil.rmtree(base / "trial", ignore_errors=True)
   shutil.copytree(clean, folder)
-  accident = kind in attack_moves.KINDS
-  if accident:
+  accident = kind in KINDS
+  if kind == attack_exported.ACCIDENT:
+    attack_exported.swap(folder, victim.exported)
+    what = attack_exported.corrupt(rng, folder)
+  elif accident:
     what = attack_moves.corrupt(rng, folder, kind)
   else:
-    what = getattr(attack_moves, kind)(rng, folder, base / "outside")
-  checkpoint = (
-    [None, "latest", "30"][int(rng.integers(3))] if kind not in ("average/", "headers", "parameters") else None
-  )
+    what = {move.__name__: move for move in HOSTILE}[kind](rng, folder, base / "outside")
+  alone = ("average/", "headers", "parameters", "exported", attack_exported.ACCIDENT)
+  checkpoint = [None, "latest", "30"][int(rng.integers(3))] if kind not in alone else None
   if not accident and kind != "steps" and rng.random() < 0.5:  # nothing to fall back to
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     checkpoint = None
@@ -249,8 +262,8 @@ def double_starts(base, seed, count):
 def attack(base, run, seed, corruptions, hostile, starts, say) -> list[dict]:
   make_outside(base)
   clean = make_run(base) if run is None else shutil.copytree(run, base / "clean")
-  trials = [(attack_moves.KINDS[i % len(attack_moves.KINDS)], i) for i in range(corruptions)]
-  trials += [(attack_moves.HOSTILE[i % len(attack_moves.HOSTILE)].__name__, i) for i in range(hostile)]
+  trials = [(KINDS[i % len(KINDS)], i) for i in range(corruptions)]
+  trials += [(HOSTILE[i % len(HOSTILE)].__name__, i) for i in range(hostile)]
   victim, records = Victim(base, clean), []
 
   def note(record):
@@ -279,7 +292,7 @@ def rows_of(records):
     counts = [sum(record["outcome"] == outcome for record in mine) for outcome in ("refused", "answered")]
     wrong = [sum(fault in record["faults"] for record in mine) for fault in FAULTS]
     wrong[-1] = f"{wrong[-1]} ({max(record['memory'] for record in mine) >> 20} MB)"
-    if kind not in attack_moves.KINDS and not kind.startswith("double"):
+    if kind not in KINDS and not kind.startswith("double"):
       wrong[0] = "-"
     yield (kind, len(mine), *counts, *wrong)
 
@@ -312,7 +325,7 @@ def main(argv=None):
   options.add_argument("--out", type=files.expand, default=pathlib.Path(__file__).with_suffix(".md"))
   arguments = options.parse_args(argv)
   os.environ["JAX_PLATFORMS"] = "cpu"
-  counts = (16, 15, 0) if arguments.quick else (arguments.corruptions, arguments.hostile, arguments.double_starts)
+  counts = (18, 17, 0) if arguments.quick else (arguments.corruptions, arguments.hostile, arguments.double_starts)
   console = rich.console.Console(width=160, highlight=False, markup=False)
   start = time.monotonic()
   with tempfile.TemporaryDirectory(prefix="attack_", ignore_cleanup_errors=True) as directory:

@@ -46,7 +46,7 @@ def attempt(zoo, request, clean, said) -> dict:
   except Exception:
     return {"outcome": "traceback", "text": traceback.format_exc()[-2000:]}
   digest = hashlib.sha256(json.dumps(answers).encode()).hexdigest()
-  kind = "average" if run.checkpoint == "average" else "step"
+  kind = "step" if len(run.parents) == 1 else "average"
   return {"outcome": "answered", "from": f"{kind} {run.step}", "digest": digest, "text": "; ".join(said)}
 
 

@@ -4,15 +4,15 @@ import pathlib
 
 import pytest
 
-from benchmarks import attack, attack_moves
+from benchmarks import attack
 
 
 def test_a_few_of_each_kind_find_nothing(tiny_run, tmp_path):
   out = tmp_path / "attack.md"
   code = attack.main(["--quick", f"--run={tiny_run}", f"--out={out}"])
   text = out.read_text()
-  assert code == 0 and "0 of 31 trials found a fault" in text, text
-  assert all(f"| {kind}" in text for kind in (*attack_moves.KINDS, "nodes", "headers"))
+  assert code == 0 and "0 of 35 trials found a fault" in text, text
+  assert all(f"| {kind}" in text for kind in (*attack.KINDS, "nodes", "headers", "exported"))
 
 
 class Fake:
