@@ -8,10 +8,10 @@ run.translate(["The concert takes place in Moscow in May 2033."])
 import typing
 
 __version__ = "0.1.0"
-__all__ = ("build", "describe", "ensemble", "list", "load", "pretrained")
+__all__ = ("build", "describe", "ensemble", "list", "load", "pretrained", "sizes")
 
 if typing.TYPE_CHECKING:  # what editors complete
-  from attention_zoo.api import build, describe, ensemble, list, load, pretrained
+  from attention_zoo.api import build, describe, ensemble, list, load, pretrained, sizes
 
 
 def __getattr__(name):

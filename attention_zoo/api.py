@@ -16,6 +16,7 @@ from attention_zoo.grammar import nearest
 from attention_zoo.tasks import describe as describe_lib
 from attention_zoo.tasks.describe import Description
 from attention_zoo.tasks.ensemble import Ensemble
+from attention_zoo.tasks.sizes import SIZES, Sizes
 from attention_zoo.tasks.translator import Translator
 from attention_zoo.training import compilation, distributed, exported, loading, untrusted
 from attention_zoo.training.workdir import read_config, read_text
@@ -51,6 +52,11 @@ def describe(name: str, *, rows: int = 1, length: int = 32, **fields) -> Descrip
   zoo.describe("transformer", vocab_size=37000). rows, length: of the batch. fields, and what is raised: as in `build`.
   """
   return describe_lib.describe(name, models.find(name), build(name, **fields).config, rows=rows, length=length)
+
+
+def sizes() -> Sizes:
+  """The lecture's table of model sizes, from the first Transformer to Megatron-LM, with the zoo's own counts."""
+  return Sizes(SIZES)
 
 
 def pretrained() -> builtins.list[str]:

@@ -1,21 +1,83 @@
-"""The notebooks run from the first cell to the last."""
+"""The notebooks run from the first cell to the last, and are in the README."""
 
+import json
 import pathlib
 
 import pytest
 
+import attention_zoo as zoo
+
 NOTEBOOKS = pathlib.Path(__file__).parents[1] / "notebooks"
+NAMES = sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
+
+
+def run(name):
+  """The notebook with its outputs."""
+  nbformat = pytest.importorskip("nbformat")
+  nbclient = pytest.importorskip("nbclient")
+  notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+  resources = {"metadata": {"path": str(NOTEBOOKS.parent)}}
+  return nbclient.NotebookClient(notebook, timeout=600, resources=resources).execute()
+
+
+def text(notebook):
+  return "".join(str(cell.get("outputs", "")) for cell in notebook.cells)
+
+
+@pytest.fixture(autouse=True)
+def as_a_reader_has_it(monkeypatch):
+  """One device, and pictures in the notebook."""
+  for name in ("XLA_FLAGS", "MPLBACKEND"):
+    monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_can_be_opened_in_colab_and_holds_no_outputs(name):
+  notebook = json.loads((NOTEBOOKS / f"{name}.ipynb").read_text())
+  first, second = ("".join(cell["source"]) for cell in notebook["cells"][:2])
+  assert f"colab.research.google.com/github/attention-zoo/attention_zoo/blob/main/notebooks/{name}.ipynb" in first
+  assert 'find_spec("attention_zoo") is None' in second
+  assert not any(cell.get("outputs") for cell in notebook["cells"])
+  assert f"notebooks/{name}.ipynb" in (NOTEBOOKS.parent / "README.md").read_text()
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of Jupyter's own
 def test_translate(tiny_run, monkeypatch):
-  nbformat = pytest.importorskip("nbformat")
-  nbclient = pytest.importorskip("nbclient")
   monkeypatch.setenv("ZOO_RUN", str(tiny_run))
-  notebook = nbformat.read(NOTEBOOKS / "translate.ipynb", as_version=4)
-  done = nbclient.NotebookClient(
-    notebook, timeout=600, resources={"metadata": {"path": str(NOTEBOOKS.parent)}}
-  ).execute()
-  text = "".join(str(cell.get("outputs", "")) for cell in done.cells)
-  assert "decoder/layer_0" in text and "text/html" in text
+  done = text(run("translate"))
+  assert "decoder/layer_0" in done and "text/html" in done
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.skipif("phrasebook-lm" not in zoo.pretrained(), reason="no language model comes with this package")
+def test_sample():
+  done = text(run("sample"))
+  assert "temperature = 0.7" in done and "<iframe" in done and "text/markdown" in done
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_attention_tour():
+  notebook = run("attention_tour")
+  done = text(notebook)
+  assert "largest gradient of an output by a later input: 0.0" in done and "gathered 8.6 GB, skewed 4.2 MB" in done
+  pictures = [out for cell in notebook.cells for out in cell.get("outputs", ()) if "image/png" in out.get("data", {})]
+  assert len(pictures) == 9
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_ablation(tmp_path, monkeypatch):
+  monkeypatch.setenv("ZOO_GRID", str(tmp_path / "grid"))
+  done = text(run("ablation"))
+  assert "2 of 2 rows are done" in done and "text/markdown" in done and (tmp_path / "grid" / "report.html").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_tpu():
+  done = text(run("tpu"))
+  assert "8 devices of the kind cpu" in done and "relative difference" in done
+  assert "1 x v5e:2x2, rules fsdp" in done or "libtpu is not installed" in done

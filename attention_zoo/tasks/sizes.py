@@ -1,0 +1,87 @@
+"""The table of model sizes of EECS 498, lecture 13 ("Scaling up Transformers"), with what the zoo counts beside it.
+
+Printed figures are the lecture's, but for the heads of Transformer-Base, of which it says 6 and the paper 8. Counted is
+the closed form of the zoo's own model at those sizes: Transformers with the paper's 37,000 pieces, GPT-2 with its
+50,257, Megatron-LM as GPT-2 with its vocabulary padded to 51,200 (from memory). What the zoo has no model for is not
+counted.
+"""
+
+import html
+import types
+from typing import NamedTuple
+
+from attention_zoo import models
+
+
+class Size(NamedTuple):
+  """printed: parameters by the lecture. data, training: "" where it says nothing. fields: of the zoo's model."""
+
+  name: str
+  layers: int
+  width: int
+  heads: int
+  printed: str
+  data: str
+  training: str
+  model: str = ""
+  fields: dict = types.MappingProxyType({})
+
+  @property
+  def counted(self) -> int | None:
+    """By the closed form of the zoo's model; None where it has none."""
+    if not self.model:
+      return None
+    module = models.find(self.model)
+    depth = self.width // self.heads
+    return module.parameter_count(
+      module.Config(d_model=self.width, d_ff=4 * self.width, num_heads=self.heads, d_k=depth, d_v=depth, **self.fields)
+    )
+
+
+def _gpt2(layers, vocab_size=50_257):
+  return "transformer_lm", {"vocab_size": vocab_size, "num_layers": layers, "max_length": 1024}
+
+
+_TRANSFORMER = "transformer", {"vocab_size": 37_000}
+_MEGATRON = 51_200
+
+SIZES = (
+  Size("Transformer-Base", 12, 512, 8, "65M", "", "8x P100 (12 hours)", *_TRANSFORMER),
+  Size("Transformer-Large", 12, 1024, 16, "213M", "", "8x P100 (3.5 days)", *_TRANSFORMER),
+  Size("BERT-Base", 12, 768, 12, "110M", "13 GB", ""),
+  Size("BERT-Large", 24, 1024, 16, "340M", "13 GB", ""),
+  Size("XLNet-Large", 24, 1024, 16, "~340M", "126 GB", "512x TPU-v3 (2.5 days)"),
+  Size("RoBERTa", 24, 1024, 16, "355M", "160 GB", "1024x V100 (1 day)"),
+  Size("GPT-2", 12, 768, 12, "117M", "40 GB", "", *_gpt2(12)),
+  Size("GPT-2", 24, 1024, 16, "345M", "40 GB", "", *_gpt2(24)),
+  Size("GPT-2", 36, 1280, 20, "762M", "40 GB", "", *_gpt2(36)),
+  Size("GPT-2", 48, 1600, 25, "1.5B", "40 GB", "", *_gpt2(48)),
+  Size("Megatron-LM", 40, 1536, 16, "1.2B", "174 GB", "64x V100", *_gpt2(40, _MEGATRON)),
+  Size("Megatron-LM", 54, 1920, 20, "2.5B", "174 GB", "128x V100", *_gpt2(54, _MEGATRON)),
+  Size("Megatron-LM", 64, 2304, 24, "4.2B", "174 GB", "256x V100 (10 days)", *_gpt2(64, _MEGATRON)),
+  Size("Megatron-LM", 72, 3072, 32, "8.3B", "174 GB", "512x V100 (9 days)", *_gpt2(72, _MEGATRON)),
+)  # fmt: skip
+HEAD = ("model", "layers", "width", "heads", "printed", "counted here", "data", "training")
+
+
+class Sizes(tuple):
+  """All of `SIZES`; shows itself as a table."""
+
+  def rows(self) -> list[tuple[str, ...]]:
+    return [
+      (x.name, str(x.layers), f"{x.width:,}", str(x.heads), x.printed, f"{x.counted:,}" if x.model else "–", x.data,
+       x.training)
+      for x in self
+    ]  # fmt: skip
+
+  def __repr__(self):
+    rows = [HEAD, *self.rows()]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD))]
+    side = lambda i: str.rjust if 1 <= i <= 5 else str.ljust
+    return "\n".join("  ".join(side(i)(row[i], width) for i, width in enumerate(widths)).rstrip() for row in rows)
+
+  def _repr_html_(self):
+    from attention_zoo.plots import theme
+
+    note = f'<p class="note">{html.escape(" ".join(__doc__.split()))}</p>'
+    return theme.fragment(theme.table(HEAD, self.rows()) + note)
