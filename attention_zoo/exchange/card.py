@@ -13,8 +13,9 @@ SCORES = ("split", "bleu", "chrf", "perplexity", "beam_size", "alpha")
 EMBEDDED = ("phrasebook", "toy")  # sources whose text the package makes itself
 
 
-def make(run, dtype) -> dict:
-  """The card of a loaded run whose parameters are stored as dtype."""
+def make(run, dtype, origin="") -> dict:
+  """The card of a loaded run whose parameters are stored as dtype. origin: see `folder.write`; by default what the card
+  of an exported folder says."""
   config, data = run.config, run.config.data
   languages = [*data.get("languages", ())]
   return {
@@ -24,11 +25,19 @@ def make(run, dtype) -> dict:
     "parameters": sum(leaf.size for leaf in jax.tree.leaves(run.params)),
     "stored_as": dtype,
     "steps": [*run.parents],
+    **({"origin": origin} if (origin := origin or _origin(run.task.workdir)) else {}),
     "data": {"source": data.source, "embedded": data.source.split("(")[0] in EMBEDDED},
     "config": config_lib.flat(read_config(run.task.workdir)),  # not as this processor wants it
     "scores": scores(run.task.workdir, run.checkpoint, [*run.parents]),
     "versions": versions(),
   }
+
+
+def _origin(workdir) -> str:
+  path = files.expand(workdir) / "card.json"
+  found = files.read_json(path) if path.exists() else {}
+  origin = found.get("origin", "") if isinstance(found, dict) else ""
+  return origin if isinstance(origin, str) else ""
 
 
 def scores(workdir, checkpoint, steps) -> list[dict]:
@@ -44,17 +53,18 @@ def scores(workdir, checkpoint, steps) -> list[dict]:
 
 
 def text(card, use="") -> str:
-  """The card for people, as Markdown. use: Python that shows what to do with the folder; by default with this package.
-  """
+  """The card for people, as Markdown. use: Python that shows how to use the folder; by default, with this package."""
   languages = f"{' to '.join(card['languages'])} " if card["languages"] else ""
+  origin = card.get("origin")
+  made = f"`{card['data']['source']}`{', which the package makes itself' * card['data']['embedded']}"
   steps = ", ".join(map(str, card["steps"]))
   verb = 'sample("", seed=1)' if card["task"] == "language_modeling" else 'translate(["..."])'
   lines = [
     f"# {card['model']}: {languages}{card['task'].replace('_', ' ')}",
     "",
     f"{card['parameters']:,} parameters, stored as {card['stored_as']}; "
-    + (f"the mean of the steps {steps}." if "," in steps else f"step {steps}."),
-    f"Trained on `{card['data']['source']}`{', which the package makes itself' * card['data']['embedded']}.",
+    + ("imported." if origin else f"the mean of the steps {steps}." if "," in steps else f"step {steps}."),
+    f"From {origin}." if origin else f"Trained on {made}.",
     "",
     "```python",
     use or f'import attention_zoo as zoo\nrun = zoo.load("THIS FOLDER")\nrun.{verb}',
