@@ -30,6 +30,8 @@ def read(folder: reading.Folder) -> reading.Imported:
   V, D, N = folder.size("vocab_size", low=4), folder.size("n_embd"), folder.size("n_head")
   F, L = folder.size("n_inner", 4 * D), folder.size("n_layer", most=len(folder.shapes))
   Z = folder.size("n_positions", low=2)
+  epsilon = folder.number("layer_norm_epsilon", 1e-5)
+  dropout, attention_dropout = folder.number("resid_pdrop", 0.1), folder.number("attn_pdrop", 0.1)
   activation = folder.config.get("activation_function", "gelu_new")
   if activation not in ACTIVATIONS:
     raise UserError(f"{folder.path}: activation_function = {activation!r:.60} is not one of {', '.join(ACTIVATIONS)}")
@@ -50,10 +52,9 @@ def read(folder: reading.Folder) -> reading.Imported:
     "language_modeling",
     {
       "name": "transformer_lm", "d_model": D, "d_ff": F, "num_heads": N, "d_k": D // N, "d_v": D // N, "num_layers": L,
-      "dropout": folder.number("resid_pdrop", 0.1), "attention_dropout": folder.number("attn_pdrop", 0.1),
-      "residual": "pre", "norm_epsilon": folder.number("layer_norm_epsilon", 1e-5), "bias": True,
-      "attention": "dot_product", "activation": ACTIVATIONS[activation], "output_bias": True, "scale_embedding": False,
-      "positions": "learned", "max_length": Z, "tied": tied,
+      "dropout": dropout, "attention_dropout": attention_dropout, "residual": "pre", "norm_epsilon": epsilon,
+      "bias": True, "attention": "dot_product", "activation": ACTIVATIONS[activation], "output_bias": True,
+      "scale_embedding": False, "positions": "learned", "max_length": Z, "tied": tied,
     },
     {"vocab_size": len(pieces), "tokenizer": "bpe", "batching": "windows", "row_length": Z},
     {
@@ -96,14 +97,14 @@ def _params(folder, prefix, D, N, L, rows) -> tuple[dict, bool]:
     at = f"{prefix}h.{i}."
     layer = folder.arrays([name for name in folder.shapes if name.startswith(at)])
     layer = {name: layer[at + name] for name in (key.removeprefix(at) for key in layer)}
-    linear = lambda name: (layer[f"{name}.weight"], layer[f"{name}.bias"])
+    affine = lambda name: (layer[f"{name}.weight"], layer[f"{name}.bias"])
     norm = lambda name: {"scale": layer[f"{name}.weight"], "bias": layer[f"{name}.bias"]}
-    weight, bias = linear("attn.c_attn")
+    weight, bias = affine("attn.c_attn")
     parts = zip(np.split(weight, 3, axis=1), np.split(bias, 3), strict=True)
-    linears = dict(zip(("query", "key", "value"), parts, strict=True)) | {"output": linear("attn.c_proj")}
+    linears = dict(zip(("query", "key", "value"), parts, strict=True)) | {"output": affine("attn.c_proj")}
     params["decoder"][f"layer_{i}"] = {
       "self_attention": reading.attention(linears, D, N), "self_attention_norm": norm("ln_1"),
-      "feed_forward": reading.feed_forward(linear("mlp.c_fc"), linear("mlp.c_proj")),
+      "feed_forward": reading.feed_forward(affine("mlp.c_fc"), affine("mlp.c_proj")),
       "feed_forward_norm": norm("ln_2"),
     }  # fmt: skip
   return params, tied

@@ -51,6 +51,7 @@ def read(folder: reading.Folder, languages=None) -> reading.Imported:
     raise UserError(f"{folder.path}: activation_function = {activation!r:.60} is not one of {', '.join(ACTIVATIONS)}")
   if D % N or D % 2:
     raise UserError(f"{folder.path}: d_model = {D} is not a multiple of 2 and of {N} heads")
+  dropout, attention_dropout = folder.number("dropout", 0.1), folder.number("attention_dropout", 0.0)
   longest = min(LONGEST, folder.size("max_position_embeddings", LONGEST, low=2))
 
   expected = _shapes(V, D, F, number)
@@ -66,7 +67,7 @@ def read(folder: reading.Folder, languages=None) -> reading.Imported:
     {
       "name": "transformer", "d_model": D, "d_ff": F, "num_heads": N, "d_k": D // N, "d_v": D // N,
       "num_encoder_layers": number["encoder"], "num_decoder_layers": number["decoder"],
-      "dropout": folder.number("dropout", 0.1), "attention_dropout": folder.number("attention_dropout", 0.0),
+      "dropout": dropout, "attention_dropout": attention_dropout,
       "residual": "post", "norm_epsilon": 1e-5, "bias": True, "encoder_attention": "dot_product",
       "decoder_attention": "dot_product", "activation": ACTIVATIONS[activation], "output_bias": biased,
       "scale_embedding": folder.config.get("scale_embedding") is True, "positions": "sinusoidal",
@@ -146,15 +147,15 @@ def _params(folder, D, N, number) -> dict:
     for i in range(layers):
       at = f"model.{side}.layers.{i}."
       found = folder.arrays([name for name in folder.shapes if name.startswith(at)])
-      linear = lambda name: (found[f"{at}{name}.weight"].T, found[f"{at}{name}.bias"])
+      affine = lambda name: (found[f"{at}{name}.weight"].T, found[f"{at}{name}.bias"])
       norm = lambda name: {"scale": found[f"{at}{name}.weight"], "bias": found[f"{at}{name}.bias"]}
       layer = params[side][f"layer_{i}"] = {}
       for ours, theirs in (("self_attention", "self_attn"), ("cross_attention", "encoder_attn")):
         if f"{at}{theirs}.q_proj.weight" in found:
           parts = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "output": "out_proj"}
-          linears = {name: linear(f"{theirs}.{part}") for name, part in parts.items()}
+          linears = {name: affine(f"{theirs}.{part}") for name, part in parts.items()}
           layer[ours], layer[f"{ours}_norm"] = reading.attention(linears, D, N), norm(f"{theirs}_layer_norm")
-      layer["feed_forward"] = reading.feed_forward(linear("fc1"), linear("fc2"))
+      layer["feed_forward"] = reading.feed_forward(affine("fc1"), affine("fc2"))
       layer["feed_forward_norm"] = norm("final_layer_norm")
   return params
 

@@ -18,7 +18,7 @@ def read(path, languages=None) -> reading.Imported:
   """
   folder = reading.Folder(path)
   kind = folder.config.get("model_type")
-  if kind not in READERS:
+  if not isinstance(kind, str) or kind not in READERS:
     raise UserError(f"{path}/config.json: model_type = {kind!r:.60} is not one of {', '.join(READERS)}")
   if languages and kind != "marian":
     raise UserError(f"--languages: a {kind} has no source and target")

@@ -215,7 +215,7 @@ def rows(size, *, begin, end, unknown=None, pad=None) -> Rows:
   return Rows(np.array([*(ids[i] for i in special), *others]), np.array(new))
 
 
-def linear(weight, bias, shape, letters, num_inputs=1) -> dict:
+def affine(weight, bias, shape, letters, num_inputs=1) -> dict:
   """The parameters of a `layers.linear.Linear`. weight: [in, out]; letters: of the kernel of that shape."""
   kernel = np.ascontiguousarray(weight.reshape(shape))
   return {f"kernel_{letters}": kernel, f"bias_{letters[num_inputs:]}": bias.reshape(shape[num_inputs:])}
@@ -226,12 +226,12 @@ def attention(found, d_model, num_heads) -> dict:
   d_k = d_model // num_heads
   inward, outward = (d_model, num_heads, d_k), (num_heads, d_k, d_model)
   letters = {"query": "DNK", "key": "DNK", "value": "DNH"}
-  params = {name: linear(*found[name], inward, letters[name]) for name in letters}
-  return params | {"output": linear(*found["output"], outward, "NHD", num_inputs=2)}
+  params = {name: affine(*found[name], inward, letters[name]) for name in letters}
+  return params | {"output": affine(*found["output"], outward, "NHD", num_inputs=2)}
 
 
 def feed_forward(wi, wo) -> dict:
-  return {"wi": linear(*wi, wi[0].shape, "DF"), "wo": linear(*wo, wo[0].shape, "FD")}
+  return {"wi": affine(*wi, wi[0].shape, "DF"), "wo": affine(*wo, wo[0].shape, "FD")}
 
 
 # What other frameworks write
