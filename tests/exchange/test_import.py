@@ -242,6 +242,8 @@ def test_all_verbs_of_a_language_model(gpt2):
   _, run = gpt2
   samples = run.sample("", num_samples=3, max_tokens=20, seed=5)
   assert not {PAD, BOS, UNK} & {i for sample in samples for i in sample.ids}
+  bias_V = np.asarray(run.params["output_bias_V"])
+  assert (bias_V[[PAD, BOS, UNK]] == -1e4).all() and not np.delete(bias_V, [PAD, BOS, UNK]).any()
   (scored,) = run.score(["the thin man"])
   assert run.attention("the thin man").logprob == pytest.approx(scored.logprob, rel=1e-5)
   assert "".join(scored.pieces[:-1]) == "the▁thin▁man"
