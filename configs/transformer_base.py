@@ -32,8 +32,9 @@ def get_config():
       encoder_attention="dot_product",  # any of docs/attention.md, "shaw(max_distance=16)"; "alibi, shaw" take turns
       decoder_attention="dot_product",
       feed_forward="dense",  # or "mixture_of_experts(num_experts=4, k=2)"
-      activation="relu",  # or "gelu", "gelu_tanh"
+      activation="relu",  # or "gelu", "gelu_tanh", "swish"
       scale_embedding=True,  # times sqrt(d_model)
+      output_bias=False,  # of the logits
       positions="sinusoidal",  # or "learned", "scalar", "none"
       position_mode="add",  # or "add_every_layer", "concatenate"
       max_length=1024,  # of learned positions, and of what else is indexed by position

@@ -53,6 +53,8 @@ def parse(model: bytes, path):
 class Characters:
   """One id for each character of the training text; any other is <unk>."""
 
+  target = property(lambda self: self)
+
   def __init__(self, model: bytes, characters: str):
     self.fingerprint = hashlib.sha256(model).hexdigest()
     self._characters = characters
@@ -86,6 +88,7 @@ class Characters:
 class Bytes:
   """One id for each byte of UTF-8."""
 
+  target = property(lambda self: self)
   vocab_size = FIRST + 256
 
   def __init__(self, model: bytes):

@@ -196,7 +196,8 @@ def _build(source, split, tokenizer, max_length, too_long, directory: pathlib.Pa
   with contextlib.ExitStack() as stack:
     sides = [stack.enter_context(contextlib.closing(_Side(directory, name))) for name in ("source", "target")]
     for chunk in _chunks(counted(source.pairs(split), f"Pairs of {split} tokenized")):
-      tokens = [tokenizer.encode(sentences) for sentences in zip(*chunk, strict=True)]
+      sources, targets = zip(*chunk, strict=True)
+      tokens = [tokenizer.encode(sources), tokenizer.target.encode(targets)]
       longer = [max(len(s), len(t)) >= max_length for s, t in zip(*tokens, strict=True)]
       over += sum(longer)
       if too_long == "skip":

@@ -39,7 +39,7 @@ def learn(kind: str, *, vocab_size: int) -> bytes:
   return json.dumps({"events": kind}).encode()
 
 
-def parse(model: bytes):
+def parse(model: bytes, path=None):
   """The vocabulary that `learn` wrote; None for another kind of file."""
   for vocabulary in VOCABULARIES.values():
     if model == json.dumps({"events": vocabulary.kind}).encode():

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 
 from attention_zoo import files
-from attention_zoo.data import characters, events
+from attention_zoo.data import byte_bpe, characters, events, joint_pieces
 from attention_zoo.data.tokenizer import Tokenizer, read_model
 from attention_zoo.errors import UserError
 
@@ -59,8 +59,13 @@ def tokenizer(workdir) -> Tokenizer:
       "If it was lost, bring back a copy of the original."
     )
   path = files.expand(workdir) / MODEL
-  model = read_model(path, said["tokenizer"])
-  return events.parse(model) or characters.parse(model, path) or Tokenizer(path, said["tokenizer"])
+  return parse(read_model(path, said["tokenizer"]), path) or Tokenizer(path, said["tokenizer"])
+
+
+def parse(model: bytes, path):
+  """The vocabulary of a tokenizer.model that is JSON; None for one of SentencePiece. Raises UserError for a damaged
+  one."""
+  return next(filter(None, (kind.parse(model, path) for kind in (joint_pieces, byte_bpe, events, characters))), None)
 
 
 def claim(workdir, *, train: str, directory: str, settings: dict, learn: Callable[[], bytes], trained: bool):

@@ -53,10 +53,11 @@ class Sampler:
     return Corpus(*_joined(sides[0]), *_joined(sides[1]))
 
   def _draw(self, plain: list[list[int]], key: tuple[int, ...]) -> list[list[int]]:
-    """Another segmentation of each of these sentences, EOS at its end."""
-    texts = self._tokenizer.decode([ids[:-1] for ids in plain])
+    """Another segmentation of each of these sentences, EOS at its end. key: the side, and what else the seed is of."""
+    tokenizer = self._tokenizer.target if key[0] else self._tokenizer
+    texts = tokenizer.decode([ids[:-1] for ids in plain])
     digest = hashlib.blake2b(repr((self._seed, *key)).encode(), digest_size=4).digest()
-    drawn = self._tokenizer.sample(texts, self._amount, int.from_bytes(digest, "big"))
+    drawn = tokenizer.sample(texts, self._amount, int.from_bytes(digest, "big"))
     # What the vocabulary does not know, and a character cut in its bytes, cannot be read from the ids.
     return [
       ids if UNK in ids or "\ufffd" in text else [*new, EOS]

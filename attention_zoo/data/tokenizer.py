@@ -184,7 +184,12 @@ def read_model(path: str | os.PathLike, sha256: str | None = None) -> bytes:
 
 
 class Tokenizer:
-  """A trained SentencePiece model. path, sha256: of its file, see `read_model`."""
+  """A trained SentencePiece model, for both languages. path, sha256: of its file, see `read_model`.
+
+  target: the tokenizer of what is translated into; `data/joint_pieces.py` has another one for it.
+  """
+
+  target = property(lambda self: self)
 
   def __init__(self, path: str | os.PathLike, sha256: str | None = None):
     import sentencepiece

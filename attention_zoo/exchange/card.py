@@ -32,8 +32,9 @@ def published(run) -> tuple:
   return config, attached
 
 
-def make(run, dtype) -> dict:
-  """The card of a loaded run whose parameters are stored as dtype."""
+def make(run, dtype, origin="") -> dict:
+  """The card of a loaded run whose parameters are stored as dtype. origin: see `folder.write`; by default what the card
+  of an exported folder says."""
   config, _ = published(run)
   data = config.data
   steps = [*getattr(run, "parents", [int(run.step)])]
@@ -45,6 +46,7 @@ def make(run, dtype) -> dict:
     "parameters": sum(leaf.size for leaf in jax.tree.leaves(run.params)),
     "stored_as": dtype,
     "steps": steps,
+    **({"origin": origin} if (origin := origin or _origin(run.task.workdir)) else {}),
     "data": {"source": data.source, "embedded": data.source.split("(")[0] in EMBEDDED},
     "config": config_lib.flat(config),
     "scores": scores(run.task.workdir, arrays.digest(run.params, run.variables)),
@@ -57,10 +59,12 @@ class Card(dict):
 
   def __repr__(self):
     languages = f"{' to '.join(self['languages'])}, " if self["languages"] else ""
+    made = f"trained on {self['data']['source']} for {max(self['steps'], default=0):,} steps"
+    made = f"from {self['origin']}" if "origin" in self else made
     best = "; ".join(_figures(score, short=True) for score in self["scores"]) or "not evaluated"
     return (
       f"<Card of {self['model']}: {languages}{self['task'].replace('_', ' ')}, {self['parameters']:,} parameters, "
-      f"trained on {self['data']['source']} for {max(self['steps'], default=0):,} steps; {best}>"
+      f"{made}; {best}>"
     )
 
   def _repr_markdown_(self):
@@ -101,6 +105,13 @@ def _figures(score, short=False) -> str:
   return f"{score['split']}: " + "; ".join([*figures, *perplexities, *[", ".join(used)] * bool(used)])
 
 
+def _origin(workdir) -> str:
+  path = files.expand(workdir) / "card.json"
+  found = files.read_json(path) if path.exists() else {}
+  origin = found.get("origin", "") if isinstance(found, dict) else ""
+  return origin if isinstance(origin, str) else ""
+
+
 def scores(workdir, parameters) -> list[dict]:
   """What evaluation has found for these very parameters: of each split its scores, with their signatures.
 
@@ -123,14 +134,16 @@ def text(card, use="", folder="THIS FOLDER") -> str:
   """The card for people, as Markdown. folder: where it lies. use: Python that shows what to do with the folder; by
   default with this package."""
   languages = f"{' to '.join(card['languages'])} " if card["languages"] else ""
+  origin = card.get("origin")
+  made = f"`{card['data']['source']}`{', which the package makes itself' * card['data']['embedded']}"
   steps = ", ".join(map(str, card["steps"]))
   verb = 'sample("", seed=1)' if card["task"] == "language_modeling" else 'translate(["..."])'
   lines = [
     f"# {card['model']}: {languages}{card['task'].replace('_', ' ')}",
     "",
     f"{card['parameters']:,} parameters, stored as {card['stored_as']}; "
-    + (f"the mean of the steps {steps}." if "," in steps else f"step {steps}."),
-    f"Trained on `{card['data']['source']}`{', which the package makes itself' * card['data']['embedded']}.",
+    + ("imported." if origin else f"the mean of the steps {steps}." if "," in steps else f"step {steps}."),
+    f"From {origin}." if origin else f"Trained on {made}.",
     "",
     "```python",
     use or f'import attention_zoo as zoo\nrun = zoo.load("{folder}")\nrun.{verb}',

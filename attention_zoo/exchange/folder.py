@@ -26,18 +26,19 @@ from attention_zoo.training.exported import PARAMETERS, SUMS
 MOST = 1 << 26  # bytes of a file that a config names
 
 
-def write(run, to, dtype="float32") -> dict:
+def write(run, to, dtype="float32", origin="") -> dict:
   """Writes a loaded run to the new folder `to`; returns its card.
 
-  run: what `attention_zoo.load` returned. dtype: of the stored parameters, one of `safetensors_file.DTYPES`. The same
-  run gives the same bytes. Raises UserError where `to` exists.
+  run: what `attention_zoo.load` returned. dtype: of the stored parameters, one of `safetensors_file.DTYPES`. origin:
+  where the parameters are from, if they were not trained here. The same run gives the same bytes. Raises UserError
+  where `to` exists.
   """
   source = epath.Path(run.task.workdir)
   content = safetensors_file.dump(
     {"params": jax.device_get(run.params), "variables": jax.device_get(run.variables)}, dtype, {"format": "np"}
   )
   config, attached = card.published(run)
-  about = card.make(run, dtype)
+  about = card.make(run, dtype, origin)
   with files.new_folder(to) as folder:
     if said := identity.published(source):  # a task without text has none
       files.write_text(folder / identity.TEXT, said)

@@ -9,6 +9,7 @@ Written without transformers or torch. `AutoModelForSeq2SeqLM.from_pretrained(FO
 | epsilon of Marian's normalisation | 1e-5, not to be set | nothing: logits differ by 1e-4 at most where ours is 1e-6 |
 | biases of attention | always | zeros where we have none |
 | length penalty | length^alpha; ours ((5 + length) / 6)^alpha | alpha is written: with 0 they are the same |
+| GPT-2's bias of logits, <s> beside the end of a text | none | what `from_gpt2` added is taken away; else refused |
 """
 
 import json
@@ -19,6 +20,7 @@ import numpy as np
 import safetensors.numpy
 
 from attention_zoo import files
+from attention_zoo.data import byte_bpe, joint_pieces
 from attention_zoo.data.tokenizer import BOS, EOS, PAD, UNK
 from attention_zoo.errors import UserError
 from attention_zoo.exchange import needs
@@ -67,7 +69,7 @@ def marian(run) -> tuple[dict, dict]:
   if c.d_model % 2:
     raise UserError(f"transformers' Marian needs an even d_model, not {c.d_model}")
   order = np.r_[0 : c.d_model : 2, 1 : c.d_model : 2]  # all sines, then all cosines
-  params = _reordered(jax.device_get(run.params), order)
+  params = reordered(jax.device_get(run.params), order)
   table = params["embedding"]["table_VD"]
   longest = max(c.max_length, run.config.data.max_length + run.config.decode.extra_length + 1)
   config = {
@@ -106,14 +108,18 @@ def gpt2(run) -> tuple[dict, dict]:
     attention="dot_product", tied=True,
   )  # fmt: skip
   c, params = run.task.model_config, jax.device_get(run.params)
+  table, bos, eos = params["embedding"]["table_VD"], BOS, EOS
+  if c.output_bias:
+    table, bos = _without_added(table, params["output_bias_V"]), len(table) - len(ADDED) - 1
+    eos = bos
   config = {
-    "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "vocab_size": c.vocab_size, "n_embd": c.d_model,
+    "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "vocab_size": len(table), "n_embd": c.d_model,
     "n_positions": c.max_length, "n_layer": c.num_layers, "n_head": c.num_heads, "n_inner": c.d_ff,
     "activation_function": ACTIVATIONS[c.activation], "layer_norm_epsilon": c.norm_epsilon, "resid_pdrop": c.dropout,
-    "embd_pdrop": c.dropout, "attn_pdrop": c.attention_dropout, "bos_token_id": BOS, "eos_token_id": EOS,
+    "embd_pdrop": c.dropout, "attn_pdrop": c.attention_dropout, "bos_token_id": bos, "eos_token_id": eos,
     "tie_word_embeddings": True,
   }  # fmt: skip
-  state = {"transformer.wte.weight": params["embedding"]["table_VD"]}
+  state = {"transformer.wte.weight": table}
   state["transformer.wpe.weight"] = params["positions"]["table_TD"]
   _norm(state, "transformer.ln_f", params["decoder"]["norm"])
   for i in range(c.num_layers):
@@ -133,6 +139,20 @@ def gpt2(run) -> tuple[dict, dict]:
   return config, state
 
 
+ADDED = (PAD, BOS, UNK)  # tokens that GPT-2 has not
+
+
+def _without_added(table_VD, bias_V):
+  """The rows as GPT-2 has them, the end of a text last. Raises UserError for what GPT-2 cannot do without."""
+  added = np.isin(np.arange(len(bias_V)), ADDED)
+  if bias_V[~added].any() or (bias_V[added] > -1e3).any() or (table_VD[BOS] != table_VD[EOS]).any():
+    raise UserError(
+      "transformers' GPT-2 has no bias of the logits, and one token that begins and ends a text: here they differ, as "
+      "they do after training"
+    )
+  return np.concatenate([table_VD[UNK + 1 :], table_VD[[EOS]]])
+
+
 def _linear(state, name, values):
   state[f"{name}.weight"], state[f"{name}.bias"] = values
 
@@ -141,7 +161,7 @@ def _norm(state, name, values):
   state[f"{name}.weight"], state[f"{name}.bias"] = values["scale"], values["bias"]
 
 
-def _reordered(params, order):
+def reordered(params, order):
   """Parameters of the same function, with d_model in another order."""
 
   def one(path, value):
@@ -153,22 +173,26 @@ def _reordered(params, order):
 
 
 def _tokenizer(run, folder, kind):
-  """MarianTokenizer's files. GPT-2's tokenizer is another kind: the vocabulary is put beside it as it is."""
-  import sentencepiece
-
+  """MarianTokenizer's files, and GPT2Tokenizer's of a vocabulary of that kind; another one of a language model is put
+  beside it as it is."""
   path = files.expand(run.task.workdir) / "tokenizer.model"
   content = path.read_bytes() if path.exists() else b""
   if kind != "marian":
-    if content:
+    if (found := byte_bpe.parse(content, path)) is not None:
+      _byte_bpe(folder, found, reduced=run.task.model_config.output_bias)
+    elif content:
       files.write_bytes(folder / "tokenizer.model", content)
     return
-  pieces = sentencepiece.SentencePieceProcessor(model_proto=content)
-  vocabulary = {pieces.id_to_piece(i): i for i in range(pieces.get_piece_size())}
-  for name in ("source.spm", "target.spm"):
-    files.write_bytes(folder / name, content)
-  _json(folder / "vocab.json", vocabulary)
+  found = joint_pieces.read(content, path)
+  if found is None:
+    processor = joint_pieces.open_model(content, path)
+    found = [processor.id_to_piece(i) for i in range(processor.get_piece_size())], content, content
+  pieces, *models = found
+  for name, model in zip(("source.spm", "target.spm"), models, strict=True):
+    files.write_bytes(folder / name, model)
+  _json(folder / "vocab.json", {piece: i for i, piece in enumerate(pieces)})
   languages = run.config.data.languages
-  special = {name: pieces.id_to_piece(i) for name, i in (("pad_token", PAD), ("eos_token", EOS), ("unk_token", UNK))}
+  special = {name: pieces[i] for name, i in (("pad_token", PAD), ("eos_token", EOS), ("unk_token", UNK))}
   _json(
     folder / "tokenizer_config.json",
     special | {
@@ -185,6 +209,17 @@ def _tokenizer(run, folder, kind):
       "pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": EOS, "decoder_start_token_id": BOS,
     },
   )  # fmt: skip
+
+
+def _byte_bpe(folder, tokenizer, reduced):
+  """GPT2Tokenizer's files. reduced: the pieces are those of the rows of `_without_added`."""
+  special = tokenizer.raw[EOS]
+  pieces = [*tokenizer.raw[UNK + 1 :], special] if reduced else tokenizer.raw
+  _json(folder / "vocab.json", {piece: i for i, piece in enumerate(pieces)})
+  merges = "".join(f"{left} {right}\n" for left, right in tokenizer.merges)
+  files.write_text(folder / "merges.txt", f"#version: 0.2\n{merges}")
+  names = dict.fromkeys(("bos_token", "eos_token", "unk_token"), special)
+  _json(folder / "tokenizer_config.json", {"tokenizer_class": "GPT2Tokenizer"} | names)
 
 
 def _text(run, kind):

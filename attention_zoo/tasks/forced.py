@@ -19,7 +19,7 @@ class Forced:
   """
 
   def __init__(self, task, sources, prefixes=None, force_words=None):
-    self._tokenizer = task.tokenizer
+    self._tokenizer = task.tokenizer.target
     self.words = self.phrases = [[]] * len(sources)
     self.prefixes = [[]] * len(sources)
     if prefixes is not None:

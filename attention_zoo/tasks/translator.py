@@ -171,21 +171,22 @@ class Translator(Run):
 
   def too_long(self, sentences: Iterable[str]) -> list[int]:
     """The indices of sentences that `translate` will cut."""
+    return self._too_long(arguments.sentences(sentences), self.task.tokenizer)
+
+  def _too_long(self, sentences, tokenizer):
     limit = self.config.data.max_length - 1
-    return [i for i, ids in enumerate(self._pieces(arguments.sentences(sentences))) if len(ids) > limit]
+    return [i for i, ids in enumerate(_pieces(tokenizer, sentences)) if len(ids) > limit]
 
   def encode(self, sentences: Iterable[str]) -> list[list[int]]:
     """Ids with EOS, cut to config.data.max_length. A sentence of nothing but spaces has EOS alone."""
     limit = self.config.data.max_length - 1
-    return [ids[:limit] + [EOS] for ids in self._pieces(arguments.sentences(sentences))]
-
-  def _pieces(self, sentences):
-    return self.task.tokenizer.encode([s if s.strip() else "" for s in sentences])
+    return [ids[:limit] + [EOS] for ids in _pieces(self.task.tokenizer, arguments.sentences(sentences))]
 
   def _encode(self, sentences, name, refuse=False):
-    """`encode` that says what it cuts; with refuse=True it raises UserError instead."""
+    """`encode` that says what it cuts; with refuse=True it raises UserError instead. name: "sources", "targets", .."""
     limit = self.config.data.max_length
-    pieces = self._pieces(sentences)
+    tokenizer = self.task.tokenizer
+    pieces = _pieces(tokenizer.target if name.startswith("target") else tokenizer, sentences)
     if long := [i for i, ids in enumerate(pieces) if len(ids) >= limit]:
       numbers = ", ".join(f"number {i + 1} ({len(pieces[i])} pieces)" for i in long[:5]) + (", ..." if long[5:] else "")
       what = f"{len(long)} of {len(sentences)} {name} are longer than config.data.max_length = {limit} pieces with </s>"
@@ -195,7 +196,7 @@ class Translator(Run):
     return [ids[: limit - 1] + [EOS] for ids in pieces]
 
   def _text(self, ids):
-    return self.task.tokenizer.decode([[i for i in ids if i != EOS]])[0]
+    return self.task.tokenizer.target.decode([[i for i in ids if i != EOS]])[0]
 
   def _hypothesis(self, result, b, j, missing):
     ids = [int(i) for i in result.tokens_BJT[b, j, : result.lengths_BJ[b, j]]]
@@ -226,7 +227,7 @@ class Translator(Run):
       check_finite(scores_B[: len(indices)])
       for b, i in enumerate(indices):
         scored[i] = Hypothesis(targets[i], float(scores_B[b]), float(logprobs_B[b]), target_ids[i])
-    for i in self.too_long(targets):
+    for i in self._too_long(targets, self.task.tokenizer.target):
       scored[i] = dataclasses.replace(scored[i], text=self._text(target_ids[i]))
     return scored
 
@@ -349,3 +350,7 @@ class Translator(Run):
     from attention_zoo.tasks.report import translation_report
 
     return translation_report(self, evaluation, command=command)
+
+
+def _pieces(tokenizer, sentences):
+  return tokenizer.encode([s if s.strip() else "" for s in sentences])

@@ -53,7 +53,7 @@ class UnknownWords:
     positions: of the piece of the source that each token looked at most.
     """
     words = iter([self._translated(source, at) for i, at in zip(ids, positions, strict=True) if i == UNK])
-    (text,) = self._tokenizer.decode([ids], unknown=_MARK)
+    (text,) = self._tokenizer.target.decode([ids], unknown=_MARK)
     return re.sub(rf"\S*{_MARK}\S*" if self._spaced else rf"{_MARK}+", lambda found: _replaced(found[0], words), text)
 
   def _translated(self, source, position) -> str:

@@ -30,8 +30,9 @@ def get_config():
       bias=False,  # of attention's linear maps
       attention="dot_product",  # any causal one of docs/attention.md; "local(block_width=64), dot_product" take turns
       feed_forward="dense",  # or "mixture_of_experts(num_experts=4, k=2)"
-      activation="relu",  # or "gelu", "gelu_tanh"
+      activation="relu",  # or "gelu", "gelu_tanh", "swish"
       scale_embedding=True,  # times sqrt(d_model)
+      output_bias=False,  # of the logits
       tied=True,  # whether the output has the embedding's table
       positions="sinusoidal",  # or "learned", "scalar", "none"
       position_mode="add",  # or "add_every_layer", "concatenate"

@@ -132,13 +132,15 @@ def test_language_models(language_directory, tmp_path, name):
   for row, scored in zip(logprobs, run.score(texts), strict=True):
     np.testing.assert_allclose(row[: len(scored.logprobs)], scored.logprobs, rtol=1e-4, atol=1e-5)
   (sample,) = run.sample("abc", temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0, max_tokens=6)
-  found = run.task.tokenizer.encode(["abc"])[0]
+  found, drawn_with = run.task.tokenizer.encode(["abc"])[0], []
   fixed, cache = start(params, np.zeros((1, 9), np.int32))
   for t in range(8):
     logits, cache = step(params, fixed, cache, np.int32(found[t : t + 1]), np.int32(t))
     if t + 1 == len(found):
       found.append(int(logits[0].argmax()))
+      drawn_with.append(float(jax.nn.log_softmax(logits[0]).max()))
   assert found[3 : 3 + len(sample.ids)] == sample.ids
+  np.testing.assert_allclose(drawn_with[: len(sample.ids)], sample.logprobs, rtol=1e-4, atol=1e-5)
 
 
 @pytest.fixture(scope="module")

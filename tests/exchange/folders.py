@@ -1,0 +1,135 @@
+"""Folders as transformers has them, of random models, written by hand: MarianMT as OPUS-MT is published, and GPT-2."""
+
+import io
+import json
+
+import numpy as np
+import safetensors.numpy
+
+from attention_zoo.data.byte_bpe import characters
+
+WORDS = {
+  "source": "one two three four five six seven eight nine ten eleven twelve thirteen fourteen twenty thirty forty-one",
+  "target": "eins zwei drei vier fünf sechs sieben acht neun zehn elf zwölf dreizehn vierzehn zwanzig dreißig vierzig",
+}
+
+
+def write(folder, name, value):
+  (folder / name).write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
+
+
+def draw(shapes, seed=0, deviation=0.2):
+  rng = np.random.default_rng(seed)
+  norm = lambda name: "norm.weight" in name or "ln_" in name and name.endswith("weight")
+  return {
+    name: (rng.normal(0, deviation, shape) + norm(name)).astype(np.float32) for name, shape in sorted(shapes.items())
+  }
+
+
+def pieces(side, size=40) -> bytes:
+  """A SentencePiece model whose own ids are not Marian's."""
+  import sentencepiece
+
+  model = io.BytesIO()
+  lines = [" ".join(pair) for pair in zip(WORDS[side].split(), reversed(WORDS[side].split()), strict=True)] * 20
+  sentencepiece.SentencePieceTrainer.train(
+    sentence_iterator=iter(lines), model_writer=model, vocab_size=size, model_type="unigram", minloglevel=2,
+    hard_vocab_limit=False, num_threads=1,
+  )  # fmt: skip
+  return model.getvalue()
+
+
+def marian(folder, *, shards=1, **config):
+  """(config, arrays) of a MarianMT folder: post-LN, swish, sines, one vocab.json for two SentencePiece models."""
+  import sentencepiece
+
+  folder.mkdir(parents=True)
+  spoken = set()
+  for side in ("source", "target"):
+    (folder / f"{side}.spm").write_bytes(pieces(side))
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(folder / f"{side}.spm"))
+    spoken |= {processor.id_to_piece(i) for i in range(processor.get_piece_size())}
+  spoken -= {"</s>", "<unk>", "<s>"}
+  vocabulary = ["</s>", "<unk>", *sorted(spoken), ">>deu<<", "<pad>"]
+  write(folder, "vocab.json", {piece: i for i, piece in enumerate(vocabulary)})
+  V, pad = len(vocabulary), len(vocabulary) - 1
+  config = {
+    "architectures": ["MarianMTModel"], "model_type": "marian", "vocab_size": V, "decoder_vocab_size": V, "d_model": 16,
+    "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 24, "decoder_ffn_dim": 24, "activation_function": "swish", "dropout": 0.1,
+    "attention_dropout": 0.0, "activation_dropout": 0.0, "scale_embedding": True, "static_position_embeddings": True,
+    "max_position_embeddings": 64, "share_encoder_decoder_embeddings": True, "tie_word_embeddings": True,
+    "add_bias_logits": False, "add_final_layer_norm": False, "normalize_before": False, "normalize_embedding": False,
+    "is_encoder_decoder": True, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": pad,
+    "decoder_start_token_id": pad, "forced_eos_token_id": None,
+  } | config  # fmt: skip
+  write(folder, "config.json", config)
+  generation = {
+    "bad_words_ids": [[pad]], "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": pad, "decoder_start_token_id": pad,
+    "num_beams": 3, "max_length": 64, "renormalize_logits": True,
+  }  # fmt: skip
+  write(folder, "generation_config.json", generation)
+  write(
+    folder, "tokenizer_config.json",
+    {"tokenizer_class": "MarianTokenizer", "source_lang": "eng", "target_lang": "deu", "separate_vocabs": False},
+  )  # fmt: skip
+  D, F = config["d_model"], config["encoder_ffn_dim"]
+  shapes = {"model.shared.weight": (V, D), "final_logits_bias": (1, V)}
+  for side, attentions in (("encoder", ("self_attn",)), ("decoder", ("self_attn", "encoder_attn"))):
+    for i in range(config[f"{side}_layers"]):
+      at = f"model.{side}.layers.{i}"
+      linears = {f"{name}.{part}_proj": (D, D) for name in attentions for part in ("q", "k", "v", "out")}
+      for name, shape in (linears | {"fc1": (F, D), "fc2": (D, F)}).items():
+        shapes[f"{at}.{name}.weight"], shapes[f"{at}.{name}.bias"] = shape, shape[:1]
+      for name in (*(f"{name}_layer_norm" for name in attentions), "final_layer_norm"):
+        shapes[f"{at}.{name}.weight"] = shapes[f"{at}.{name}.bias"] = (D,)
+  arrays = draw(shapes)
+  put(folder, arrays, shards)
+  return config, arrays
+
+
+def gpt2(folder, *, prefix="", **config):
+  """(config, arrays) of a GPT-2 folder, with a vocabulary of bytes and some merges."""
+  folder.mkdir(parents=True)
+  space = characters()[ord(" ")]
+  merges = [
+    ("t", "h"), ("th", "e"), (space, "the"), ("i", "n"), (space, "a"), ("o", "n"), ("r", "e"), (space, space),
+    ("\u00c3", "\u00bc"), ("l", "l"), ("'", "s"), ("1", "2"),
+  ]  # fmt: skip
+  vocabulary = [*sorted(characters()), *("".join(pair) for pair in merges), "<|endoftext|>"]
+  write(folder, "vocab.json", {piece: i for i, piece in enumerate(vocabulary)})
+  lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
+  (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+  V, end = len(vocabulary), len(vocabulary) - 1
+  config = {
+    "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "vocab_size": V, "n_embd": 16, "n_head": 2,
+    "n_layer": 2, "n_positions": 32, "n_ctx": 32, "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5,
+    "resid_pdrop": 0.1, "embd_pdrop": 0.1, "attn_pdrop": 0.1, "bos_token_id": end, "eos_token_id": end,
+  } | config  # fmt: skip
+  write(folder, "config.json", config)
+  D, L, Z = config["n_embd"], config["n_layer"], config["n_positions"]
+  shapes = {"wte.weight": (V, D), "wpe.weight": (Z, D), "ln_f.weight": (D,), "ln_f.bias": (D,)}
+  for i in range(L):
+    linears = {"attn.c_attn": (D, 3 * D), "attn.c_proj": (D, D), "mlp.c_fc": (D, 4 * D), "mlp.c_proj": (4 * D, D)}
+    for name, shape in linears.items():
+      shapes[f"h.{i}.{name}.weight"], shapes[f"h.{i}.{name}.bias"] = shape, shape[1:]
+    for name in ("ln_1", "ln_2"):
+      shapes[f"h.{i}.{name}.weight"] = shapes[f"h.{i}.{name}.bias"] = (D,)
+  arrays = {prefix + name: value for name, value in draw(shapes).items()}
+  masks = {f"{prefix}h.{i}.attn.bias": np.tril(np.ones((1, 1, Z, Z), np.float32)) for i in range(L)}
+  put(folder, arrays | ({} if prefix else masks))
+  return config, arrays
+
+
+def put(folder, arrays, shards=1):
+  """The arrays as model.safetensors, or in parts with their index."""
+  if shards == 1:
+    (folder / "model.safetensors").write_bytes(safetensors.numpy.save(arrays, {"format": "pt"}))
+    return
+  names, places = sorted(arrays), {}
+  for i in range(shards):
+    file = f"model-{i + 1:05}-of-{shards:05}.safetensors"
+    part = {name: arrays[name] for name in names[i::shards]}
+    (folder / file).write_bytes(safetensors.numpy.save(part, {"format": "pt"}))
+    places |= dict.fromkeys(part, file)
+  write(folder, "model.safetensors.index.json", {"metadata": {}, "weight_map": places})
