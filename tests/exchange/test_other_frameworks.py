@@ -142,7 +142,7 @@ def test_marian_names_without_transformers(run, tmp_path):
   assert json.loads((tmp_path / "to/config.json").read_text())["decoder_start_token_id"] == BOS
   order = np.r_[0 : c.d_model : 2, 1 : c.d_model : 2]
   params = jax.device_get(run.params)
-  assert_same(huggingface._reordered(huggingface._reordered(params, order), np.argsort(order)), params)
+  assert_same(huggingface.reordered(huggingface.reordered(params, order), np.argsort(order)), params)
 
 
 def test_plain(run, tmp_path):
