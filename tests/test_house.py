@@ -44,7 +44,7 @@ NOT_OUTSIDE = {
 DEFAULT_NOT_OUTSIDE = {"flax", "tensorflow"}
 STANDARD = set(sys.stdlib_module_names)
 
-ENTRY_POINTS = ("train", "evaluate", "average", "translate", "compile", "sample", "export")
+ENTRY_POINTS = ("train", "evaluate", "average", "translate", "compile", "sample", "compare", "export")
 FULL_INITS = ("", "models", "tasks")  # rooms whose __init__.py says something
 
 
