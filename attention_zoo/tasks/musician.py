@@ -11,6 +11,7 @@ import numpy as np
 
 from attention_zoo import files
 from attention_zoo.data import midi
+from attention_zoo.data.characters import FIRST
 from attention_zoo.data.events import VOCABULARIES
 from attention_zoo.errors import UserError
 from attention_zoo.evaluation.perplexity import exp
@@ -115,7 +116,9 @@ class Musician(LanguageModel):
     sounding = vocabulary.to_notes(prompt + sample.text)
     end = max(last, sounding[:, 1].max(initial=0.0))
     seconds = end if until is None else min(end, until)
-    ids, logprobs = sample.ids[: len(sample.text)], sample.logprobs[: len(sample.text)]
+    # A model may draw special ids, which are no events.
+    drawn = [pair for pair in zip(sample.ids, sample.logprobs, strict=True) if pair[0] >= FIRST][: len(sample.text)]
+    ids, logprobs = [i for i, _ in drawn], [logprob for _, logprob in drawn]
     return Continuation(vocabulary.kind, prompt, sample.text, ids, logprobs, sample.ended, seconds)
 
   def prime(self, prime) -> str:
