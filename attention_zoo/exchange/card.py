@@ -43,6 +43,9 @@ def scores(workdir, checkpoint, steps) -> list[dict]:
   return found
 
 
+USES = {"language_modeling": 'run.sample("", seed=1)', "music": "run.sample(seconds=20, seed=1)[0].save('out.mid')"}
+
+
 def text(card) -> str:
   """The card for people, as Markdown."""
   languages = f"{' to '.join(card['languages'])} " if card["languages"] else ""
@@ -57,7 +60,7 @@ def text(card) -> str:
     "```python",
     "import attention_zoo as zoo",
     'run = zoo.load("THIS FOLDER")',
-    'run.sample("", seed=1)' if card["task"] == "language_modeling" else 'run.translate(["..."])',
+    USES.get(card["task"], 'run.translate(["..."])'),
     "```",
     "",
     "## Scores",

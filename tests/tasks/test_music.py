@@ -18,6 +18,7 @@ from attention_zoo.configs.music import quickstart
 from attention_zoo.data import midi
 from attention_zoo.data.events import SIXTEENTH, VOCABULARIES
 from attention_zoo.errors import UserError
+from attention_zoo.exchange import folder as exported
 from attention_zoo.tasks.musician import comparison
 from attention_zoo.training import loop
 from tests.data import tunes
@@ -234,6 +235,13 @@ def test_models_continue_one_motif_on_one_page(run, choir, motif):
   assert "music_transformer" in page and "http://" not in page.replace("http://www.w3.org", "")
   with pytest.raises(UserError, match="no music"):
     comparison([types.SimpleNamespace(task=run.task, config=run.config)], motif)
+
+
+def test_it_is_exported_with_its_events(run, motif, tmp_path):
+  exported.write(run, tmp_path / "out")
+  again = zoo.load(tmp_path / "out")
+  assert again.sample(motif, seconds=1, seed=1) == run.sample(motif, seconds=1, seed=1)
+  assert "save('out.mid')" in (tmp_path / "out" / "README.md").read_text()
 
 
 @pytest.mark.slow
