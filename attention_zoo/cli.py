@@ -57,6 +57,27 @@ def define_workdir():
   return define_path("workdir", "The run's directory (local or gs://): checkpoints, logs, vocabulary.")
 
 
+_SAMPLING = "num_samples max_tokens temperature top_k top_p min_p repetition_penalty stop seed".split()
+
+
+def define_sampling():
+  """The flags of drawing token by token; `sampling` has their values."""
+  flags.DEFINE_integer("num_samples", 1, "Of each prompt.", lower_bound=1)
+  flags.DEFINE_integer("max_tokens", None, "Of a sample; the config's by default.", lower_bound=1)
+  flags.DEFINE_float("temperature", None, "0 always takes the most probable token; below 1 is bolder.")
+  flags.DEFINE_integer("top_k", None, "Draw from the k most probable tokens only; 0: from all.")
+  flags.DEFINE_float("top_p", None, "Draw from the most probable tokens that together have this probability.")
+  flags.DEFINE_float("min_p", None, "Draw from tokens with at least this part of the largest probability.")
+  flags.DEFINE_float("repetition_penalty", None, "Above 1: tokens that were there are less probable.")
+  flags.DEFINE_multi_string("stop", [], "A text that ends a sample; may be given several times.")
+  flags.DEFINE_integer("seed", 0, "Sample i is drawn with seed + i.", lower_bound=0)
+
+
+def sampling() -> dict:
+  """name -> value of each flag of `define_sampling`."""
+  return {name: FLAGS[name].value for name in _SAMPLING}
+
+
 def run(main, required=("workdir",)):
   """Runs main() after parsing the flags. A wrong flag, config or input: message, exit code 2; Ctrl-C: 130."""
 

@@ -1,8 +1,9 @@
-"""Samples from a trained language model: what could follow a prompt.
+"""Samples from a trained language model: what could follow a prompt, or a motif.
 
   python -m attention_zoo.sample --workdir=runs/shakespeare --prompt="ROMEO:" --max_tokens=300 --temperature=0.8
   python -m attention_zoo.sample --workdir=DIR --num_samples=3 --top_p=0.9 --seed=7
   python -m attention_zoo.sample --workdir=DIR --input=prompts.txt --output=samples.txt       # a prompt a line
+  python -m attention_zoo.sample --workdir=DIR --prime=motif.mid --seconds=30 --output=out.mid  # music; and .png, .wav
 
 On a terminal a single sample appears as it is drawn. Several are told apart by a line of dashes. The same seed gives
 the same samples.
@@ -18,16 +19,10 @@ WORKDIR = cli.define_workdir()
 CHECKPOINT = cli.define_checkpoint()
 PROMPT = flags.DEFINE_string("prompt", None, "What the samples begin with; nothing by default. \\n is a line end.")
 INPUT = flags.DEFINE_string("input", None, "File of prompts, one a line, instead of --prompt.")
+PRIME = cli.define_path("prime", "Of a model of music: the MIDI file that is continued; nothing by default.")
+SECONDS = flags.DEFINE_float("seconds", None, "Of music: how long what is added lasts at most.", lower_bound=0.1)
 OUTPUT = flags.DEFINE_string("output", None, "Where to write; standard output by default.")
-NUM_SAMPLES = flags.DEFINE_integer("num_samples", 1, "Of each prompt.", lower_bound=1)
-flags.DEFINE_integer("max_tokens", None, "Of a sample; the config's by default.", lower_bound=1)
-flags.DEFINE_float("temperature", None, "0 always takes the most probable token; below 1 is bolder.")
-flags.DEFINE_integer("top_k", None, "Draw from the k most probable tokens only; 0: from all.")
-flags.DEFINE_float("top_p", None, "Draw from the most probable tokens that together have this probability.")
-flags.DEFINE_float("min_p", None, "Draw from tokens with at least this part of the largest probability.")
-flags.DEFINE_float("repetition_penalty", None, "Above 1: tokens that were there are less probable.")
-flags.DEFINE_multi_string("stop", [], "A text that ends a sample; may be given several times.")
-flags.DEFINE_integer("seed", 0, "Sample i is drawn with seed + i.", lower_bound=0)
+cli.define_sampling()
 
 
 def main():
@@ -38,12 +33,17 @@ def main():
     raise UserError("--prompt and --input exclude each other")
   prompts = [(PROMPT.value or "").replace("\\n", "\n")] if INPUT.value is None else streams.read_lines(INPUT.value)
   streams.check_output(OUTPUT.value)
-  run = api.load(WORKDIR.value, CHECKPOINT.value)
+  run, options = api.load(WORKDIR.value, CHECKPOINT.value), cli.sampling()
   if not hasattr(run, "sample"):
     raise UserError(f"{WORKDIR.value} is a run of the task {run.config.task!r}, which has nothing to sample")
-  names = "num_samples max_tokens temperature top_k top_p min_p repetition_penalty stop seed".split()
-  options = {name: flags.FLAGS[name].value for name in names}
-  if not OUTPUT.value and len(prompts) == NUM_SAMPLES.value == 1 and sys.stdout.isatty():
+  if hasattr(run, "save_samples"):
+    if PROMPT.value or INPUT.value or options.pop("stop"):
+      raise UserError("a model of music takes --prime=FILE.mid, and neither --prompt, --input nor --stop")
+    run.save_samples(OUTPUT.value, PRIME.value, seconds=SECONDS.value, **options)
+    return
+  if PRIME.value or SECONDS.value:
+    raise UserError(f"--prime and --seconds are for models of music, and {WORKDIR.value} is none")
+  if not OUTPUT.value and len(prompts) == options["num_samples"] == 1 and sys.stdout.isatty():
     screen = streams.Typed(prompts[0])
     return screen.end(run.sample(prompts[0], **options, watch=lambda texts: screen.show(texts[0]))[0].text)
   texts = [prompt + sample.text for prompt in prompts for sample in run.sample(prompt, **options)]

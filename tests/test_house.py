@@ -44,7 +44,9 @@ NOT_OUTSIDE = {
 DEFAULT_NOT_OUTSIDE = {"flax", "tensorflow"}
 STANDARD = set(sys.stdlib_module_names)
 
-ENTRY_POINTS = ("train", "evaluate", "average", "translate", "compile", "sample", "export", "import_model")
+ENTRY_POINTS = (
+  "train", "evaluate", "average", "translate", "compile", "sample", "compare", "export", "import_model",
+)  # fmt: skip
 FULL_INITS = ("", "models", "tasks")  # rooms whose __init__.py says something
 
 

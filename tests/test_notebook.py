@@ -6,6 +6,10 @@ import pathlib
 import pytest
 
 import attention_zoo as zoo
+from attention_zoo import tasks
+from attention_zoo.configs.music import quickstart
+from attention_zoo.training import loop
+from tests.data import tunes
 
 NOTEBOOKS = pathlib.Path(__file__).parents[1] / "notebooks"
 NAMES = sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
@@ -81,3 +85,21 @@ def test_tpu():
   done = text(run("tpu"))
   assert "8 devices of the kind cpu" in done and "relative difference" in done
   assert "1 x v5e:2x2, rules fsdp" in done or "libtpu is not installed" in done
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of Jupyter's own
+def test_music(monkeypatch, tmp_path):
+  config = quickstart.get_config()
+  config.model.update(d_model=8, d_ff=8, num_heads=2, d_k=4, d_v=4, num_layers=1)
+  path = tmp_path / "chorales.json"
+  path.write_text(json.dumps({split: [tunes.grid(24, i).tolist() for i in range(4)] for split in ("train", "dev")}))
+  config.data.update(source="chorales", dir=str(path), batch_tokens=256, row_length=32)
+  config.train.update(steps=2, eval_every=2, checkpoint_every=2, log_every=2, dev_samples=0)
+  config.decode.update(max_tokens=16)
+  tasks.validate(config)
+  loop.train(tasks.make(config, tmp_path / "run"), config, tmp_path / "run", quiet=True)
+  monkeypatch.setenv("ZOO_MUSIC", str(tmp_path / "run"))
+  done = text(run("music"))
+  assert "<audio" in done and "the motif ends at 2.40 s" in done and "1 players" in done and "nats per event" in done
+  assert done.count("image/png") == 2

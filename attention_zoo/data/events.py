@@ -96,6 +96,8 @@ class Vocabulary:
 class Performance(Vocabulary):
   """lowest, keys: the pitches that it has; notes outside are left out."""
 
+  per_second = 60  # events of dense playing
+
   def __init__(self, kind: str, lowest: int, keys: int):
     super().__init__(kind, 2 * keys + SHIFTS + VELOCITIES)
     self.lowest, self.keys = lowest, keys
@@ -156,6 +158,10 @@ class Performance(Vocabulary):
     shifts = (events >= self.shift) & (events < self.velocity)
     return np.cumsum(np.where(shifts, events - self.shift + 1, 0)) * STEP
 
+  def duration(self, text: str) -> float:
+    """The seconds until its last event."""
+    return float(self.times(text)[-1]) if text else 0.0
+
   def pitches(self, text: str) -> np.ndarray:
     """The pitch that each event strikes; -1 for other events."""
     events = self.events(text)
@@ -201,6 +207,8 @@ class Performance(Vocabulary):
 class Chorales(Vocabulary):
   """Event 0 is a rest, event 1 + p the pitch p."""
 
+  per_second = round(VOICES / SIXTEENTH)
+
   def __init__(self):
     super().__init__("chorales", 129)
 
@@ -238,6 +246,10 @@ class Chorales(Vocabulary):
   def times(self, text: str) -> np.ndarray:
     """The second at which each event begins."""
     return np.arange(len(text)) // VOICES * SIXTEENTH
+
+  def duration(self, text: str) -> float:
+    """The seconds until its last sixteenth ends."""
+    return -(-len(text) // VOICES) * SIXTEENTH
 
   def pitches(self, text: str) -> np.ndarray:
     """The pitch of each event; -1 for a rest."""

@@ -130,6 +130,9 @@ def scores(workdir, parameters) -> list[dict]:
   return found
 
 
+USES = {"language_modeling": 'run.sample("", seed=1)', "music": "run.sample(seconds=20, seed=1)[0].save('out.mid')"}
+
+
 def text(card, use="", folder="THIS FOLDER") -> str:
   """The card for people, as Markdown. folder: where it lies. use: Python that shows what to do with the folder; by
   default with this package."""
@@ -137,7 +140,7 @@ def text(card, use="", folder="THIS FOLDER") -> str:
   origin = card.get("origin")
   made = f"`{card['data']['source']}`{', which the package makes itself' * card['data']['embedded']}"
   steps = ", ".join(map(str, card["steps"]))
-  verb = 'sample("", seed=1)' if card["task"] == "language_modeling" else 'translate(["..."])'
+  verb = USES.get(card["task"], 'run.translate(["..."])')
   lines = [
     f"# {card['model']}: {languages}{card['task'].replace('_', ' ')}",
     "",
@@ -146,7 +149,7 @@ def text(card, use="", folder="THIS FOLDER") -> str:
     f"From {origin}." if origin else f"Trained on {made}.",
     "",
     "```python",
-    use or f'import attention_zoo as zoo\nrun = zoo.load("{folder}")\nrun.{verb}',
+    use or f'import attention_zoo as zoo\nrun = zoo.load("{folder}")\n{verb}',
     "```",
     "",
     "## Scores",

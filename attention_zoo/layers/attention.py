@@ -48,17 +48,20 @@ class MultiHeadAttention(nn.Module):
       name: self.param(name, functools.partial(_draw, parameter)) for name, parameter in self.variant.parameters.items()
     }
 
-  def __call__(self, x_BTD, memory_BSD, *, mask=None, segments_BT=None, memory_segments_BS=None, dropout=None):
+  def __call__(
+    self, x_BTD, memory_BSD, *, mask=None, segments_BT=None, memory_segments_BS=None, marks=None, dropout=None
+  ):
     """Queries come from x_BTD, keys and values from memory_BSD, which is x_BTD in self-attention.
 
     mask broadcasts to BNTS; segments_BT, in cross-attention with the memory's, says the same to those attentions that
-    do not look at masks (see `Variant`). Returns BTD.
+    do not look at masks (see `Variant`, which has marks too). Returns BTD.
     """
     qkv = self.query(x_BTD), self.key(memory_BSD), self.value(memory_BSD)
     segments = {"segments_BT": segments_BT}
     if memory_segments_BS is not None:
       segments["memory_segments_BS"] = memory_segments_BS
-    attend = functools.partial(self._attend, *qkv, mask=mask, dropout=dropout, **segments)
+    marked = {} if marks is None else {"marks": marks}
+    attend = functools.partial(self._attend, *qkv, mask=mask, dropout=dropout, **segments, **marked)
     if self.variant.weights and self.is_mutable_collection("intermediates"):
       out_BTNH, weights_BNTS = attend(return_weights=True)
       self.sow("intermediates", "weights", weights_BNTS)
@@ -85,11 +88,12 @@ class MultiHeadAttention(nn.Module):
     out_B1TNH = beams_attention(self.query(x_BTD)[:, None], k_BNSK, v_BNSH, mask)
     return self.output(out_B1TNH[:, 0])
 
-  def step(self, x_BMD, t, cache, ancestry_BJZ):
-    """The positions t .. t + T - 1 of J beams, with the cache of the Variant. Returns (out_BMD, cache)."""
+  def step(self, x_BMD, t, cache, ancestry_BJZ, marks=None):
+    """The positions t .. t + T - 1 of J beams, with the cache of the Variant. marks: BM. Returns (out_BMD, cache)."""
     B, J = ancestry_BJZ.shape[:2]
     T = x_BMD.shape[1] // J
     maps = self.query, self.key, self.value
     qkv = [project(x_BMD).reshape(B, J, T, *project.shape[1:]) for project in maps]
-    out_BJTNH, cache = self.variant.step(self._params(x_BMD.dtype), *qkv, t, cache, ancestry_BJZ)
+    marked = {} if marks is None else {"marks": jax.tree.map(lambda x_BM: x_BM.reshape(B, J, T), marks)}
+    out_BJTNH, cache = self.variant.step(self._params(x_BMD.dtype), *qkv, t, cache, ancestry_BJZ, **marked)
     return self.output(out_BJTNH.reshape(B, J * T, *out_BJTNH.shape[3:])), cache

@@ -195,14 +195,15 @@ class Layer(nn.Module):
     return residual.leave(self.config.residual, x, self.dropout(h, train), norm)
 
   def __call__(
-    self, x_BTD, segments_BT, mask, memory_BSD=None, memory_segments_BS=None, memory_mask=None, *, train=False
-  ):
+    self, x_BTD, segments_BT, mask, memory_BSD=None, memory_segments_BS=None, memory_mask=None, marks=None, *,
+    train=False,
+  ):  # fmt: skip
     """mask, memory_mask: what the segments (and causality) let x_BTD attend to of itself and of memory_BSD; broadcast
-    to BNTS. Returns BTD."""
+    to BNTS. marks: see `Variant`. Returns BTD."""
     dropout = functools.partial(self.attention_dropout, train=train) if self.config.attention_dropout else None
 
     h_BTD = self.enter(x_BTD, self.self_attention_norm)
-    h_BTD = self.self_attention(h_BTD, h_BTD, mask=mask, segments_BT=segments_BT, dropout=dropout)
+    h_BTD = self.self_attention(h_BTD, h_BTD, mask=mask, segments_BT=segments_BT, marks=marks, dropout=dropout)
     x_BTD = self.leave(x_BTD, h_BTD, self.self_attention_norm, train)
     if self.cross:
       h_BTD = self.enter(x_BTD, self.cross_attention_norm)
@@ -213,13 +214,13 @@ class Layer(nn.Module):
     h_BTD = self.feed_forward(h_BTD, segments_BT, train=train)
     return self.leave(x_BTD, h_BTD, self.feed_forward_norm, train)
 
-  def step(self, x_BMD, t, cache, ancestry_BJZ, memory=None, memory_mask=None):
+  def step(self, x_BMD, t, cache, ancestry_BJZ, memory=None, memory_mask=None, marks=None):
     """The positions t .. t + T - 1 of every beam. cache: of the self-attention; memory: its keys and values.
 
     Returns (x_BMD, cache).
     """
     h_BMD = self.enter(x_BMD, self.self_attention_norm)
-    h_BMD, cache = self.self_attention.step(h_BMD, t, cache, ancestry_BJZ)
+    h_BMD, cache = self.self_attention.step(h_BMD, t, cache, ancestry_BJZ, marks)
     x_BMD = self.leave(x_BMD, h_BMD, self.self_attention_norm)
     if self.cross:
       h_BMD = self.enter(x_BMD, self.cross_attention_norm)
@@ -250,8 +251,10 @@ class Stack(nn.Module):
   def finish(self, x):
     return self.norm(x) if self.config.residual == "pre" else x
 
-  def __call__(self, x_BTD, segments_BT, memory_BSD=None, memory_segments_BS=None, *, signal_BTD=None, train=False):
-    """Tokens attend to those of their own segment; segment 0 is padding.
+  def __call__(
+    self, x_BTD, segments_BT, memory_BSD=None, memory_segments_BS=None, *, signal_BTD=None, marks=None, train=False
+  ):
+    """Tokens attend to those of their own segment; segment 0 is padding. marks: see `Variant`.
 
     signal_BTD: what the input of each layer but the first is added to ("add_every_layer"). Returns BTD.
     """
@@ -260,7 +263,7 @@ class Stack(nn.Module):
       mask = mask & masks.causal(x_BTD.shape[1])
     memory_mask = masks.segments(segments_BT, memory_segments_BS) if self.layers.cross else None
 
-    inputs = segments_BT, mask, memory_BSD, memory_segments_BS, memory_mask
+    inputs = segments_BT, mask, memory_BSD, memory_segments_BS, memory_mask, marks
     if self.is_initializing() or self.is_mutable_collection("intermediates"):  # the layers are looked at
       for i, layer in enumerate(self.blocks):
         x_BTD = layer(_signalled(x_BTD, signal_BTD, i), *inputs, train=train)
@@ -293,13 +296,13 @@ class Stack(nn.Module):
     """(parameters of a layer, the random keys that it draws from)."""
     return layer.variables["params"], {name: rng.as_jax_rng() for name, rng in layer.scope.rngs.items()}
 
-  def step(self, x_BMD, t, cache, ancestry_BJZ, memory=None, memory_mask=None, *, signal_BMD=None):
+  def step(self, x_BMD, t, cache, ancestry_BJZ, memory=None, memory_mask=None, *, signal_BMD=None, marks=None):
     """`Layer.step` of all layers; cache and memory: those of each. Returns (x_BMD, cache)."""
     caches = []
     for i, layer in enumerate(self.blocks):
       inputs = _signalled(x_BMD, signal_BMD, i), t, cache[i], ancestry_BJZ, memory[i] if self.layers.cross else None
       turn, params = i % self.config.turns(self.layers), layer.variables["params"]
-      x_BMD, layer_cache = _step(turn, params, *inputs, memory_mask, config=self.config, layers=self.layers)
+      x_BMD, layer_cache = _step(turn, params, *inputs, memory_mask, marks, config=self.config, layers=self.layers)
       caches.append(layer_cache)
     return self.finish(x_BMD), caches
 

@@ -24,6 +24,8 @@ MODELS = {
   "glimpse": "attention_zoo.models.seq2seq.glimpse",
   "transformer_lm": "attention_zoo.models.language.transformer_lm",
   "lstm_lm": "attention_zoo.models.language.lstm_lm",
+  "music_transformer": "attention_zoo.models.music.music_transformer",
+  "performance_rnn": "attention_zoo.models.music.performance_rnn",
   "bytenet": "attention_zoo.models.translation.bytenet",
   "conv_s2s": "attention_zoo.models.translation.conv_s2s",
 }

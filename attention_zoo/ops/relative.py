@@ -283,6 +283,15 @@ def _with_biases(q_BTNK, content_bias_NK, position_bias_NK):
   return plus("content_bias_NK", content_bias_NK), plus("position_bias_NK", position_bias_NK)
 
 
+def reach(table_RNK, S, *, causal):
+  """The table with its outermost rows repeated, so that there is one for every distance between S positions.
+
+  table_RNK: distances -(R - 1) .. 0 if causal, else -(R - 1) / 2 .. (R - 1) / 2. Cost: time and memory O(S N K).
+  """
+  missing = max(S - (len(table_RNK) if causal else len(table_RNK) // 2 + 1), 0)
+  return jnp.pad(table_RNK, ((missing, 0 if causal else missing), (0, 0), (0, 0)), "edge")
+
+
 def _last_rows(table_RNK, q_BTNK, S):
   _check_table("table_RNK", table_RNK, *q_BTNK.shape[2:])
   if len(table_RNK) < S:
@@ -318,22 +327,30 @@ def shaw(sizes, *, max_distance=16, values=True, shared=True):
   return by_masks(sizes, attend, step, fused=fused, **parameters)
 
 
-def music(sizes):
-  """Music Transformer; a row for each distance up to max_length, in both directions where it is not causal."""
-  R = sizes.max_length if sizes.causal else 2 * sizes.max_length - 1
+def music(sizes, *, max_distance=None):
+  """Music Transformer; a row for each distance up to max_length, in both directions where it is not causal.
+
+  max_distance: no row for what is further away, which shares the last one: any length can be computed.
+  """
+  furthest = sizes.max_length - 1 if max_distance is None else max_distance
+  R = furthest + 1 if sizes.causal else 2 * furthest + 1
   function = music_attention if sizes.causal else music_bidirectional_attention
 
+  def table(p, S):
+    return p["table_RNK"] if max_distance is None else reach(p["table_RNK"], S, causal=sizes.causal)
+
   def attend(p, q_BTNK, k_BTNK, v_BTNH, **options):
-    return function(q_BTNK, k_BTNK, v_BTNH, p["table_RNK"], **options)
+    return function(q_BTNK, k_BTNK, v_BTNH, table(p, k_BTNK.shape[1]), **options)
 
   def step(p, q_B1NK, k_BSNK, v_BSNH, index):
-    return skewed_step(q_B1NK, k_BSNK, v_BSNH, p["table_RNK"], index=index)
+    return skewed_step(q_B1NK, k_BSNK, v_BSNH, table(p, k_BSNK.shape[1]), index=index)
 
   def fused(kernels, p, *qkv, **segments):
-    return getattr(kernels, function.__name__)(*qkv, p["table_RNK"], **segments)
+    return getattr(kernels, function.__name__)(*qkv, table(p, qkv[1].shape[1]), **segments)
 
-  table = Parameter((R, sizes.num_heads, sizes.d_k), sizes.d_k**-0.5)
-  return by_masks(sizes, attend, step, fused=fused, max_length=sizes.max_length, table_RNK=table)
+  rows = Parameter((R, sizes.num_heads, sizes.d_k), sizes.d_k**-0.5)
+  length = sizes.max_length if max_distance is None else None
+  return by_masks(sizes, attend, step, fused=fused, max_length=length, table_RNK=rows)
 
 
 def transformer_xl(sizes):

@@ -42,6 +42,8 @@ class Variant:
     (broadcasts to BNTS) the segments and, if causal, the past, and segments_BT the same for what does not look at
     masks, or only at times. With `weights` it takes return_weights=True too and then returns (out_BTNH, weights_BNTS).
   parameters: name -> Parameter. A name ends in its dimensions, by which it is placed on devices.
+  A model may have marks, what it says of each position: any pytree of ints [B, T]. `attend` takes them as marks=, and
+    `step` those of its new positions, [B, J, T]. Only an attention that is made for them does.
   weights: whether the weights can be asked for.
   packs: whether several segments in one row give what they give in rows of their own.
   max_length: the most positions that it can compute; None: any number.

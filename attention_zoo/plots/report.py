@@ -19,6 +19,7 @@ def run_report(
   headline=(),
   versions=None,
   command="",
+  more=(),
 ):
   """A self-contained HTML document for screens light or dark, a phone, or paper; all it shows is escaped.
 
@@ -29,13 +30,15 @@ def run_report(
   weights_LNTS, query tokens, key tokens), as `attention.attention_viewer`; attention_note: what rows and columns are.
   headline: names of what stands on top in large figures: scores, and metrics with their last value (of a rate,
   NAME_per_second, the median).
-  versions: dict of package -> version. command: what made the run. Parts that are empty are left out.
+  versions: dict of package -> version. command: what made the run. more: further sections, (name, heading, HTML).
+  Parts that are empty are left out.
   Raises ValueError for attention weights that are none.
   """
   sections = [
     ("scores", "Scores", _scores(scores)),
     ("learning", "Learning curves", _curves(metrics, curve_names)),
     ("samples", "Samples", _samples(samples, compare)),
+    *more,
     ("attention", "Attention", _attentions(attentions, attention_note)),
     ("settings", "Settings", _settings(config_rows, versions or {}, command)),
   ]

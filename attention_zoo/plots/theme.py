@@ -237,8 +237,8 @@ def page(title, body, css="", script=""):
   """A whole document: no network, and only the one script given here may run (content security policy)."""
   digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
   policy = (
-    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
-    + "script-src "
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:; base-uri 'none'; "
+    + "form-action 'none'; script-src "
     + (f"'sha256-{digest}'" if script else "'none'")
   )
   return (

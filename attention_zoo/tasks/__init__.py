@@ -12,6 +12,7 @@ from attention_zoo.training import config as config_lib
 TASKS = {
   "translation": "attention_zoo.tasks.translation:Translation",
   "language_modeling": "attention_zoo.tasks.language_modeling:LanguageModeling",
+  "music": "attention_zoo.tasks.music:Music",
 }
 
 

@@ -104,14 +104,15 @@ class LanguageModel(Run):
     top_p: float | None = None,
     min_p: float | None = None,
     repetition_penalty: float | None = None,
-    stop: str | Iterable[str] = (),
+    stop: str | Iterable[str] | Callable[[str], int | None] = (),
     seed: int = 0,
     watch: Callable[[list[str]], None] | None = None,
   ) -> list[Sample]:
     """Continuations of a prompt, drawn one token after the other; see `decoding.sampling.Options` for how.
 
     Sample i depends on the prompt, the options and seed + i alone. stop: texts that end a sample, and are no part of
-    it. watch: called now and then with what each sample has so far. Where an option is None, config.decode says it.
+    it; or a function that says of a sample's text where it ends, None where it goes on. watch: called now and then with
+    what each sample has so far. Where an option is None, config.decode says it.
     Raises UserError for options out of range, characters that the vocabulary does not have,
     and what the model cannot hold.
     """
@@ -130,9 +131,7 @@ class LanguageModel(Run):
     )
     max_tokens = arguments.whole(given("max_tokens", max_tokens), "max_tokens", 1, 10**7)
     seed = arguments.whole(seed, "seed", 0, _MAX_SEED - number)
-    stops = [stop] if isinstance(stop, str) else arguments.sentences(stop, "stop")
-    if "" in stops:
-      raise UserError("stop must not hold an empty string: everything would end at once")
+    cut = stop if callable(stop) else _first_of([stop] if isinstance(stop, str) else arguments.sentences(stop, "stop"))
     ids = self._prompt(prompt)
     limit = self.task.longest
     if limit is not None and len(ids) + max_tokens > limit:
@@ -145,7 +144,7 @@ class LanguageModel(Run):
     for first in range(0, number, rows):
       part = range(first, min(first + rows, number))
       seen = (lambda texts, done=found: watch([x.text for x in done] + texts)) if watch else None
-      found += self._draw(prompt, ids, [seed + i for i in part], max_tokens, options, stops, seen)
+      found += self._draw(prompt, ids, [seed + i for i in part], max_tokens, options, cut, seen)
     return found
 
   def _prompt(self, prompt) -> list[int]:
@@ -160,7 +159,7 @@ class LanguageModel(Run):
     # Windows of a text begin anywhere in it: a prompt is the middle of a document, if there is one.
     return ids if ids and self.config.data.batching != "packed" else [BOS, *ids]
 
-  def _draw(self, prompt, ids, seeds, max_tokens, options, stops, watch) -> list[Sample]:
+  def _draw(self, prompt, ids, seeds, max_tokens, options, cut, watch) -> list[Sample]:
     """One batch: the rows are filled up to what the devices share, and the room to a size that is compiled seldom."""
     count = len(seeds)
     rows = -(-count // self._mesh.size) * self._mesh.size
@@ -182,9 +181,9 @@ class LanguageModel(Run):
       for b in range(count):
         new = [int(token) for token in tokens_BL[b, length : lengths_B[b]]]
         text = self._text(ids, new)
-        cut = min((at for at in (text.find(s) for s in stops) if at >= 0), default=None)
-        if ended[b] is None and (cut is not None or done_B[b]):
-          ended[b] = (text if cut is None else text[:cut], new)
+        end_of_text = cut(text)
+        if ended[b] is None and (end_of_text is not None or done_B[b]):
+          ended[b] = (text[:end_of_text], new)
         texts.append(ended[b][0] if ended[b] else text)
       if watch:
         watch(texts)
@@ -372,6 +371,13 @@ def _find(tree, name) -> Iterator[dict]:
   for key in sorted(tree, key=lambda key: (len(key), key)):
     if isinstance(tree[key], dict):
       yield from _find(tree[key], name)
+
+
+def _first_of(stops) -> Callable[[str], int | None]:
+  """Where the first of these texts stands in a text, None where none does."""
+  if "" in stops:
+    raise UserError("stop must not hold an empty string: everything would end at once")
+  return lambda text: min((at for at in (text.find(stop) for stop in stops) if at >= 0), default=None)
 
 
 def _above_0(value, name):

@@ -11,7 +11,7 @@ import pytest
 
 from attention_zoo import models
 
-NAMES = [name for name, path in models.MODELS.items() if ".language." in path]
+NAMES = [name for name, path in models.MODELS.items() if path.split(".")[2] in ("language", "music")]
 B, T = 3, 6
 IMPORTS = """
 import dataclasses

@@ -1,6 +1,7 @@
 """What the loop asks of every task (`protocols.Task`), on the smallest config of each: batches, losses, runner."""
 
 import itertools
+import json
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +10,10 @@ import pytest
 
 from attention_zoo import tasks
 from attention_zoo.configs.language import quickstart
+from attention_zoo.configs.music import quickstart as music_quickstart
 from attention_zoo.protocols import Evaluation, Initial, Loss, Score
 from attention_zoo.training import config as config_lib
+from tests.data import tunes
 from tests.small_run import small_config
 
 
@@ -30,7 +33,17 @@ def translation(files):
   return config
 
 
-CONFIGS = {"translation": translation, "language_modeling": language_model}  # of a folder with text
+def music(files):
+  config = music_quickstart.get_config()
+  config.model.update(num_heads=1, d_model=8, d_ff=8, d_k=8, d_v=8, num_layers=1)
+  path = files / "chorales.json"
+  path.write_text(json.dumps({split: [tunes.grid(24, i).tolist() for i in range(8)] for split in ("train", "dev")}))
+  config.data.update(source="chorales", dir=str(path), test_split="dev", batch_tokens=512, row_length=32)
+  config.decode.update(max_tokens=4, batch_tokens=512)
+  return config
+
+
+CONFIGS = {"translation": translation, "language_modeling": language_model, "music": music}  # of a folder with text
 
 
 @pytest.fixture(scope="module", params=tasks.TASKS)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from attention_zoo.configs.language import quickstart
-from attention_zoo.data import midi, music
+from attention_zoo.data import midi, music, sources
 from attention_zoo.data.events import VOCABULARIES
 from attention_zoo.errors import UserError
 from tests.data import tunes
@@ -129,6 +129,27 @@ def test_wrong_chorales_are_told(tmp_path, content, message):
 def test_pickled_chorales_are_refused(tmp_path):
   with pytest.raises(UserError, match="may run programs"):
     music.chorales(ROLES, tmp_path / "Jsb16thSeparated.npz")
+
+
+def test_a_data_set_of_midi_files(monkeypatch, caplog):
+  contents = [midi.write(tunes.scale(5)), b"no music", midi.write(tunes.scale(7))]
+
+  class Records:
+    def __init__(self, name, directory, fields, roles):
+      assert (name, directory, fields, roles) == ("groove/full-midionly", "somewhere", ("midi",), ROLES)
+
+    def values(self, split):
+      return ((content,) for content in contents)
+
+    def fingerprint(self, split):
+      return "0" * 64
+
+  monkeypatch.setattr(sources, "TensorFlowDatasets", Records)
+  source = music.tfds(ROLES, "somewhere", name="groove/full-midionly")
+  assert [len(piece.notes) for piece in source.pieces("train")] == [5, 7]
+  assert "groove/full-midionly, record 2 is not a MIDI file" in caplog.text and len(source.fingerprint("train")) == 64
+  with pytest.raises(UserError, match="record 2"):
+    names(music.tfds(ROLES, "somewhere", name="groove/full-midionly", bad="refuse"), "train")
 
 
 @pytest.fixture(scope="module")

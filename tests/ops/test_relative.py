@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from attention_zoo.ops import cache as cache_lib
 from attention_zoo.ops import masks, relative
 from attention_zoo.ops import position_bias as bias
 from attention_zoo.ops.dot_product import dot_product_attention
@@ -259,3 +260,24 @@ X, V = (B, T, N, K), (B, T, N, H)
 def test_bad_input(function, shapes, message):
   with pytest.raises(ValueError, match=message):
     jax.eval_shape(function, *(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes))
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_music_with_a_furthest_distance_takes_any_length(causal):
+  """Further than that everything is as far away as that: Shaw's clipping on keys."""
+  variant = relative.music(Sizes(8, N, K, H, max_length=3, causal=causal), max_distance=2)
+  assert variant.max_length is None and relative.music(Sizes(8, N, K, H, max_length=3)).max_length == 3
+  (shape,) = (parameter.shape for parameter in variant.parameters.values())
+  q, k, v, table = float32(0, (B, T, N, K), (B, T, N, K), (B, T, N, H), shape)
+  mask = masks.causal(T) if causal else None
+  both_sides = jnp.concatenate([table, jnp.zeros((2, N, K))]) if causal else table
+  wanted = relative.shaw_gather_attention(q, k, v, both_sides, mask=mask)
+  assert_close(variant.attend({"table_RNK": table}, q, k, v, mask=mask), wanted, 1e-6)
+  if causal:
+    t = T - 2
+    whole = variant.attend({"table_RNK": table}, q[:, : t + 1], k[:, : t + 1], v[:, : t + 1], mask=masks.causal(t + 1))
+    cache = cache_lib.start([variant], B, 1, T, jnp.float32)
+    ancestry_BJZ = cache_lib.extend(cache["ancestry_BJZ"], 0, t + 1)
+    new = [x[:, None, : t + 1] for x in (q, k, v)]
+    out, _ = variant.step({"table_RNK": table}, *new, jnp.int32(0), cache["layers"][0], ancestry_BJZ)
+    assert_close(out[:, 0], whole, 1e-6)

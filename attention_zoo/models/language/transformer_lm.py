@@ -86,13 +86,19 @@ class TransformerLM(nn.Module):
     x = self.positions(self.embedding(tokens), positions, length)
     return x, self.positions.signal(positions, length, x.dtype)
 
+  def marks(self, tokens, positions):
+    """What the attention of a model that is made of this one may know of the tokens (`ops/variant.py`); None: no more
+    than it sees."""
+    return None
+
   def hidden(self, batch, *, train=False):
     """The last layer's output BTD, which a 1 follows where the logits have a bias.
 
     batch: "inputs", "segments", "positions" BT; the inputs are the targets shifted right."""
     x_BTD, signal_BTD = self.embed(batch["inputs"], batch["positions"], batch["inputs"].shape[1])
-    x_BTD = self.dropout(x_BTD, train)
-    return with_one(self.decoder(x_BTD, batch["segments"], signal_BTD=signal_BTD, train=train), self.output_bias_V)
+    x_BTD, marks = self.dropout(x_BTD, train), self.marks(batch["inputs"], batch["positions"])
+    x_BTD = self.decoder(x_BTD, batch["segments"], signal_BTD=signal_BTD, marks=marks, train=train)
+    return with_one(x_BTD, self.output_bias_V)
 
   def logits(self, x_BTD):
     """Scores of all tokens, float32 BTV, of what `hidden` returns."""
@@ -107,8 +113,10 @@ class TransformerLM(nn.Module):
     """Feeds the tokens of positions t .. t + T - 1 to every hypothesis. Returns (logits_BJTV, cache)."""
     B, J, T = tokens_BJT.shape
     ancestry_BJZ = cache_lib.extend(cache["ancestry_BJZ"], t, T)
-    x_BMD, signal_BMD = self.embed(*layers.in_one_row(tokens_BJT, t), ancestry_BJZ.shape[2])
-    x_BMD, kv = self.decoder.step(x_BMD, t, cache["layers"], ancestry_BJZ, signal_BMD=signal_BMD)
+    read = layers.in_one_row(tokens_BJT, t)
+    x_BMD, signal_BMD = self.embed(*read, ancestry_BJZ.shape[2])
+    also = {"signal_BMD": signal_BMD, "marks": self.marks(*read)}
+    x_BMD, kv = self.decoder.step(x_BMD, t, cache["layers"], ancestry_BJZ, **also)
     logits_BMV = logits(self.config, with_one(x_BMD, self.output_bias_V), table_VD)
     return logits_BMV.reshape(B, J, T, -1), {"layers": kv, "ancestry_BJZ": ancestry_BJZ}
 
@@ -128,8 +136,12 @@ def decoding(config: Config, params, inputs, *, num_beams) -> Decoding:
   inputs: {"inputs": tokens [B, any]}, which says how many texts there are; the first step feeds them.
   Raises UserError if an attention cannot decode.
   """
-  model = TransformerLM(config)
-  table_VD = output_table(params).astype(config.matmul_dtype)
+  return decoding_of(TransformerLM(config), params, inputs, num_beams=num_beams)
+
+
+def decoding_of(model: TransformerLM, params, inputs, *, num_beams) -> Decoding:
+  """`decoding` of a model that may be made of this one."""
+  config, table_VD = model.config, output_table(params).astype(model.config.matmul_dtype)
 
   def step(params, tokens_BJT, t, cache):
     return model.apply({"params": params}, tokens_BJT, t, cache, table_VD, method="step")
