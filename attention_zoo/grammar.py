@@ -26,6 +26,17 @@ def parse(text: str) -> tuple[str, dict]:
     raise ValueError(f'{text[:200]!r} is not of the form "name" or "name(option=value, ...)"') from error
 
 
+def split(text: str) -> list[str]:
+  """["local(block_width=256)", "memory_compressed"] of "local(block_width=256), memory_compressed"."""
+  try:
+    tree = ast.parse(text.strip(), mode="eval").body
+  except (SyntaxError, ValueError, RecursionError, MemoryError):
+    return [text]  # `parse` says what is wrong with it.
+  if not isinstance(tree, ast.Tuple) or not tree.elts:
+    return [text]
+  return [ast.get_source_segment(text.strip(), part) for part in tree.elts]
+
+
 def bind(text: str, functions: Mapping[str, Callable], kind: str, num_given=1) -> tuple[Callable, dict]:
   """(function, options) that a text names. The options are keyword arguments of the function.
 

@@ -13,6 +13,20 @@ def test_a_text_names_a_function_and_its_options():
 
 
 @pytest.mark.parametrize(
+  ("text", "parts"),
+  [
+    ("alibi", ["alibi"]),
+    (" local(block_width=2) ,alibi,", ["local(block_width=2)", "alibi"]),
+    ("shaw(max_distance=2, shared=True)", ["shaw(max_distance=2, shared=True)"]),
+    ("alibi; rotary", ["alibi; rotary"]),
+    ("()", ["()"]),
+  ],
+)
+def test_a_text_is_split_at_its_commas(text, parts):
+  assert grammar.split(text) == parts
+
+
+@pytest.mark.parametrize(
   ("text", "message"),
   [
     ("shwa", "no attention 'shwa' .did you mean 'shaw'.*there are shaw"),

@@ -4,7 +4,6 @@ and how many parameters those have.
 Letters beside the house's: M = J T, the T new positions of each of J beams in cached decoding (`ops/cache.py`).
 """
 
-import ast
 import dataclasses
 import functools
 import math
@@ -108,12 +107,12 @@ class Config:
   def variants(self, layers: Layers) -> list[variant.Variant]:
     """The self-attention of each layer. Raises ValueError, for one that is not used too."""
     sizes = variant.Sizes(self.d_model, self.num_heads, self.d_k, self.d_v, self.max_length, layers.causal)
-    in_turn = [variant.make(text, sizes) for text in split(layers.attention)]
+    in_turn = [variant.make(text, sizes) for text in grammar.split(layers.attention)]
     return [in_turn[i % len(in_turn)] for i in range(layers.number)]
 
   def turns(self, layers: Layers) -> int:
     """How many self-attentions the layers take in turn."""
-    return len(split(layers.attention))
+    return len(grammar.split(layers.attention))
 
   def make_feed_forward(self):
     name, options = grammar.parse(self.feed_forward)
@@ -135,17 +134,6 @@ class Config:
     """Whether nothing longer than max_length can be computed, because some parameter has a row for each position."""
     variants = [attention for layers in self.stacks().values() for attention in self.variants(layers)]
     return self.positions == "learned" or any(attention.max_length for attention in variants)
-
-
-def split(attention: str) -> list[str]:
-  """["local(block_width=256)", "memory_compressed"] of "local(block_width=256), memory_compressed"."""
-  try:
-    tree = ast.parse(attention.strip(), mode="eval").body
-  except (SyntaxError, ValueError, RecursionError, MemoryError):
-    return [attention]  # `grammar.parse` says what is wrong with it.
-  if not isinstance(tree, ast.Tuple) or not tree.elts:
-    return [attention]
-  return [ast.get_source_segment(attention.strip(), part) for part in tree.elts]
 
 
 class Embedding(nn.Module):

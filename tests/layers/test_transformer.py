@@ -53,20 +53,6 @@ def test_attentions_take_turns():
 
 
 @pytest.mark.parametrize(
-  ("attention", "names"),
-  [
-    ("alibi", ["alibi"]),
-    (" local(block_width=2) ,alibi,", ["local(block_width=2)", "alibi"]),
-    ("shaw(max_distance=2, shared=True)", ["shaw(max_distance=2, shared=True)"]),
-    ("alibi; rotary", ["alibi; rotary"]),
-    ("()", ["()"]),
-  ],
-)
-def test_a_text_is_split_at_its_commas(attention, names):
-  assert layers.split(attention) == names
-
-
-@pytest.mark.parametrize(
   ("fields", "message"),
   [
     ({"attention": "alibi, rotari", "num_layers": 1}, "model.attention: there is no attention 'rotari'"),
