@@ -9,6 +9,7 @@ Pickles (pytorch_model.bin, fairseq's .pt) and TensorFlow's checkpoints are refu
 """
 
 import os
+import pathlib
 import re
 from typing import NamedTuple
 
@@ -45,7 +46,9 @@ class Folder:
     if not files.is_local(path):
       raise UserError(f"{path}: copy it to a local disk first")
     refuse_others(self.path)
-    untrusted.check_folder(self.path)
+    real = pathlib.Path(os.path.realpath(self.path))
+    # In Hugging Face's cache, .../snapshots/REVISION is links to .../blobs.
+    untrusted.check_folder(self.path, real.parents[1] / "blobs" if real.parent.name == "snapshots" else None)
     self.config = self.json("config.json")
     self._files = self._find()
     self.shapes = {}  # of every array, as the files declare them

@@ -49,8 +49,11 @@ UNPACKED = 32  # trained parameters hardly shrink when they are packed; nothing 
 # The folder
 
 
-def check_folder(path) -> None:
-  """Raises UserError unless a local folder holds nothing but regular files, folders, and links that stay in it."""
+def check_folder(path, also=None) -> None:
+  """Raises UserError unless a local folder holds nothing but regular files, folders, and links that stay in it.
+
+  also: another folder whose files links may lead to.
+  """
   if not files.is_local(path) or not os.path.isdir(path):
     return
   root = pathlib.Path(os.path.realpath(path))
@@ -62,7 +65,7 @@ def check_folder(path) -> None:
         for entry in entries:
           count += 1
           with contextlib.suppress(FileNotFoundError):  # training deletes old checkpoints meanwhile
-            _check_entry(entry, root)
+            _check_entry(entry, root, also)
           if entry.is_dir(follow_symlinks=False):
             folders.append((entry.path, depth + 1))
     except FileNotFoundError:
@@ -75,10 +78,11 @@ def check_folder(path) -> None:
       )
 
 
-def _check_entry(entry, root):
+def _check_entry(entry, root, also):
   if entry.is_symlink():
     target = pathlib.Path(os.path.realpath(entry.path))
-    if not target.is_relative_to(root) or not target.exists() or pathlib.Path(entry.path).is_relative_to(target):
+    inside = target.is_relative_to(root) or (also is not None and target.parent == also and target.is_file())
+    if not inside or not target.exists() or pathlib.Path(entry.path).is_relative_to(target):
       raise UserError(
         f"{entry.path} is a link to {os.readlink(entry.path)}, which is not a file or folder of the run: "
         "put what it should lead to in its place"

@@ -255,6 +255,15 @@ def test_parts_are_one_model(marian, tmp_path):
   assert_same(jax.device_get(marian[1].params), found.params)
 
 
+def test_links_as_in_hugging_faces_cache(marian, tmp_path):
+  snapshot, blobs = tmp_path / "models--a--b/snapshots/0f3a", tmp_path / "models--a--b/blobs"
+  snapshot.mkdir(parents=True), blobs.mkdir()
+  for i, path in enumerate(marian[0].iterdir()):
+    (blobs / f"{i:040x}").write_bytes(path.read_bytes())
+    (snapshot / path.name).symlink_to(f"../../blobs/{i:040x}")
+  assert_same(importing.read(snapshot).params, importing.read(marian[0]).params)
+
+
 def test_names_with_a_prefix_are_the_same_model(gpt2, tmp_path):
   folders.gpt2(tmp_path / "there", prefix="transformer.")
   assert_same(jax.device_get(gpt2[1].params), importing.read(tmp_path / "there").params)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -75,6 +76,20 @@ def test_links_out(marian):
   (folder / "source.spm").unlink()
   (folder / "source.spm").symlink_to(SECRET)
   refuses(folder, f"is a link to {SECRET}")
+
+
+@pytest.mark.parametrize(
+  "target", ["../../secret", "../../blobs/../secret", "../../blobs/deep/0", "../../blobs", SECRET]
+)
+def test_links_out_of_hugging_faces_cache(marian, tmp_path, target):
+  snapshot = tmp_path / "models--a--b/snapshots/0f3a"
+  (tmp_path / "models--a--b/blobs/deep").mkdir(parents=True)
+  for name in ("secret", "blobs/deep/0"):
+    (tmp_path / "models--a--b" / name).write_bytes(b"secret")
+  shutil.copytree(marian[0], snapshot)
+  (snapshot / "source.spm").unlink()
+  (snapshot / "source.spm").symlink_to(target)
+  refuses(snapshot, "is a link to .*, which is not a file or folder of the run")
 
 
 def test_parameters_behind_a_link(marian, tmp_path):
