@@ -5,8 +5,9 @@
 
 --from is a folder: config.json, model.safetensors (or its parts and their index) and the vocabulary (source.spm,
 target.spm and vocab.json; vocab.json and merges.txt, or tokenizer.json); in Hugging Face's cache that is
-~/.cache/huggingface/hub/models--NAME/snapshots/REVISION. The result is a folder as `python -m attention_zoo.export` writes it:
-`attention_zoo.load` and all commands open it, config.train.init_from takes it, export makes other formats of it.
+~/.cache/huggingface/hub/models--NAME/snapshots/REVISION. The result is a folder as `python -m attention_zoo.export`
+writes it: `attention_zoo.load` and all commands open it, config.train.init_from takes it, export makes other formats
+of it.
 
 Not read: pickles (pytorch_model.bin, fairseq's .pt), which can run any program when they are opened, and TensorFlow's
 checkpoints (tensor2tensor), which need TensorFlow. Make safetensors of them with the framework they are from:
