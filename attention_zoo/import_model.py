@@ -6,8 +6,8 @@
 --from is a folder: config.json, model.safetensors (or its parts and their index) and the vocabulary (source.spm,
 target.spm and vocab.json; vocab.json and merges.txt, or tokenizer.json); in Hugging Face's cache that is
 ~/.cache/huggingface/hub/models--NAME/snapshots/REVISION. The result is a folder as `python -m attention_zoo.export`
-writes it: `attention_zoo.load` and all commands open it, config.train.init_from takes it, export makes other formats
-of it.
+writes it: `attention_zoo.load` and all commands open it, export makes other formats of it, and config.train.init_from
+takes it, after its tokenizer.model was copied into the new workdir.
 
 Not read: pickles (pytorch_model.bin, fairseq's .pt), which can run any program when they are opened, and TensorFlow's
 checkpoints (tensor2tensor), which need TensorFlow. Make safetensors of them with the framework they are from:
@@ -32,6 +32,7 @@ def main():
   from attention_zoo import api, files, tasks
   from attention_zoo.errors import UserError
   from attention_zoo.exchange import folder, importing
+  from attention_zoo.training import untrusted
   from attention_zoo.training.workdir import read_config
 
   files.check_new(WORKDIR.value)  # before a large model is read
@@ -43,6 +44,8 @@ def main():
     importing.stage(found, pathlib.Path(directory))
     config = read_config(directory)
     tasks.validate(config)
+    untrusted.check_folder(directory)
+    untrusted.check_ranges(config)
     run = tasks.make(config, directory).runner(found.params, {}, checkpoint="latest", step="0")
     run.parents = [0]
     folder.write(run, WORKDIR.value, DTYPE.value, found.origin)

@@ -15,7 +15,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 
 from attention_zoo import files
-from attention_zoo.data.joint_pieces import check_pieces
+from attention_zoo.data.joint_pieces import check_characters, check_pieces
 from attention_zoo.data.tokenizer import BOS, EOS, PAD, UNK
 from attention_zoo.errors import UserError
 
@@ -42,6 +42,7 @@ def check_merges(merges, path) -> list[tuple[str, str]]:
   pairs = isinstance(merges, list) and all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in merges)
   if not pairs or not all(isinstance(part, str) and part for pair in merges for part in pair):
     raise UserError(f"{path}: the merges are not pairs of pieces")
+  check_characters([part for pair in merges for part in pair], path)
   return [tuple(pair) for pair in merges]
 
 

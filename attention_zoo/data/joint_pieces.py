@@ -8,15 +8,13 @@ import base64
 import binascii
 import hashlib
 import json
-import threading
 from collections.abc import Iterable, Sequence
 
 from attention_zoo import files
-from attention_zoo.data.tokenizer import BOS, EOS, PAD, UNK
+from attention_zoo.data.tokenizer import _RANDOM, BOS, EOS, PAD, UNK
 from attention_zoo.errors import UserError
 
 _BEGINNING = b'{"joint_pieces": '
-_RANDOM = threading.Lock()
 
 
 def dump(pieces: Sequence[str], source: bytes, target: bytes) -> bytes:
@@ -54,12 +52,23 @@ def check_pieces(pieces, path) -> None:
   good = isinstance(pieces, list) and len(pieces) > UNK and all(isinstance(piece, str) and piece for piece in pieces)
   if not good or len(set(pieces)) != len(pieces):
     raise UserError(f"{path} is not a list of pieces that all differ")
+  check_characters(pieces, path)
+
+
+def check_characters(pieces, path) -> None:
+  """Raises UserError where a piece has half a surrogate, which JSON can hold and a text cannot."""
+  try:
+    "".join(pieces).encode()
+  except UnicodeEncodeError as error:
+    raise UserError(f"{path} has a piece that is no text: {error.reason}") from error
 
 
 def open_model(content: bytes, path):
   """A SentencePieceProcessor. path: for the UserError where it is none."""
   import sentencepiece
 
+  if not content:
+    raise UserError(f"{path} is empty")
   try:
     return sentencepiece.SentencePieceProcessor(model_proto=content)
   except RuntimeError as error:

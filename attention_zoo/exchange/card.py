@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 
 import jax
 
@@ -12,6 +13,7 @@ from attention_zoo.training import config as config_lib
 from attention_zoo.training.workdir import read_config, versions
 
 SCORES = ("split", "bleu", "chrf", "perplexity", "beam_size", "alpha")
+WRONG = (UserError, KeyError, TypeError, ValueError, AttributeError, OverflowError)  # what a stranger's record leads to
 EMBEDDED = ("phrasebook", "toy")  # sources whose text the package makes itself
 
 
@@ -68,7 +70,7 @@ class Card(dict):
     )
 
   def _repr_markdown_(self):
-    return text(self, folder=self["folder"]).replace("<", "&lt;")  # a folder may come from anybody
+    return text(self, folder=self["folder"])
 
 
 def of(run) -> Card:
@@ -81,7 +83,7 @@ def of(run) -> Card:
 
 def _recorded(folder) -> dict:
   """Of the card of an exported folder what its config and parameters do not say; nothing where it is no card."""
-  with contextlib.suppress(UserError, TypeError, KeyError, ValueError, AttributeError):
+  with contextlib.suppress(*WRONG):
     about = files.read_json(folder / "card.json", 1 << 22)
     found = {name: about[name] for name in ("stored_as", "scores", "versions")}
     for score in found["scores"]:
@@ -124,7 +126,7 @@ def scores(workdir, parameters) -> list[dict]:
       record = files.read_json(path, 1 << 26)
       if isinstance(record, dict) and record.get("parameters") == parameters:
         score = {name: record[name] for name in SCORES if name in record}
-        with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):  # somebody else may have written it
+        with contextlib.suppress(*WRONG):
           _figures(score)
           found.append(score)
   return found
@@ -133,20 +135,36 @@ def scores(workdir, parameters) -> list[dict]:
 USES = {"language_modeling": 'run.sample("", seed=1)', "music": "run.sample(seconds=20, seed=1)[0].save('out.mid')"}
 
 
+def _plain(value) -> str:
+  """A stranger's words as Markdown that shows them, and nothing else: no picture, no link, no markup."""
+  return re.sub(r"([\\`\[\]])", r"\\\1", " ".join(str(value).split())).replace("<", "&lt;")
+
+
+def _code(value) -> str:
+  return f"`{' '.join(str(value).split()).replace('`', chr(39))}`"
+
+
+def made(run) -> str:
+  """One sentence: where a run's parameters are from."""
+  if origin := _origin(run.task.workdir):
+    return f"From {_plain(origin)}."
+  return f"Step {run.step} of an attention_zoo run on {_code(run.config.data.source)}."
+
+
 def text(card, use="", folder="THIS FOLDER") -> str:
   """The card for people, as Markdown. folder: where it lies. use: Python that shows what to do with the folder; by
   default with this package."""
-  languages = f"{' to '.join(card['languages'])} " if card["languages"] else ""
+  languages = f"{_plain(' to '.join(card['languages']))} " if card["languages"] else ""
   origin = card.get("origin")
-  made = f"`{card['data']['source']}`{', which the package makes itself' * card['data']['embedded']}"
+  made = f"{_code(card['data']['source'])}{', which the package makes itself' * card['data']['embedded']}"
   steps = ", ".join(map(str, card["steps"]))
   verb = USES.get(card["task"], 'run.translate(["..."])')
   lines = [
     f"# {card['model']}: {languages}{card['task'].replace('_', ' ')}",
     "",
-    f"{card['parameters']:,} parameters, stored as {card['stored_as']}; "
+    f"{card['parameters']:,} parameters, stored as {_plain(card['stored_as'])}; "
     + ("imported." if origin else f"the mean of the steps {steps}." if "," in steps else f"step {steps}."),
-    f"From {origin}." if origin else f"Trained on {made}.",
+    f"From {_plain(origin)}." if origin else f"Trained on {made}.",
     "",
     "```python",
     use or f'import attention_zoo as zoo\nrun = zoo.load("{folder}")\n{verb}',
@@ -155,12 +173,12 @@ def text(card, use="", folder="THIS FOLDER") -> str:
     "## Scores",
     "",
   ]
-  lines += [f"- {_figures(score)}" for score in card["scores"]]
+  lines += [f"- {_plain(_figures(score))}" for score in card["scores"]]
   if card["scores"] and card["stored_as"] != "float32":
     lines += ["", f"Taken before the parameters were stored as {card['stored_as']}."]
   if not card["scores"]:
     lines.append("None: these parameters were not evaluated before they were exported.")
   lines += ["", "## Settings", ""]
-  lines += [f"- `{name}`: `{value!r}`" for name, value in card["config"].items()]
+  lines += [f"- {_code(name)}: {_code(repr(value))}" for name, value in card["config"].items()]
   lines += ["", "Versions: " + ", ".join(f"{name} {value}" for name, value in card["versions"].items()) + "."]
   return "\n".join(lines) + "\n"

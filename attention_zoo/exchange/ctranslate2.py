@@ -8,9 +8,10 @@ import jax
 import numpy as np
 
 from attention_zoo import files
+from attention_zoo.data import joint_pieces
 from attention_zoo.data.tokenizer import BOS, EOS, UNK
 from attention_zoo.errors import UserError
-from attention_zoo.exchange import needs
+from attention_zoo.exchange import card, needs
 from attention_zoo.exchange.folder import write_sums
 from attention_zoo.layers.positions import sinusoidal
 
@@ -35,8 +36,10 @@ def write(run, to, dtype="float32") -> None:
   spec.optimize(quantization=TYPES[dtype])
   with files.new_folder(to) as folder:
     spec.save(str(folder))
-    files.write_bytes(folder / "tokenizer.model", (files.expand(run.task.workdir) / "tokenizer.model").read_bytes())
-    files.write_text(folder / "README.md", _text(run, dtype))
+    models = _models(run)
+    for name, content in models.items():
+      files.write_bytes(folder / name, content)
+    files.write_text(folder / "README.md", _text(run, dtype, [*models]))
     write_sums(folder)
 
 
@@ -76,7 +79,7 @@ def specification(run):
   spec.decoder.projection.weight = table
   if c.output_bias:
     spec.decoder.projection.bias = params["output_bias_V"]
-  pieces = _pieces(run)
+  pieces = run.task.tokenizer.pieces(range(c.vocab_size))
   spec.register_source_vocabulary(pieces)
   spec.register_target_vocabulary(pieces)
   spec.config.bos_token = spec.config.decoder_start_token = pieces[BOS]
@@ -85,13 +88,12 @@ def specification(run):
   return spec
 
 
-def _pieces(run):
-  import sentencepiece
-
-  pieces = sentencepiece.SentencePieceProcessor(
-    model_proto=(files.expand(run.task.workdir) / "tokenizer.model").read_bytes()
-  )
-  return [pieces.id_to_piece(i) for i in range(pieces.get_piece_size())]
+def _models(run) -> dict[str, bytes]:
+  """{name: content} of SentencePiece's files: one, or one for each language."""
+  path = files.expand(run.task.workdir) / "tokenizer.model"
+  content = path.read_bytes()
+  joint = joint_pieces.read(content, path)
+  return {"source.spm": joint[1], "target.spm": joint[2]} if joint else {"tokenizer.model": content}
 
 
 def _layer(spec, layer, d_model):
@@ -114,21 +116,21 @@ def _norm(spec, values):
   spec.gamma, spec.beta = values["scale"], values["bias"]
 
 
-def _text(run, dtype):
+def _text(run, dtype, models):
   c = run.config
   return f"""# {c.model.name}, for CTranslate2
 
-Step {run.step} of an attention_zoo run, stored as {dtype}.
+{card.made(run)} Stored as {dtype}.
 
 ```python
 import ctranslate2, sentencepiece
-pieces = sentencepiece.SentencePieceProcessor(model_file="FOLDER/tokenizer.model")
+source, target = (sentencepiece.SentencePieceProcessor(model_file=f"FOLDER/{{x}}") for x in {(models * 2)[:2]})
 translator = ctranslate2.Translator("FOLDER")
 found = translator.translate_batch(
-    [pieces.encode("...", out_type=str)], beam_size={c.decode.beam_size}, length_penalty={c.decode.alpha:g},
+    [source.encode("...", out_type=str)], beam_size={c.decode.beam_size}, length_penalty={c.decode.alpha:g},
     max_decoding_length={c.data.max_length + c.decode.extra_length},
 )
-print(pieces.decode(found[0].hypotheses[0]))
+print(target.decode(found[0].hypotheses[0]))
 ```
 
 Its length penalty is length^{c.decode.alpha:g}, where the run's is ((5 + length) / 6)^{c.decode.alpha:g}: with the

@@ -13,10 +13,6 @@ from attention_zoo.data import byte_bpe
 from attention_zoo.errors import UserError
 from attention_zoo.exchange import reading, settings
 
-ACTIVATIONS = {
-  "relu": "relu", "gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "swish": "swish",
-  "silu": "swish",
-}  # fmt: skip
 PREFIX = "transformer."
 OUTPUT = "lm_head.weight"
 
@@ -28,13 +24,11 @@ def read(folder: reading.Folder) -> reading.Imported:
   """
   folder.wanted(scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False, add_cross_attention=False)
   V, D, N = folder.size("vocab_size", low=4), folder.size("n_embd"), folder.size("n_head")
-  F, L = folder.size("n_inner", 4 * D), folder.size("n_layer", most=len(folder.shapes))
+  F, L = folder.size("n_inner", 4 * D), folder.size("n_layer", most=reading.MOST_LAYERS)
   Z = folder.size("n_positions", low=2)
   epsilon = folder.number("layer_norm_epsilon", 1e-5)
   dropout, attention_dropout = folder.number("resid_pdrop", 0.1), folder.number("attn_pdrop", 0.1)
-  activation = folder.config.get("activation_function", "gelu_new")
-  if activation not in ACTIVATIONS:
-    raise UserError(f"{folder.path}: activation_function = {activation!r:.60} is not one of {', '.join(ACTIVATIONS)}")
+  activation = folder.activation("gelu_new")
   if D % N:
     raise UserError(f"{folder.path}: n_embd = {D} is not a multiple of {N} heads")
   prefix = PREFIX if f"{PREFIX}wte.weight" in folder.shapes else ""  # the published files have none
@@ -44,25 +38,26 @@ def read(folder: reading.Folder) -> reading.Imported:
   end = folder.id("eos_token_id", V)
   if end is None:
     raise UserError(f"{folder.path}/config.json names no eos_token_id")
-  rows = reading.rows(V, begin=folder.id("bos_token_id", V, end), end=end)
+  begin = folder.id("bos_token_id", V)
+  rows = reading.rows(V, begin=end if begin is None else begin, end=end)
   pieces, merges = _vocabulary(folder, V)
   pieces = rows.pieces(pieces)
-  params, tied = _params(folder, prefix, D, N, L, rows)
+  params, tied = _params(folder, expected, prefix, D, N, L, rows)
   config = settings.config(
     "language_modeling",
     {
       "name": "transformer_lm", "d_model": D, "d_ff": F, "num_heads": N, "d_k": D // N, "d_v": D // N, "num_layers": L,
       "dropout": dropout, "attention_dropout": attention_dropout, "residual": "pre", "norm_epsilon": epsilon,
-      "bias": True, "attention": "dot_product", "activation": ACTIVATIONS[activation], "output_bias": True,
+      "bias": True, "attention": "dot_product", "activation": activation, "output_bias": True,
       "scale_embedding": False, "positions": "learned", "max_length": Z, "tied": tied,
     },
     {"vocab_size": len(pieces), "tokenizer": "bpe", "batching": "windows", "row_length": Z},
     {
       "max_tokens": min(256, Z // 2), "temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0,
-      "repetition_penalty": 1.0, "batch_tokens": 8192,
+      "repetition_penalty": 1.0, "batch_tokens": max(8192, Z),
     },
   )  # fmt: skip
-  return reading.Imported(config, params, byte_bpe.dump(pieces, merges), "a GPT-2 folder of transformers")
+  return reading.Imported(config, params, byte_bpe.dump(pieces, merges), folder.origin("GPT-2"))
 
 
 def _shapes(V, D, F, L, Z) -> dict:
@@ -77,7 +72,7 @@ def _shapes(V, D, F, L, Z) -> dict:
   return shapes
 
 
-def _params(folder, prefix, D, N, L, rows) -> tuple[dict, bool]:
+def _params(folder, expected, prefix, D, N, L, rows) -> tuple[dict, bool]:
   """(parameters, whether the output has the embedding's table)."""
   found = folder.arrays([f"{prefix}{name}" for name in ("wte.weight", "wpe.weight", "ln_f.weight", "ln_f.bias")])
   of = lambda name: found[f"{prefix}{name}"]
@@ -88,14 +83,15 @@ def _params(folder, prefix, D, N, L, rows) -> tuple[dict, bool]:
   }  # fmt: skip
   output = folder.arrays([OUTPUT]).get(OUTPUT)
   tied = output is None or bool((output == of("wte.weight")).all())
-  if tied != bool(folder.config.get("tie_word_embeddings", True)) and output is not None:
-    if not tied:
-      raise UserError(f"{folder.path}: {OUTPUT} is not the embedding, but config.json says that they are tied")
+  if not tied and folder.config.get("tie_word_embeddings", True):
+    raise UserError(f"{folder.path}: {OUTPUT} is not the embedding, but config.json says that they are tied")
+  if output is None and folder.config.get("tie_word_embeddings") is False:
+    raise UserError(f"{folder.path} lacks {OUTPUT}, which config.json says is not the embedding")
   if not tied:
     params["output"] = {"table_VD": rows.take(output)}
   for i in range(L):
     at = f"{prefix}h.{i}."
-    layer = folder.arrays([name for name in folder.shapes if name.startswith(at)])
+    layer = folder.arrays([name for name in folder.shapes if name.startswith(at) and name in expected])
     layer = {name: layer[at + name] for name in (key.removeprefix(at) for key in layer)}
     affine = lambda name: (layer[f"{name}.weight"], layer[f"{name}.bias"])
     norm = lambda name: {"scale": layer[f"{name}.weight"], "bias": layer[f"{name}.bias"]}
@@ -122,11 +118,19 @@ def _vocabulary(folder, V) -> tuple[list[str], list[tuple[str, str]]]:
     model = said.get("model")
     if not isinstance(model, dict) or model.get("type") != "BPE" or not isinstance(model.get("vocab"), dict):
       raise UserError(f"{folder.path}/tokenizer.json is not byte-level BPE")
-    if '"ByteLevel"' not in folder.bytes("tokenizer.json").decode(errors="replace"):
-      raise UserError(f"{folder.path}/tokenizer.json is not byte-level BPE")
+    cut = said.get("pre_tokenizer")
+    as_published = isinstance(cut, dict) and cut.get("type") == "ByteLevel" and cut.get("use_regex") in (None, True)
+    if not as_published or cut.get("add_prefix_space") or said.get("normalizer") or model.get("ignore_merges"):
+      raise UserError(f"{folder.path}/tokenizer.json does not cut texts as GPT-2 does")
     pieces, merges = dict(model["vocab"]), model.get("merges")
-    for token in said.get("added_tokens") or ():
+    added = said.get("added_tokens")
+    for token in added if isinstance(added, list) else ():
       if isinstance(token, dict) and isinstance(token.get("content"), str):
         pieces[token["content"]] = token.get("id")
-    merges = [pair.split(" ") if isinstance(pair, str) else pair for pair in merges] if merges else []
+    merges = merges if isinstance(merges, list) else []
+    merges = [pair.split(" ") if isinstance(pair, str) else pair for pair in merges]
+  if folder.json("tokenizer_config.json", {}).get("add_prefix_space"):
+    raise UserError(f"{folder.path}/tokenizer_config.json puts a space before each text (add_prefix_space)")
+  if len(merges) > V:
+    raise UserError(f"{folder.path} has {len(merges):,} merges, more than config.json's vocab_size = {V:,}")
   return reading.pieces_of(pieces, V, folder.path / name), byte_bpe.check_merges(merges, folder.path / name)

@@ -20,10 +20,6 @@ from attention_zoo.errors import UserError
 from attention_zoo.exchange import reading, settings
 from attention_zoo.exchange.huggingface import reordered
 
-ACTIVATIONS = {
-  "relu": "relu", "gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "swish": "swish",
-  "silu": "swish",
-}  # fmt: skip
 SHARED = (
   "model.shared.weight", "model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight",
 )  # fmt: skip
@@ -39,16 +35,13 @@ def read(folder: reading.Folder, languages=None) -> reading.Imported:
   """
   folder.wanted(
     static_position_embeddings=True, share_encoder_decoder_embeddings=True, tie_word_embeddings=True,
-    add_final_layer_norm=False, normalize_before=False, normalize_embedding=False, add_bias_logits=False,
-    is_encoder_decoder=True,
+    add_final_layer_norm=False, normalize_before=False, normalize_embedding=False, is_encoder_decoder=True,
   )  # fmt: skip
   V, D, F = folder.size("vocab_size", low=4), folder.size("d_model"), folder.size("encoder_ffn_dim")
   N = folder.size("encoder_attention_heads")
-  number = {side: folder.size(f"{side}_layers", most=len(folder.shapes)) for side in ("encoder", "decoder")}
+  number = {side: folder.size(f"{side}_layers", most=reading.MOST_LAYERS) for side in ("encoder", "decoder")}
   folder.wanted(decoder_vocab_size=V, decoder_ffn_dim=F, decoder_attention_heads=N)
-  activation = folder.config.get("activation_function", "gelu")
-  if activation not in ACTIVATIONS:
-    raise UserError(f"{folder.path}: activation_function = {activation!r:.60} is not one of {', '.join(ACTIVATIONS)}")
+  activation = folder.activation("gelu")
   if D % N or D % 2:
     raise UserError(f"{folder.path}: d_model = {D} is not a multiple of 2 and of {N} heads")
   dropout, attention_dropout = folder.number("dropout", 0.1), folder.number("attention_dropout", 0.0)
@@ -69,7 +62,7 @@ def read(folder: reading.Folder, languages=None) -> reading.Imported:
       "num_encoder_layers": number["encoder"], "num_decoder_layers": number["decoder"],
       "dropout": dropout, "attention_dropout": attention_dropout,
       "residual": "post", "norm_epsilon": 1e-5, "bias": True, "encoder_attention": "dot_product",
-      "decoder_attention": "dot_product", "activation": ACTIVATIONS[activation], "output_bias": biased,
+      "decoder_attention": "dot_product", "activation": activation, "output_bias": biased,
       "scale_embedding": folder.config.get("scale_embedding") is True, "positions": "sinusoidal",
       "max_length": max(longest, 1024),
     },
@@ -81,7 +74,7 @@ def read(folder: reading.Folder, languages=None) -> reading.Imported:
     _decode(folder),
   )  # fmt: skip
   params = reordered(params, np.argsort(np.r_[0:D:2, 1:D:2]))
-  return reading.Imported(config, params, tokenizer, "a MarianMT folder of transformers")
+  return reading.Imported(config, params, tokenizer, folder.origin("MarianMT"))
 
 
 def _shapes(V, D, F, number) -> dict:
@@ -124,11 +117,12 @@ def _table(folder):
   D = found[0].shape[1]
   for name in POSITIONS:
     if name in folder.shapes:
-      _, shape, _ = folder.shapes[name]
-      if len(shape) != 2 or shape[1] != D or shape[0] > reading.MOST:
-        raise UserError(f"{folder.path}: the array {name} has shape {shape}")
+      _, shape, dtype = folder.shapes[name]
+      if len(shape) != 2 or shape[1] != D or shape[0] > reading.MOST or dtype not in reading.TYPES:
+        raise UserError(f"{folder.path}: the array {name} has shape {shape} and type {dtype}")
       angle = np.arange(shape[0])[:, None] / 10000 ** (np.arange(0, D, 2) / D)
-      if not np.allclose(folder.arrays([name])[name], np.concatenate([np.sin(angle), np.cos(angle)], 1), atol=1e-3):
+      signal = np.concatenate([np.sin(angle), np.cos(angle)], 1)
+      if not np.allclose(folder.arrays([name])[name], signal, atol=1e-2):  # bfloat16 is not closer
         raise UserError(f"{folder.path}: {name} are not the sines and cosines of positions")
   return found[0]
 
@@ -137,7 +131,8 @@ def _bias(folder, V, rows):
   bias_V = rows.take(folder.arrays([BIAS]).get(BIAS, np.zeros((1, V), np.float32))[0])
   said = folder.json("generation_config.json", folder.config).get("bad_words_ids", folder.config.get("bad_words_ids"))
   bad = [ids[0] for ids in said if isinstance(ids, list) and len(ids) == 1] if isinstance(said, list) else []
-  return np.where(rows.forbidden | np.isin(rows.ids, [i for i in bad if type(i) is int]), reading.FORBIDDEN, bias_V)
+  bad = [i for i in bad if type(i) is int and 0 <= i < V]
+  return np.where(rows.forbidden | np.isin(rows.ids, bad), reading.FORBIDDEN, bias_V)
 
 
 def _params(folder, D, N, number) -> dict:
@@ -181,7 +176,7 @@ def _languages(folder) -> tuple[str, str]:
 
 
 def _decode(folder) -> dict:
-  said = folder.json("generation_config.json", folder.config)
+  said = folder.config | folder.json("generation_config.json", {})
   beams, alpha = said.get("num_beams", 4), said.get("length_penalty", 1.0)
   beams = beams if type(beams) is int and 1 <= beams <= 128 else 4
   alpha = float(alpha) if type(alpha) in (int, float) and -10 <= alpha <= 10 else 1.0

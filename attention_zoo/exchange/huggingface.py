@@ -23,7 +23,7 @@ from attention_zoo import files
 from attention_zoo.data import byte_bpe, joint_pieces
 from attention_zoo.data.tokenizer import BOS, EOS, PAD, UNK
 from attention_zoo.errors import UserError
-from attention_zoo.exchange import needs
+from attention_zoo.exchange import card, needs
 from attention_zoo.exchange.folder import write_sums
 
 ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "gelu_tanh": "gelu_new", "swish": "swish"}
@@ -228,9 +228,9 @@ def _text(run, kind):
 tokenizer, model = AutoTokenizer.from_pretrained(FOLDER), AutoModelForSeq2SeqLM.from_pretrained(FOLDER)
 tokenizer.batch_decode(model.generate(**tokenizer(["..."], return_tensors="pt")), skip_special_tokens=True)""",
     "gpt2": """from transformers import AutoModelForCausalLM
-model = AutoModelForCausalLM.from_pretrained(FOLDER)  # token ids are those of tokenizer.model""",
+model = AutoModelForCausalLM.from_pretrained(FOLDER)  # the vocabulary is beside it""",
   }[kind]
   return (
-    f"# {run.config.model.name}, as {kind} for transformers\n\nStep {run.step} of an attention_zoo run "
-    f"on `{run.config.data.source}`.\n\n```python\n{use}\n```\n"
+    f"# {run.config.model.name}, as {kind} for transformers\n\n{card.made(run)}"
+    f"\n\n```python\n{use}\n```\n"
   )

@@ -16,7 +16,10 @@ def read(path, languages=None) -> reading.Imported:
 
   Raises UserError for what is not such a folder, and for a model that is computed in another way.
   """
-  folder = reading.Folder(path)
+  try:
+    folder = reading.Folder(path)
+  except OSError as error:
+    raise UserError(f"cannot read {path}: {error.strerror or error}") from error
   kind = folder.config.get("model_type")
   if not isinstance(kind, str) or kind not in READERS:
     raise UserError(f"{path}/config.json: model_type = {kind!r:.60} is not one of {', '.join(READERS)}")

@@ -3,7 +3,7 @@
 import json
 
 import jax
-import safetensors.numpy
+import safetensors
 
 from attention_zoo import files
 from attention_zoo.exchange.folder import write_sums
@@ -25,7 +25,7 @@ def write(run, to, dtype="float32") -> None:
     axes = leaf if leaf.isupper() and len(leaf) == value.ndim else ""
     names["/".join(key.key for key in path)] = {"shape": value.shape, "axes": axes, "type": str(value.dtype)}
   content = safetensors_file.dump(items, dtype, {"format": "np"})
-  for name in safetensors.numpy.load(content):
+  for name, _ in safetensors.deserialize(content):
     if name.endswith(safetensors_file.SCALE):
       names[name.removesuffix(safetensors_file.SCALE)]["scale"] = name
   with files.new_folder(to) as folder:

@@ -17,6 +17,7 @@ import numpy as np
 import safetensors
 
 from attention_zoo import files
+from attention_zoo.data.joint_pieces import check_pieces
 from attention_zoo.data.tokenizer import BOS, EOS, PAD, UNK
 from attention_zoo.errors import UserError
 from attention_zoo.training import safetensors_file, untrusted
@@ -24,7 +25,11 @@ from attention_zoo.training import safetensors_file, untrusted
 PARAMETERS, INDEX = "model.safetensors", "model.safetensors.index.json"
 TYPES = ("F32", "F16", "BF16")
 MOST_BYTES = 1 << 26  # of a file that holds no parameters
-MOST = 1 << 20  # of a size in config.json
+MOST, MOST_LAYERS = 1 << 20, 1 << 12  # of a size in config.json
+ACTIVATIONS = {
+  "relu": "relu", "gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "swish": "swish",
+  "silu": "swish",
+}  # fmt: skip
 FORBIDDEN = -1e4  # the bias of a token that must not come: no logit makes up for it, and sums stay finite
 
 
@@ -87,6 +92,19 @@ class Folder:
       raise UserError(f"{self.path}/config.json: {name} must be a number from {low} to {high}, not {value!r:.60}")
     return float(value)
 
+  def activation(self, default) -> str:
+    """What config.json's activation_function is called here."""
+    value = self.config.get("activation_function", default)
+    if not isinstance(value, str) or value not in ACTIVATIONS:
+      raise UserError(f"{self.path}: activation_function = {value!r:.60} is not one of {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[value]
+
+  def origin(self, kind) -> str:
+    """What the card says the model was made of: its name where config.json has one, else the folder's."""
+    name = self.config.get("_name_or_path")
+    good = isinstance(name, str) and re.fullmatch(r"[\w.-]{1,100}(/[\w.-]{1,100})?", name)
+    return f"{name if good else self.path.name}, a {kind} folder of transformers"
+
   def wanted(self, **fields) -> None:
     """Raises UserError unless config.json has these values, or says nothing."""
     for name, value in fields.items():
@@ -115,7 +133,7 @@ class Folder:
     """Notes what a file declares. safetensors itself refuses declarations that are not of the file's very bytes."""
     file = self.path / name
     size, taken = os.stat(file).st_size, os.stat(file).st_blocks * 512
-    if taken + (1 << 20) < size:
+    if untrusted.UNPACKED * taken + (1 << 20) < size:  # some disks pack what they hold
       raise UserError(f"{file} has {size:,} bytes, of which the disk holds {taken:,}: copy it once more")
     with safetensors_file.refused(file), safetensors.safe_open(os.fspath(file), "numpy") as arrays:
       for key in arrays.keys():
@@ -173,9 +191,9 @@ def pieces_of(vocabulary, size, name) -> list[str]:
     if pieces[i] is not None:
       raise UserError(f"{name}: {piece!r:.60} and {pieces[i]!r:.60} have the same id {i}")
     pieces[i] = piece
-  if "" in vocabulary:
-    raise UserError(f"{name} has an empty piece")
-  return [f"<unused {i}>" if piece is None else piece for i, piece in enumerate(pieces)]
+  found = [f"<unused {i}>" if piece is None else piece for i, piece in enumerate(pieces)]
+  check_pieces(found, name)
+  return found
 
 
 class Rows(NamedTuple):
@@ -246,10 +264,9 @@ def refuse_others(path) -> None:
     raise UserError(f"{path}: {_other(path.name, path) or 'name the folder, not a file in it'}")
   if not path.is_dir():
     raise UserError(f"{path} is not a folder")
-  names = sorted(os.listdir(path))[:1000]
-  if PARAMETERS in names or INDEX in names:
+  if (path / PARAMETERS).is_file() or (path / INDEX).is_file():
     return
-  for name in names:
+  for name in sorted(os.listdir(path))[:1000]:
     if reason := _other(name, path):
       raise UserError(f"{path}/{name}: {reason}")
 

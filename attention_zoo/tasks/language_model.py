@@ -23,6 +23,7 @@ from attention_zoo.evaluation.perplexity import exp
 from attention_zoo.protocols import Evaluation, Score
 from attention_zoo.tasks import arguments, programs
 from attention_zoo.tasks.attended import Attended, Kind
+from attention_zoo.tasks.rows import check_finite
 from attention_zoo.tasks.run import Run
 from attention_zoo.training import sharding
 from attention_zoo.training.step import make_evaluate
@@ -274,6 +275,7 @@ class LanguageModel(Run):
     T = len(ids)
     length = min(padded_length(T), self.task.longest or 1 << 40)  # so that few lengths are compiled
     logprob, layers = jax.device_get(self._weights(self.params, _rows_of([ids], 1, length)))
+    check_finite(logprob)
     weights = np.stack([np.asarray(layer[0, :, :T, :T], np.float32) for layer in layers]) if layers else None
     pieces = self.task.tokenizer.pieces
     return Attention(pieces([BOS, *ids[:-1]]), pieces(ids), weights, float(logprob))

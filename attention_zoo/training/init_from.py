@@ -1,15 +1,19 @@
 """Fine-tuning: a run that begins with another run's parameters (config.train.init_from)."""
 
+import logging
 import re
 from typing import NamedTuple
 
 import jax
 import numpy as np
+from etils import epath
 
 from attention_zoo import files
 from attention_zoo.errors import UserError
 from attention_zoo.protocols import Initial
 from attention_zoo.training import exported, loading, sharding, untrusted
+
+logger = logging.getLogger(__name__)
 
 
 class Taken(NamedTuple):
@@ -26,15 +30,23 @@ class Taken(NamedTuple):
     return "\n".join([f"parameters: {counts}", *lines])
 
 
-def init_from(initial: Initial, config) -> tuple[Initial, Taken]:
+def init_from(initial: Initial, config, workdir=None) -> tuple[Initial, Taken]:
   """(params and variables with the values of the run config.train.init_from, what was taken).
 
   initial: what was drawn, placed. config.train.init_map, ((pattern, replacement), ...), makes the name there
   of each name here (re.sub, one after the other); what has no counterpart there stays as it was drawn. Raises
-  UserError for shapes that differ (all of them are listed), and where nothing at all is taken.
+  UserError for shapes that differ (all of them are listed), and where nothing at all is taken. workdir: of this run;
+  a vocabulary there that is not that of the other run is a warning.
   """
   path = files.expand(config.train.init_from)
   untrusted.check_folder(path)
+  vocabularies = [epath.Path(folder) / "tokenizer.model" for folder in (path, workdir or path)]
+  if all(file.exists() for file in vocabularies) and len({file.read_bytes() for file in vocabularies}) > 1:
+    logger.warning(
+      "config.train.init_from = %s has another vocabulary than this run: its rows mean other tokens. To keep it, copy "
+      "its tokenizer.model into the new workdir before training",
+      path,
+    )
   stored = exported.read(path) if exported.is_exported(path) else loading.load(path, read=untrusted.read_params)
   stored = jax.tree_util.tree_leaves_with_path(Initial(stored.params, stored.variables))
   there = {sharding.path_name(p[1:]): value for p, value in stored}  # p[0] says which of the two

@@ -66,7 +66,7 @@ def train(task: Task, config, workdir, quiet=False, trackers=()) -> State:
         init = functools.partial(init_state, task, optimizer, config)
         state, start = jax.jit(init, out_shardings=places)(), 0
         if config.train.init_from:
-          (params, variables), taken = init_from(Initial(state.params, state.variables), config)
+          (params, variables), taken = init_from(Initial(state.params, state.variables), config, workdir)
           state = state._replace(
             params=params, variables=variables, ema=jax.tree.map(jnp.copy, params) if state.ema else {}
           )

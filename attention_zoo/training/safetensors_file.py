@@ -53,6 +53,8 @@ def refused(name):
   """Turns what safetensors raises for a file that is none into a UserError that names it."""
   try:
     yield
+  except UserError:
+    raise
   except (safetensors.SafetensorError, ValueError, KeyError, OSError) as error:
     raise UserError(f"{name} is not a safetensors file: {error}") from error
 

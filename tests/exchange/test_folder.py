@@ -123,6 +123,14 @@ def test_it_does_not_tell_where_files_lay(tiny_run, tmp_path):
   assert len(other.translate(SENTENCES)) == 3
 
 
+def test_arrays_alone_as_bfloat16(tiny_run, tmp_path):
+  run = zoo.load(tiny_run)
+  plain.write(run, tmp_path / "to", "bfloat16")
+  stored = safetensors_file.parse((tmp_path / "to" / reading.PARAMETERS).read_bytes(), "x")
+  assert {leaf.dtype for leaf in jax.tree.leaves(stored)} == {np.dtype(ml_dtypes.bfloat16)}
+  assert jax.tree.structure(stored["params"]) == jax.tree.structure(run.params)
+
+
 def test_names_of_whole_numbers_say_what_they_are_multiplied_by(tiny_run, tmp_path):
   plain.write(zoo.load(tiny_run), tmp_path / "to", "int8")
   names = json.loads((tmp_path / "to" / "names.json").read_text())

@@ -213,8 +213,8 @@ def test_all_verbs_of_a_translation_model(marian, tmp_path):
   evaluated = zoo.load(run.task.workdir, data_dir=tmp_path).evaluate("test", beam_size=1)
   assert len(evaluated.samples) == 2 and all(np.isfinite(score.value) for score in evaluated.scores)
   card = json.loads((run.task.workdir / "card.json").read_text())
-  assert card["origin"] == "a MarianMT folder of transformers"
-  assert "From a MarianMT folder" in (run.task.workdir / "README.md").read_text()
+  assert card["origin"] == "there, a MarianMT folder of transformers"
+  assert "From there, a MarianMT folder" in (run.task.workdir / "README.md").read_text()
 
 
 def test_pieces_are_numbered_by_their_text(marian):
