@@ -1,5 +1,6 @@
 """The notebooks run from the first cell to the last, and are in the README."""
 
+import asyncio
 import json
 import pathlib
 
@@ -21,7 +22,8 @@ def run(name):
   nbclient = pytest.importorskip("nbclient")
   notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
   resources = {"metadata": {"path": str(NOTEBOOKS.parent)}}
-  return nbclient.NotebookClient(notebook, timeout=600, resources=resources).execute()
+  client = nbclient.NotebookClient(notebook, timeout=600, resources=resources)
+  return asyncio.run(client.async_execute())  # execute() leaves an event loop open
 
 
 def text(notebook):

@@ -2,7 +2,8 @@
 
 Every row is transposed by up to `transpose` semitones either way, and its times are multiplied by 1 - stretch ..
 1 + stretch (Huang et al. 2018: three semitones and 5 %). A row that gets longer is cut, one that gets shorter ends in
-padding. Rows that continue those of the batch before ("contiguous") keep their key for an epoch.
+padding. Rows that continue those of the batch before ("contiguous") keep their key for an epoch. A row is transposed by
+less where a note would leave the vocabulary.
 """
 
 from collections.abc import Sequence
@@ -22,6 +23,9 @@ class Augmented:
     self._batches, self._vocabulary, self._seed = batches, vocabulary, seed
     self._transpose, self._stretch = transpose, stretch
     self.shapes = batches.shapes
+    # A row that goes on where it was is transposed by what all of its part has room for.
+    parts = enumerate(getattr(batches, "row_parts", lambda: ())())
+    self._rooms = {number: vocabulary.room(part) for number, part in parts}
 
   def __getitem__(self, step: int) -> Batch:
     return self.local(step, (0,), 1)
@@ -35,8 +39,10 @@ class Augmented:
       chance = np.random.default_rng([self._seed, _STREAM, step // period, number])
       semitones = int(chance.integers(-self._transpose, self._transpose + 1))
       factor = 1 + self._stretch * chance.uniform(-1, 1)
-      for name in ("inputs", "targets"):
-        batch[name][row] = self._vocabulary.transpose(batch[name][row], semitones)
+      if number in self._rooms:
+        semitones = int(np.clip(semitones, *self._rooms[number]))
+      both = self._vocabulary.transpose(np.stack([batch[name][row] for name in ("inputs", "targets")]), semitones)
+      batch["inputs"][row], batch["targets"][row] = both
       if self._stretch:
         self._stretch_row({name: x[row] for name, x in batch.items()}, factor)
     return batch

@@ -64,6 +64,8 @@ class Vocabulary:
     self.kind, self.num_events = kind, num_events
     self.fingerprint = hashlib.sha256(f"events {kind}".encode()).hexdigest()
 
+  target = property(lambda self: self)
+
   @property
   def vocab_size(self) -> int:
     return FIRST + self.num_events
@@ -85,6 +87,10 @@ class Vocabulary:
   def pieces(self, ids: Sequence[int]) -> list[str]:
     """Each event in words."""
     return [SPECIAL.get(int(i)) or self._word(int(i) - FIRST) for i in ids]
+
+  def transpose(self, ids: np.ndarray, semitones: int) -> np.ndarray:
+    """The ids so many semitones higher, or fewer where a note would be outside."""
+    return np.where(self._is_note(ids), ids + int(np.clip(semitones, *self.room(ids))), ids)
 
   def events(self, text: str) -> np.ndarray:
     """The numbers of a text's events. Raises UserError for a text of something else."""
@@ -167,15 +173,13 @@ class Performance(Vocabulary):
     events = self.events(text)
     return np.where(events < self.keys, events + self.lowest, -1)
 
-  def transpose(self, ids: np.ndarray, semitones: int) -> np.ndarray:
-    """The ids so many semitones higher, or fewer where a note would be outside."""
-    keys, (low, high) = ids - FIRST, (FIRST, FIRST + 2 * self.keys)
-    is_note = (ids >= low) & (ids < high)
-    if not is_note.any():
-      return ids
-    inside = keys[is_note] % self.keys
-    semitones = int(np.clip(semitones, -inside.min(), self.keys - 1 - inside.max()))
-    return np.where(is_note, ids + semitones, ids)
+  def _is_note(self, ids):
+    return (ids >= FIRST) & (ids < FIRST + 2 * self.keys)
+
+  def room(self, ids: np.ndarray) -> tuple[int, int]:
+    """By how many semitones all notes can be moved, down (no more than 0) and up."""
+    keys = (ids[self._is_note(ids)] - FIRST) % self.keys
+    return -int(keys.min(initial=self.keys)), self.keys - 1 - int(keys.max(initial=-1))
 
   def stretch(self, ids: np.ndarray, factor: float) -> np.ndarray:
     """The ids with all times multiplied by a factor, each rounded to 10 ms: there may be more of them, or fewer."""
@@ -255,13 +259,13 @@ class Chorales(Vocabulary):
     """The pitch of each event; -1 for a rest."""
     return self.events(text) - 1
 
-  def transpose(self, ids: np.ndarray, semitones: int) -> np.ndarray:
-    """The ids so many semitones higher, or fewer where a note would be outside."""
-    is_note = (ids > FIRST) & (ids < self.vocab_size)
-    if not is_note.any():
-      return ids
-    semitones = int(np.clip(semitones, FIRST + 1 - ids[is_note].min(), self.vocab_size - 1 - ids[is_note].max()))
-    return np.where(is_note, ids + semitones, ids)
+  def _is_note(self, ids):
+    return (ids > FIRST) & (ids < self.vocab_size)
+
+  def room(self, ids: np.ndarray) -> tuple[int, int]:
+    """By how many semitones all notes can be moved, down (no more than 0) and up."""
+    notes, lowest, highest = ids[self._is_note(ids)], FIRST + 1, self.vocab_size - 1
+    return lowest - int(notes.min(initial=self.vocab_size)), highest - int(notes.max(initial=FIRST))
 
   def _word(self, event):
     return name_of(event - 1) if event else "rest"

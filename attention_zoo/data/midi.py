@@ -30,6 +30,7 @@ def read(content: bytes, name="the file", *, longest: float = 7200.0, drums: boo
   ignored. A note without an end is closed after HANGING seconds. drums: whether to take the drums' channel too.
   Raises UserError that names the file and what is wrong with it; longest: seconds that it may last.
   """
+  need_mido()
   if not content.startswith(b"MThd"):
     raise UserError(f"{name} is not a MIDI file: it does not begin with MThd")
   if len(content) > MOST:
@@ -47,6 +48,14 @@ def read(content: bytes, name="the file", *, longest: float = 7200.0, drums: boo
     only_drums = any(kind == "note_on" and channel == _DRUMS for _, kind, channel, *_ in events)
     raise UserError(f"{name} has {'nothing but drums' if only_drums and not drums else 'no notes'}")
   return separate(notes)
+
+
+def need_mido() -> None:
+  """Raises UserError where the library is not installed."""
+  try:
+    import mido  # noqa: F401
+  except ImportError as error:
+    raise UserError("for MIDI files install what reads them: pip install 'attention_zoo[music]'") from error
 
 
 def _parse(content, name):
@@ -106,6 +115,7 @@ def _events(file, name):
 def _notes(events, last) -> np.ndarray:
   """events: (seconds, kind, channel, value, other value) in their order. last: when the file ends."""
   found, sounding, held, pedals = [], {}, {}, set()  # sounding, held: (channel, pitch) -> (start, velocity)
+  struck_again = {}  # (channel, pitch) -> when a strike closed a note whose own end may still come at that time
 
   def close(notes, key, end):
     if key in notes:
@@ -115,15 +125,21 @@ def _notes(events, last) -> np.ndarray:
   for time, kind, channel, value, velocity in events:
     key = channel, value
     if kind == "note_on":
-      close(sounding, key, time)
+      if key in sounding:
+        struck_again[key] = time
+        close(sounding, key, min(time, sounding[key][0] + HANGING))
       close(held, key, time)
       sounding[key] = time, velocity
+    elif kind == "note_off" and struck_again.pop(key, None) == time:
+      continue
     elif kind == "note_off":
       if channel in pedals and key in sounding:
         held[key] = sounding.pop(key)
       close(sounding, key, time)
     elif kind == "pedal" and value >= 64:
       pedals.add(channel)
+    elif kind == "pedal" and channel not in pedals:
+      continue
     else:  # the pedal is released, or all is to be silent
       pedals.discard(channel)
       for key in [key for key in held if key[0] == channel]:
@@ -148,6 +164,7 @@ def separate(notes: np.ndarray) -> np.ndarray:
 
 def write(notes: np.ndarray, program: int = 0) -> bytes:
   """The content of a MIDI file with these notes, for one instrument (General MIDI's; 0 is a grand piano)."""
+  need_mido()
   import mido
 
   messages = [(0.0, 0, "program", 0, 0)]

@@ -119,6 +119,11 @@ class ContiguousBatches(_Batches):
     batch = build(self._stream, [[(start, start + self._length)] for start in starts], self._length)
     return batch | {"fresh": np.full(len(starts), at == 0, np.int32)}
 
+  def row_parts(self):
+    """The tokens that each row of a batch goes through in an epoch, and the one before them."""
+    size = len(self._stream) // self._rows
+    return (self._stream.tokens[max(row * size - 1, 0) : (row + 1) * size] for row in range(self._rows))
+
 
 class PackedDocuments(_Batches):
   """Rows into which as many documents as fit have been packed; one longer than a row is cut into pieces of a row."""

@@ -47,7 +47,8 @@ def synthesize(notes) -> np.ndarray:
   end = min(notes[:, 1].max(initial=0.0), _LONGEST) + 5 * _RELEASE
   samples = np.zeros(int(end * RATE) + 1)
   for start, stop, pitch, velocity in notes:
-    first, held = int(start * RATE), max(min(stop, _LONGEST) - start, 0.0)
+    first = int(start * RATE)
+    held = max(min(stop, _LONGEST, start + 12 * _DECAY) - start, 0.0)  # later nothing is heard
     t = np.arange(min(int((held + 5 * _RELEASE) * RATE), len(samples) - first)) / RATE
     frequency = 440.0 * 2 ** ((pitch - 69) / 12)
     tone = sum(
@@ -65,7 +66,8 @@ def sound_font() -> str | None:
   if shutil.which("fluidsynth") is None:
     return None
   named = os.environ.get("SOUND_FONT")
-  return next(iter([named] if named else [path for pattern in FONTS for path in sorted(glob.glob(pattern))]), None)
+  found = [path for pattern in FONTS for path in sorted(glob.glob(pattern))]
+  return next((path for path in ([named] if named else found) if os.path.isfile(path)), None)
 
 
 def _fluidsynth(midi, font) -> bytes | None:

@@ -5,6 +5,7 @@ Letters: T, S events of a piece.
 
 import dataclasses
 import os
+import re
 
 import jax
 import numpy as np
@@ -68,8 +69,8 @@ class Continuation:
     return piano_roll.png(piano_roll.roll_figure(self.notes, self.begins, title))
 
   def save(self, path: str | os.PathLike) -> list[str]:
-    """Writes PATH.mid, .png and .wav, whatever ending the path has; returns their names."""
-    stem = os.path.splitext(str(path))[0]
+    """Writes PATH.mid, .png and .wav, PATH without its ending .mid; returns their names."""
+    stem = re.sub(r"\.midi?$", "", str(path))
     contents = {".mid": self.midi(), ".png": self.roll(os.path.basename(stem)), ".wav": self.wav()}
     for ending, content in contents.items():
       files.write_bytes(stem + ending, content)
@@ -127,18 +128,25 @@ class Musician(LanguageModel):
     if prime is None or (isinstance(prime, str) and not prime):
       return ""
     if isinstance(prime, Continuation):
+      if prime.kind == vocabulary.kind:
+        return prime.prompt + prime.events
       prime = prime.notes
     elif isinstance(prime, (str, os.PathLike)):
       prime = midi.read(files.read_bytes(prime, midi.MOST), prime)
     elif isinstance(prime, (bytes, bytearray)):
       prime = midi.read(bytes(prime), "the prime")
-    notes = np.asarray(prime)
+    try:
+      notes = np.asarray(prime)
+    except ValueError:  # rows of several lengths
+      notes = np.zeros(())
     if notes.ndim != 2 or notes.shape[-1] != 4 or not np.issubdtype(notes.dtype, np.number):
       raise UserError("prime must be a MIDI file, its content, or notes [n, 4]: start, end, pitch, velocity")
     notes = notes.astype(np.float64)
     wrong = ~np.isfinite(notes).all() or (notes[:, 2] < 0).any() or (notes[:, 2] > 127).any()
+    wrong |= (np.abs(notes[:, :2]) > 7200).any() or (notes[:, 2] % 1).any()
     if wrong or (notes[:, 1] <= notes[:, 0]).any():
-      raise UserError("prime has notes that are none: their ends must be behind their starts, their pitches 0 to 127")
+      raise UserError("prime has notes that are none: their ends must be behind their starts, their pitches "
+        "whole numbers of 0 to 127, their times below two hours")
     notes[:, :2] -= notes[:, 0].min(initial=np.inf) if len(notes) else 0
     text = vocabulary.from_notes(midi.separate(notes))
     if not text:
@@ -149,8 +157,10 @@ class Musician(LanguageModel):
     """Writes each sample as OUTPUT.mid, .png and .wav; the second and later ones as OUTPUT-2.mid and so on."""
     if not output:
       raise UserError("samples of music need --output=FILE.mid")
+    stem = re.sub(r"\.midi?$", "", str(output))
+    if isinstance(prime, (str, os.PathLike)) and prime and os.path.realpath(prime) == os.path.realpath(f"{stem}.mid"):
+      raise UserError(f"--output={output} would overwrite the motif: give it another name")
     samples = self.sample(prime, **options)
-    stem = os.path.splitext(str(output))[0]
     for number, sample in enumerate(samples, 1):
       sample.save(stem if number == 1 else f"{stem}-{number}")
     return samples

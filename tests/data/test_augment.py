@@ -91,3 +91,23 @@ def test_rows_that_are_continued_keep_their_key():
     for old, new in zip(inner[step]["targets"], augmented[step]["targets"], strict=True)
   ]
   assert moved(0) == moved(1) and any(moved(0) != moved(per_epoch * i) for i in (1, 2))
+
+
+@pytest.mark.parametrize("kind", ["windows", "contiguous"])
+def test_inputs_and_targets_are_in_one_key_where_there_is_no_more_room(kind):
+  piano = VOCABULARIES["piano"]
+  notes = np.array([(0.1 * i, 0.1 * i + 0.1, 21 + (87 if i == 40 else 0 if i == 20 else 40), 80.0) for i in range(200)])
+  ids = np.array([*piano.encode([piano.from_notes(notes)])[0], EOS], np.int32)
+  stream = windows.Stream(ids, np.array([0, len(ids)]))
+  inner = windows.make_batches(kind, stream, batch_tokens=64, row_length=16, seed=0, row_multiple=4)
+  augmented = Augmented(inner, piano, transpose=3, stretch=0.0, seed=0)
+  keys = {}
+  for step in range(getattr(inner, "steps_per_epoch", 12)):
+    old, new = inner[step], augmented[step]
+    np.testing.assert_array_equal(new["inputs"][:, 1:], new["targets"][:, :-1])
+    for row in range(4):
+      moved = (new["targets"] - old["targets"])[row][(old["targets"][row] >= 4) & (old["targets"][row] < 4 + 176)]
+      assert len({*moved.tolist()}) <= 1
+      keys.setdefault(row, set()).update(moved.tolist())
+  assert kind == "windows" or all(len(found) == 1 for found in keys.values()), keys
+  assert any(keys[row] - {0} for row in keys)

@@ -148,3 +148,13 @@ def test_whatever_the_bytes_there_are_notes_or_one_line():
       read += 1
       assert np.isfinite(notes).all() and (notes[:, 1] > notes[:, 0]).all() and len(notes) < 2000
   assert 50 < read < 950 and time.monotonic() - begin < 120
+
+
+def test_a_key_is_struck_before_it_is_released_at_the_same_time():
+  content = file_of([on(0, 60), on(100, 60), off(0, 60), off(100, 60)])
+  np.testing.assert_allclose(midi.read(content), [[0, 0.5, 60, 64], [0.5, 1, 60, 64]])
+
+
+def test_a_note_without_an_end_is_closed_though_its_key_is_struck_again():
+  content = file_of([on(0, 60), on(2000, 60), off(100, 60)])
+  np.testing.assert_allclose(midi.read(content), [[0, midi.HANGING, 60, 64], [10, 10.5, 60, 64]])

@@ -58,7 +58,7 @@ def test_attentions_take_turns():
     ({"attention": "alibi, rotari", "num_layers": 1}, "model.attention: there is no attention 'rotari'"),
     ({"attention": "alibi rotary"}, "model.attention: .* is not of the form"),
     ({"attention": ""}, "model.attention: .* is not of the form"),
-    ({"activation": "swish"}, "model.activation must be one of"),
+    ({"activation": "tanh"}, "model.activation must be one of"),
     ({"num_heads": 0}, "model.num_heads must be at least 1, got 0"),
     ({"dropout": 1.5}, "model.dropout must be from 0 to 1, got 1.5"),
     ({"norm_epsilon": -1.0}, "model.norm_epsilon must be from 0 to 1, got -1.0"),

@@ -39,8 +39,10 @@ def test_no_sound_font_is_no_error(monkeypatch, tmp_path):
   program = tmp_path / "fluidsynth"
   program.write_text("#!/bin/sh\nexit 1\n")
   program.chmod(0o755)
-  monkeypatch.setenv("SOUND_FONT", "piano.sf2")
-  assert sound.sound_font() == "piano.sf2"
+  monkeypatch.setenv("SOUND_FONT", str(tmp_path / "piano.sf2"))
+  assert sound.sound_font() is None
+  (tmp_path / "piano.sf2").touch()
+  assert sound.sound_font() == str(tmp_path / "piano.sf2")
   assert sound.wav(NOTES, b"MThd")[:4] == b"RIFF"  # synthesised all the same
 
 

@@ -195,10 +195,13 @@ def test_wrong_primes_are_told(run, tmp_path):
     (tmp_path / "no.mid", "cannot read .*no.mid"),
     (b"", "the prime is not a MIDI file"),
     ([1, 2, 3], "notes \\[n, 4\\]"),
-    ([[0, 1, 200, 80.0]], "pitches 0 to 127"),
+    ([[0, 1, 200, 80.0]], "whole numbers of 0 to 127"),
     ([[1, 0, 60, 80.0]], "ends must be behind"),
     ([[0, np.nan, 60, 80.0]], "notes that are none"),
     ([[0, 1, 5, 80.0]], "can write"),
+    ([[0, 1, 60.5, 80.0]], "whole numbers"),
+    ([[0, 1e12, 60, 80.0]], "times below two hours"),
+    ([[0, 1, 60, 80.0], [1, 2]], "notes \\[n, 4\\]"),
   ):
     with pytest.raises(UserError, match=message):
       run.sample(prime, seconds=1)
