@@ -73,7 +73,7 @@ def make_config(name, arguments, row_length):
 
 
 def train(name, arguments, runs, row_length):
-  """The loaded run at its best checkpoint, and the best loss on dev."""
+  """The loaded run at its last step, and the best loss on dev."""
   import attention_zoo as zoo
   from attention_zoo import tasks
   from attention_zoo.training import loop

@@ -67,6 +67,8 @@ def _parse(content, name):
     raise UserError(f"{name} is not a whole MIDI file: it ends in the middle of a track") from None
   except Exception as error:  # whatever the bytes led mido to
     raise UserError(f"{name} is not a sound MIDI file: {str(error) or type(error).__name__}") from None
+  if any(message.type == "unknown_meta" for track in file.tracks for message in track):
+    raise UserError(f"{name} has meta events of an unknown kind: when the events behind them come cannot be read")
   if file.type == 2:
     raise UserError(f"{name} is a MIDI file of format 2, whose tracks are not played together")
   if not file.tracks:

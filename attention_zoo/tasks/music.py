@@ -38,6 +38,8 @@ class Music(LanguageModeling):
     if data.stretch and (data.tokenizer == "chorales" or data.batching == "contiguous"):
       why = "chorales have a fixed grid" if data.tokenizer == "chorales" else "contiguous rows have a fixed length"
       raise UserError(f"config.data.stretch = {data.stretch}, but {why}: set it to 0.0")
+    if data.transpose and "drums=True" in data.source.replace(" ", ""):
+      raise UserError(f"config.data.transpose = {data.transpose}, but drums have no pitch: set it to 0")
     if getattr(self.model_config, "pitch_and_time", False):
       if data.tokenizer != "chorales" or data.batching != "packed" or data.row_length % self.model_config.voices:
         raise UserError(

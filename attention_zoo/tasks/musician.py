@@ -4,6 +4,7 @@ Letters: T, S events of a piece.
 """
 
 import dataclasses
+import logging
 import os
 import re
 
@@ -13,13 +14,15 @@ import numpy as np
 from attention_zoo import files
 from attention_zoo.data import midi
 from attention_zoo.data.characters import FIRST
-from attention_zoo.data.events import VOCABULARIES
+from attention_zoo.data.events import SIXTEENTH, VOCABULARIES
 from attention_zoo.errors import UserError
 from attention_zoo.evaluation.perplexity import exp
 from attention_zoo.plots import piano_roll, sound, theme
 from attention_zoo.tasks import arguments
 from attention_zoo.tasks.language_model import LanguageModel
 from attention_zoo.tasks.report import task_report
+
+logger = logging.getLogger(__name__)
 
 _PLAYED = 2  # samples that a page plays
 
@@ -148,6 +151,11 @@ class Musician(LanguageModel):
       raise UserError("prime has notes that are none: their ends must be behind their starts, their pitches "
         "whole numbers of 0 to 127, their times below two hours")
     notes[:, :2] -= notes[:, 0].min(initial=np.inf) if len(notes) else 0
+    if vocabulary.kind == "chorales" and (np.abs(off := notes[:, 0] / SIXTEENTH % 1 - 0.5) < 0.25).any():
+      logger.warning(
+        "%d of %d notes of the motif do not begin at a sixteenth of 100 quarters a minute, the tempo of chorales: they "
+        "are moved to one", (np.abs(off) < 0.25).sum(), len(notes),
+      )  # fmt: skip
     text = vocabulary.from_notes(midi.separate(notes))
     if not text:
       raise UserError("the prime has no notes that the model's events can write")

@@ -5,11 +5,13 @@
   python -m attention_zoo.sample   --workdir=WORKDIR --prime=motif.mid --seconds=30 --output=out.mid
 
 DIR holds the folders train, validation and test of MIDI files, at any depth: MAESTRO sorted by its split, or one's
-own; config.data.source="midi(split='hash')" splits a single folder. The paper's data is the Piano-e-Competition's,
-not public any more. Paper: its Transformer without relative positions, 8 layers with attention in blocks, has
-1.861 nats an event (from memory). Ours: not run. Hardware: one accelerator of 16 GB. Here 6 layers see all of their
-2,048 events. The paper does not say how it was optimised; here Adam along Vaswani et al.'s schedule, rows of 2,048
-events, four a batch. It is also the base of the other configs of music.
+own. config.data.source="midi(split='hash')" with config.data.dev_split=dev splits a single folder by the hash of each
+file's path; midi(piece=...) keeps several performances of a piece together.
+
+The paper's data is the Piano-e-Competition's, not public any more. Paper: its Transformer without relative positions,
+8 layers with attention in blocks, has 1.861 nats an event (from memory). Ours: not run. Hardware: one accelerator of
+16 GB. Here 6 layers see all of their 2,048 events. How it was optimised is not copied from the paper: here it is Adam
+along Vaswani et al.'s schedule, rows of 2,048 events, four a batch. It is also the base of the other configs of music.
 """
 
 from attention_zoo.configs.language import lm1b_base

@@ -150,6 +150,16 @@ def test_whatever_the_bytes_there_are_notes_or_one_line():
   assert 50 < read < 950 and time.monotonic() - begin < 120
 
 
+def test_unknown_meta_events_take_their_time_with_them():
+  content = bytearray(file_of([on(0, 60), off(100, 60)]))
+  at = content.index(b"MTrk")
+  size = int.from_bytes(content[at + 4 : at + 8]) + 5
+  content[at + 4 : at + 8] = size.to_bytes(4)
+  content[at + 8 : at + 8] = b"\x64\xff\x0a\x01\x41"
+  with pytest.raises(UserError, match="the file has meta events of an unknown kind"):
+    midi.read(bytes(content))
+
+
 def test_a_key_is_struck_before_it_is_released_at_the_same_time():
   content = file_of([on(0, 60), on(100, 60), off(0, 60), off(100, 60)])
   np.testing.assert_allclose(midi.read(content), [[0, 0.5, 60, 64], [0.5, 1, 60, 64]])
