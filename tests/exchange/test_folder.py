@@ -186,6 +186,16 @@ def test_fine_tuning_begins_with_it(exported):
   assert not taken.new and not taken.left
 
 
+@pytest.mark.parametrize("other", [False, True])
+def test_another_vocabulary_than_that_of_the_parameters_is_told(exported, tmp_path, caplog, other):
+  stored = reading.read(exported)
+  config = ml_collections.ConfigDict({"train": {"init_from": str(exported), "init_map": ()}})
+  vocabulary = (exported / "tokenizer.model").read_bytes()
+  (tmp_path / "tokenizer.model").write_bytes(vocabulary + b"x" * other)
+  init_from(jax.device_put(Initial(stored.params, stored.variables)), config, tmp_path)
+  assert ("has another vocabulary than this run" in caplog.text) == other
+
+
 def test_a_folder_that_is_there_stays(tiny_run, exported):
   before = (exported / reading.SUMS).read_bytes()
   with pytest.raises(UserError, match="exists: export to a new folder"):
