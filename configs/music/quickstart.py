@@ -1,11 +1,12 @@
-"""A small Music Transformer on the Bach chorales that music21 brings: minutes on two CPU cores, no files, no network.
+"""A small Music Transformer on the Bach chorales that music21 brings, on two CPU cores: no files, no network.
 
   python -m attention_zoo.train  --config=configs/music/quickstart.py --workdir=DIR
   python -m attention_zoo.sample --workdir=DIR --seconds=20 --output=out.mid
   python -m attention_zoo.sample --workdir=DIR --prime=motif.mid --seconds=20 --output=out.mid
 
-It needs pip install 'attention_zoo[music]'. The same data with absolute positions: quickstart_transformer.py; with
-an LSTM: quickstart_lstm.py. `python -m attention_zoo.compare` puts the three on one page.
+Ours: 0.654 nats an event on dev and 0.642 on test after 600 steps, 6 minutes on two cores of an AMD EPYC beside other
+work. It needs pip install 'attention_zoo[music]'. The same data with absolute positions: quickstart_transformer.py;
+with an LSTM: quickstart_lstm.py. `python -m attention_zoo.compare` puts the three on one page.
 """
 
 from attention_zoo.configs.music import chorales_relative_pitch_time
