@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+import gc
 import json
 import pathlib
 import shutil
@@ -42,7 +43,9 @@ class Browser:
       self._loop.run_until_complete(self._closed())
     self._process.kill()
     self._process.wait()
-    self._loop.close()
+    for found in gc.get_objects():  # tornado leaves one of its own behind
+      if isinstance(found, asyncio.AbstractEventLoop) and not found.is_running():
+        found.close()
     self._folder.cleanup()
 
   async def _connect(self):
