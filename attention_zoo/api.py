@@ -1,10 +1,14 @@
 """What a notebook needs: `list` and `build` models, `load` a run and use it or an `ensemble`,
 without configs/ or the mesh the run was trained on."""
 
+import atexit
 import builtins
 import dataclasses
 import fnmatch
+import functools
 import os
+import pathlib
+import shutil
 import tempfile
 from collections.abc import Iterable
 
@@ -107,8 +111,7 @@ def load(
   untrusted.check_ranges(config)
   if "cache_dir" in config.data:
     # Where somebody else's run kept its tokens is not where this one may write, nor is an exported folder.
-    elsewhere = compilation.cache_root() or tempfile.mkdtemp() if exported.is_exported(path) else ""
-    config.data.cache_dir = str(elsewhere and epath.Path(elsewhere) / "tokens")
+    config.data.cache_dir = str(_cache() / "tokens") if exported.is_exported(path) else ""
   if data_dir is not None:
     config.data.dir = str(data_dir)
   _suit_processor(config)
@@ -127,6 +130,15 @@ def load(
   run = task.runner(found.params, found.variables, checkpoint=found.checkpoint, step=str(found.steps[-1]))
   run.parents = found.steps
   return run
+
+
+@functools.cache
+def _cache() -> pathlib.Path:
+  """Where tokens of exported folders are kept: the user's cache, or a folder that ends with this process."""
+  if (root := compilation.cache_root()) is None:
+    root = pathlib.Path(tempfile.mkdtemp(prefix="attention_zoo_"))
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
+  return root
 
 
 def _suit_processor(config):

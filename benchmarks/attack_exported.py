@@ -1,10 +1,10 @@
 """What benchmarks/attack.py does to an exported folder: accidents, and what a sender may have made."""
 
-import hashlib
 import json
 import shutil
 import struct
 
+from attention_zoo.exchange.folder import write_sums
 from benchmarks import attack_moves
 from benchmarks.attack_moves import pick
 
@@ -23,20 +23,14 @@ def corrupt(rng, run) -> str:
   return attack_moves.corrupt(rng, run, pick(rng, NAMES))
 
 
-def sign(run) -> None:
-  """Checksums that fit."""
-  files = sorted(path for path in run.iterdir() if path.is_file() and path.name != SUMS)
-  text = "".join(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in files)
-  (run / SUMS).write_text(text)
-
-
 def exported(rng, run, outside):
   """The parameters' header, the card, the list of checksums, the config, or what stands in the place of a file."""
   swap(run, outside.parent / "exported")
   move = pick(rng, (header, header, header, card, sums, config, config, attack_moves.nodes, attack_moves.links))
   what = move(rng, run, outside)
   if move in (header, card, config):
-    sign(run)
+    (run / SUMS).unlink()
+    write_sums(run)  # that fit
   return f"{move.__name__}: {what}"
 
 

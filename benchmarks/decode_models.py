@@ -1,11 +1,12 @@
 """How fast each model decodes beside the Transformer: beam 4 and greedy, at the sizes of the phrasebook's configs.
 
-  python -m benchmarks.decode_models [--rows=64 --source_length=20 --length=20 --rounds=3] [--only=gnmt,luong]
+  python -m benchmarks.decode_models [--rows=64 --length=20 --rounds=3] [--only=gnmt,luong]
 
-Every model has random parameters and finds `length` tokens for each sentence: nothing but the last token may end it.
-The search is the one that translates (`decoding/beam.py`), on one device.
+Every model has random parameters and finds as many tokens as its source has: none of them ends a sentence. The search
+is the one that translates, on one device.
 """
 
+import functools
 import importlib
 
 from benchmarks import common
@@ -21,7 +22,7 @@ def config_of(path):
   return importlib.import_module(f"attention_zoo.configs.{path.replace('/', '.')}").get_config()
 
 
-def make_search(config, *, rows, source_length, length, beam_size):
+def make_search(config, *, rows, length, beam_size):
   """(a function that finds the tokens [rows, length] of each sentence, the number of the model's parameters)."""
   import jax
   import jax.numpy as jnp
@@ -29,44 +30,43 @@ def make_search(config, *, rows, source_length, length, beam_size):
 
   from attention_zoo import tasks
   from attention_zoo.data.tokenizer import BOS, EOS, PAD, UNK
-  from attention_zoo.decoding.beam import beam_search, gather_beams
+  from attention_zoo.decoding.constraints import UNCONSTRAINED
+  from attention_zoo.tasks.translation_search import search
 
+  config.decode.extra_length = 0
   task = tasks.make(config, "nowhere")
   params = jax.jit(task.init)(jax.random.key(0)).params
-  source = np.random.default_rng(1).integers(4, config.data.vocab_size, (rows, source_length), dtype=np.int32)
+  source = np.random.default_rng(1).integers(4, config.data.vocab_size, (rows, length), dtype=np.int32)
+  decoding = task.decoding
 
-  @jax.jit
-  def search(params, source_BS):
-    B, S = source_BS.shape
-    positions_BS = jnp.broadcast_to(jnp.arange(S, dtype=jnp.int32), (B, S))
-    batch = {"source": source_BS, "source_segments": jnp.ones_like(source_BS), "source_positions": positions_BS}
-    decoding = task.decoding(params, batch, num_beams=beam_size)
+  def endless(params, batch, *, num_beams):
+    """The model's own, that never ends a sentence."""
+    found = decoding(params, batch, num_beams=num_beams)
 
-    def step(tokens_BJ, t, cache):
-      logits_BJTV, cache = decoding.step(tokens_BJ[:, :, None], t, cache)
-      return logits_BJTV[:, :, 0].at[:, :, jnp.array([PAD, BOS, EOS, UNK])].set(-1e9), cache
+    def step(tokens_BJT, t, cache):
+      logits_BJTV, cache = found.step(tokens_BJT, t, cache)
+      return logits_BJTV.at[..., jnp.array([PAD, BOS, EOS, UNK])].set(-1e9), cache
 
-    return beam_search(
-      step, decoding.cache,
-      batch_size=B, beam_size=beam_size, max_lengths_B=jnp.full((B,), length), max_length=length,
-      bos=BOS, eos=EOS, pad=PAD, alpha=0.0, n_best=1, reorder=decoding.reorder or gather_beams, grow=decoding.grow,
-    ).tokens_BJT[:, 0]  # fmt: skip
+    return found._replace(step=step)
 
-  return lambda: jax.device_get(search(params, source)), sum(leaf.size for leaf in jax.tree.leaves(params))
+  task.decoding = endless
+  run = jax.jit(functools.partial(search, task, alpha=0.0, constraints=UNCONSTRAINED, beam_size=beam_size, n_best=1))
+  lengths = np.full(rows, length, np.int32)
+  count = sum(leaf.size for leaf in jax.tree.leaves(params))
+  return lambda: jax.device_get(run(params, source, lengths).tokens_BJT[:, 0]), count
 
 
 def main(argv=None):
   options = common.parser(__doc__)
   options.add_argument("--rows", type=int, default=64)
-  options.add_argument("--source_length", type=int, default=20)
-  options.add_argument("--length", type=int, default=20, help="tokens that every search finds")
+  options.add_argument("--length", type=int, default=20, help="tokens of a source, and of what is found")
   options.add_argument("--only", default="", help="of these models, beside the Transformer, separated by commas")
   arguments = options.parse_args(argv)
   common.prepare(1)
 
-  sizes = {name: getattr(arguments, name) for name in ("rows", "source_length", "length")}
+  sizes = {name: getattr(arguments, name) for name in ("rows", "length")}
   if arguments.tiny:
-    sizes = {"rows": 2, "source_length": 4, "length": 3}
+    sizes = {"rows": 2, "length": 4}
   results = {"environment": common.environment(), "settings": sizes, "beams": {}}
   rows = []
   for beam in (4, 1):
@@ -87,7 +87,7 @@ def main(argv=None):
       times = "" if name == "transformer" else f"{median:.2f} ({low:.2f} to {high:.2f})"
       rows.append((label, name, f"{counts[name]:,}", rate, times))
   columns = ("search", "model", "parameters", "target tokens/s: median (min to max)", "times as fast")
-  title = "Decoding, the phrasebook's models, {rows} sentences of {source_length} tokens to {length}".format(**sizes)
+  title = "Decoding, the phrasebook's models, {rows} sentences of {length} tokens".format(**sizes)
   common.publish("decode_models", title, columns, rows, [], results, arguments.out)
 
 

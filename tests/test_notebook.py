@@ -6,7 +6,6 @@ import pathlib
 
 import pytest
 
-import attention_zoo as zoo
 from attention_zoo import tasks
 from attention_zoo.configs.music import quickstart
 from attention_zoo.training import loop
@@ -57,7 +56,6 @@ def test_translate(tiny_run, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.skipif("phrasebook-lm" not in zoo.pretrained(), reason="no language model comes with this package")
 def test_sample():
   done = text(run("sample"))
   assert "temperature = 0.7" in done and "<iframe" in done and "text/markdown" in done

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Sequence
 
 from attention_zoo import files
-from attention_zoo.data.tokenizer import _RANDOM, BOS, EOS, PAD, UNK
+from attention_zoo.data.tokenizer import BOS, EOS, PAD, RANDOM, UNK
 from attention_zoo.errors import UserError
 
 _BEGINNING = b'{"joint_pieces": '
@@ -88,26 +88,21 @@ class JointPieces:
 
   def encode(self, sentences: Sequence[str]) -> list[list[int]]:
     """The ids of each sentence, without special ids. A code of a language, ">>fra<<", may stand before it."""
-    codes, texts = zip(*map(_split_code, sentences), strict=True) if len(sentences) else ((), ())
-    cut = self._processor.encode(list(texts), out_type=str)
-    return [self._numbers([code, *pieces] if code else pieces) for code, pieces in zip(codes, cut, strict=True)]
+    return self._cut(sentences)
 
-  def _numbers(self, pieces):
-    return [self._ids.get(piece, UNK) for piece in pieces]
+  def _cut(self, sentences, **options):
+    parts = [_split_code(sentence) for sentence in sentences]
+    cut = self._processor.encode([text for _, text in parts], out_type=str, **options)
+    found = [[code, *pieces] if code else pieces for (code, _), pieces in zip(parts, cut, strict=True)]
+    return [[self._ids.get(piece, UNK) for piece in pieces] for pieces in found]
 
   def sample(self, sentences: Sequence[str], amount: float, seed: int) -> list[list[int]]:
     """Random segmentations: see `tokenizer.Tokenizer.sample`."""
     import sentencepiece
 
-    if not len(sentences):
-      return []
-    codes, texts = zip(*map(_split_code, sentences), strict=True)
-    with _RANDOM:
+    with RANDOM:
       sentencepiece.set_random_generator_seed(seed)
-      cut = self._processor.encode(
-        list(texts), out_type=str, enable_sampling=True, alpha=amount, nbest_size=-1, num_threads=1
-      )
-    return [self._numbers([code, *pieces] if code else pieces) for code, pieces in zip(codes, cut, strict=True)]
+      return self._cut(sentences, enable_sampling=True, alpha=amount, nbest_size=-1, num_threads=1)
 
   def decode(self, ids: Iterable[Sequence[int]], unknown: str | None = None) -> list[str]:
     """The text of each list of ids; special ids but <unk> vanish.

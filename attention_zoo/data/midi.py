@@ -30,14 +30,14 @@ def read(content: bytes, name="the file", *, longest: float = 7200.0, drums: boo
   ignored. A note without an end is closed after HANGING seconds. drums: whether to take the drums' channel too.
   Raises UserError that names the file and what is wrong with it; longest: seconds that it may last.
   """
-  need_mido()
+  mido = _mido()
   if not content.startswith(b"MThd"):
     raise UserError(f"{name} is not a MIDI file: it does not begin with MThd")
   if len(content) > MOST:
     raise UserError(f"{name} has more than {MOST:,} bytes")
   if _HIGH.search(content):
     raise UserError(f"{name} is not a sound MIDI file: it has numbers of thousands of digits")
-  seconds_of, events = _events(_parse(content, name), name)
+  seconds_of, events = _events(_parse(mido, content, name), name)
   times = seconds_of(np.array([event[0] for event in events], np.float64)).tolist()
   last = times[-1] if times else 0.0
   if last > longest:
@@ -50,17 +50,16 @@ def read(content: bytes, name="the file", *, longest: float = 7200.0, drums: boo
   return separate(notes)
 
 
-def need_mido() -> None:
-  """Raises UserError where the library is not installed."""
+def _mido():
+  """The library. Raises UserError where it is not installed."""
   try:
-    import mido  # noqa: F401
+    import mido
   except ImportError as error:
     raise UserError("for MIDI files install what reads them: pip install 'attention_zoo[music]'") from error
+  return mido
 
 
-def _parse(content, name):
-  import mido
-
+def _parse(mido, content, name):
   try:
     file = mido.MidiFile(file=io.BytesIO(content), clip=True)
   except EOFError:
@@ -166,9 +165,7 @@ def separate(notes: np.ndarray) -> np.ndarray:
 
 def write(notes: np.ndarray, program: int = 0) -> bytes:
   """The content of a MIDI file with these notes, for one instrument (General MIDI's; 0 is a grand piano)."""
-  need_mido()
-  import mido
-
+  mido = _mido()
   messages = [(0.0, 0, "program", 0, 0)]
   for start, end, pitch, velocity in np.asarray(notes, np.float64):
     messages.append((start, 2, "note_on", int(pitch), int(np.clip(velocity, 1, 127))))

@@ -14,7 +14,7 @@ from attention_zoo.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-_RANDOM = threading.Lock()
+RANDOM = threading.Lock()
 
 PAD, BOS, EOS, UNK = 0, 1, 2, 3
 
@@ -222,7 +222,7 @@ class Tokenizer:
 
     if not len(sentences):
       return []
-    with _RANDOM:  # SentencePiece has one seed for all, which the one thread of a new call begins with
+    with RANDOM:  # SentencePiece has one seed for all, which the one thread of a new call begins with
       sentencepiece.set_random_generator_seed(seed)
       return self._processor.encode(
         list(sentences), enable_sampling=True, alpha=amount, nbest_size=-1, num_threads=1

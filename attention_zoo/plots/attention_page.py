@@ -24,7 +24,8 @@ _HERE = pathlib.Path(__file__).parent
 class View(NamedTuple):
   """One kind of attention. name: on its tab. note: who looks at whom, a sentence. queries_name, keys_name: headings.
 
-  queries, keys: tokens. weights_LNTS: rows sum to 1, or less. lag: as in `attention_summary.summarize`.
+  queries, keys: tokens. weights_LNTS: rows sum to 1, or less; None where there are none to show.
+  lag: as in `attention_summary.summarize`.
   """
 
   name: str
@@ -33,7 +34,7 @@ class View(NamedTuple):
   keys_name: str
   queries: list[str]
   keys: list[str]
-  weights_LNTS: np.ndarray
+  weights_LNTS: np.ndarray | None
   lag: int | None = None
 
 

@@ -1,31 +1,16 @@
 """What every runner's `attention` returns: weights with their tokens, to be drawn and explored."""
 
 import html
-from typing import NamedTuple
-
-import numpy as np
 
 from attention_zoo import files
 from attention_zoo.errors import UserError
-
-
-class Kind(NamedTuple):
-  """One kind of attention of a text. lag, and the rest: as in `plots.attention_page.View`."""
-
-  name: str
-  note: str
-  queries_name: str
-  keys_name: str
-  queries: list[str]
-  keys: list[str]
-  weights_LNTS: np.ndarray | None
-  lag: int | None = None
+from attention_zoo.plots.attention_page import View, attention_page
 
 
 class Attended:
-  """A dataclass with `logprob` that says of which kinds it is: {word: Kind}, those without weights too."""
+  """Base of a dataclass with `logprob`. `kinds`: {word: View}, where a kind without weights has None for them."""
 
-  def kinds(self) -> dict[str, Kind]:
+  def kinds(self) -> dict[str, View]:
     raise NotImplementedError
 
   def _present(self):
@@ -62,11 +47,9 @@ class Attended:
 
   def html(self) -> str:
     """`page` as a text."""
-    from attention_zoo.plots.attention_page import View, attention_page
-
     count = len(next(iter(self._present().values())).queries)
     facts = f"Log-probability of these {count} tokens: {self.logprob:.2f} nats, of the pass that had these weights."
-    return attention_page([View(*kind) for kind in self._present().values()], "Where the model looks", facts)
+    return attention_page([*self._present().values()], "Where the model looks", facts)
 
   def page(self, path) -> str:
     """Writes one HTML file that needs no network: every layer and head, by mouse, touch and keyboard. Returns path."""

@@ -13,9 +13,8 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.extend import core
 
-from attention_zoo.training.aot import matmul_flops
+from attention_zoo.training.aot import products as products_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,8 +114,7 @@ def describe(name: str, module, config, *, rows: int = 1, length: int = 32) -> D
     with nn.intercept_methods(note):
       return model.apply({"params": params}, batch, mutable=["intermediates"])  # each layer is called, none scanned
 
-  jaxpr = jax.make_jaxpr(forward)(params, batch)
-  flops = _flops_by_scope(jaxpr.jaxpr)
+  jaxpr = jax.make_jaxpr(forward)(params, batch).jaxpr
   leaves = [(tuple(key.key for key in path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(params)]
   for path, _ in leaves:  # modules that only keep parameters
     for i in range(len(path)):
@@ -125,7 +123,7 @@ def describe(name: str, module, config, *, rows: int = 1, length: int = 32) -> D
   for path, leaf in leaves:
     for i in range(len(path)):
       counts[path[:i]] += math.prod(leaf.shape)
-  for scope, number in flops.items():
+  for scope, number in products_of(jaxpr):
     path = _path_of(scope, modules)
     for i in range(len(path) + 1):
       products[path[:i]] += number
@@ -165,29 +163,6 @@ def _shapes(returned) -> tuple[str, ...]:
 def _shape(x):
   dtype = {"float32": "f32", "bfloat16": "bf16", "int32": "i32"}.get(str(x.dtype), str(x.dtype))
   return f"{dtype}[{', '.join(map(str, x.shape))}]"
-
-
-def _flops_by_scope(jaxpr, outer=(), times=1) -> collections.Counter:
-  """{names of the scopes: operations} of a traced program; what is in a loop as often as it runs."""
-  found = collections.Counter()
-  for eqn in jaxpr.eqns:
-    scope = (*outer, *_names(str(eqn.source_info.name_stack)))
-    inner = list(core.jaxprs_in_params(eqn.params))
-    if eqn.primitive.name in ("scan", "while", "pjit", "jit", "remat", "remat2", "checkpoint", "cond") or (
-      inner and eqn.primitive.name.startswith(("custom", "closed", "core"))
-    ):
-      again = times * (eqn.params.get("length", 1) if eqn.primitive.name == "scan" else 1)
-      for part in inner:
-        found.update(_flops_by_scope(part, scope, again))
-    else:
-      alone = type("One", (), {"eqns": [eqn]})
-      if number := matmul_flops(alone):
-        found[scope] += times * number
-  return found
-
-
-def _names(stack):
-  return [name for name in stack.split("/") if name]
 
 
 def _path_of(scope, modules) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from attention_zoo.evaluation.languages import has_spaces
 from attention_zoo.evaluation.perplexity import exp
 from attention_zoo.protocols import Evaluation, Score
 from attention_zoo.tasks import arguments, programs
-from attention_zoo.tasks.attended import Attended, Kind
+from attention_zoo.tasks.attended import Attended, View
 from attention_zoo.tasks.rows import check_finite
 from attention_zoo.tasks.run import Run
 from attention_zoo.training import sharding
@@ -70,7 +70,7 @@ class Attention(Attended):
   def kinds(self):
     note = "Each token, while it is predicted, looks at those before it."
     names = "The text, as it is predicted", "looks at what stands before"
-    return {"self": Kind("Self-attention", note, *names, self.target, self.inputs, self.weights, 1)}
+    return {"self": View("Self-attention", note, *names, self.target, self.inputs, self.weights, 1)}
 
 
 class LanguageModel(Run):

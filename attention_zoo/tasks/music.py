@@ -6,6 +6,7 @@ trained parameters.
 
 import functools
 
+from attention_zoo import grammar
 from attention_zoo.data import events
 from attention_zoo.data.augment import Augmented
 from attention_zoo.data.music import make_scores
@@ -38,7 +39,7 @@ class Music(LanguageModeling):
     if data.stretch and (data.tokenizer == "chorales" or data.batching == "contiguous"):
       why = "chorales have a fixed grid" if data.tokenizer == "chorales" else "contiguous rows have a fixed length"
       raise UserError(f"config.data.stretch = {data.stretch}, but {why}: set it to 0.0")
-    if data.transpose and "drums=True" in data.source.replace(" ", ""):
+    if data.transpose and grammar.parse(data.source)[1].get("drums"):
       raise UserError(f"config.data.transpose = {data.transpose}, but drums have no pitch: set it to 0")
     if getattr(self.model_config, "pitch_and_time", False):
       if data.tokenizer != "chorales" or data.batching != "packed" or data.row_length % self.model_config.voices:

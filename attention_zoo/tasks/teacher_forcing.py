@@ -13,7 +13,7 @@ import numpy as np
 from attention_zoo.data.tokenizer import BOS
 from attention_zoo.decoding.batching import padded_length
 from attention_zoo.decoding.score import sequence_scores
-from attention_zoo.tasks.attended import Attended, Kind
+from attention_zoo.tasks.attended import Attended, View
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -36,15 +36,15 @@ class Attention(Attended):
   def kinds(self):
     source, target = self.source, self.target
     return {
-      "cross": Kind(
+      "cross": View(
         "Cross-attention", "Each token of the translation, while it is written, looks at the source.",
         "The translation, as it is written", "looks at the source", target, source, self.cross,
       ),
-      "encoder": Kind(
+      "encoder": View(
         "Encoder", "Each token of the source looks at all of the source, itself among it.",
         "The source", "looks at the source", source, source, self.encoder, 0,
       ),
-      "decoder": Kind(
+      "decoder": View(
         "Decoder", "Each token of the translation, while it is written, looks at those written before it.",
         "The translation, as it is written", "looks at what stands there already", target, ["<s>", *target[:-1]],
         self.decoder, 1,

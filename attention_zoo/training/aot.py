@@ -137,24 +137,29 @@ def compile_step(task, config, devices, chip: Chip, phase=lambda name, estimate=
 
 
 def matmul_flops(jaxpr) -> float:
-  """Operations of all matrix products and convolutions, each loop's as often as it runs. (XLA's own count has a
-  loop's body once.)"""
-  total = 0.0
+  """Operations of all matrix products and convolutions. (XLA's own count has a loop's body once.)"""
+  return math.fsum(operations for _, operations in products(jaxpr))
+
+
+def products(jaxpr, scope=(), times=1):
+  """(scope, operations) of each matrix product and convolution of a traced program, those in a scan as often as it
+  runs. scope: the names around it, the outermost first; Flax gives each module's."""
   for eqn in jaxpr.eqns:
+    here = (*scope, *filter(None, str(eqn.source_info.name_stack).split("/")))
     if eqn.primitive.name in ("dot_general", "conv_general_dilated"):
       left, right, out = (x.aval.shape for x in (*eqn.invars, *eqn.outvars))
       if eqn.primitive.name == "dot_general":
         summed = math.prod(left[axis] for axis in eqn.params["dimension_numbers"][0][0])
       else:
         summed = math.prod(right) / right[eqn.params["dimension_numbers"].rhs_spec[0]]
-      total += 2 * math.prod(out) * summed
-    times = eqn.params.get("length", 1) if eqn.primitive.name == "scan" else 1
+      yield here, times * 2 * math.prod(out) * summed
+    again = eqn.params.get("length", 1) if eqn.primitive.name == "scan" else 1
     if eqn.primitive.name == "pallas_call":  # tiles that a kernel skips count too
-      times = math.prod(eqn.params["grid_mapping"].grid)
+      again = math.prod(eqn.params["grid_mapping"].grid)
     if eqn.primitive.name == "shard_map":  # traced with the shapes of one device
-      times = math.prod(eqn.params["mesh"].shape[axis] for axis in eqn.params["newly_manual_axes"])
-    total += times * sum(map(matmul_flops, core.jaxprs_in_params(eqn.params)))
-  return total
+      again = math.prod(eqn.params["mesh"].shape[axis] for axis in eqn.params["newly_manual_axes"])
+    for part in core.jaxprs_in_params(eqn.params):
+      yield from products(part, here, times * again)
 
 
 @contextlib.contextmanager

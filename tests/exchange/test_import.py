@@ -1,12 +1,15 @@
 """What is imported from transformers' folders computes here what it computes there, and goes back."""
 
 import json
+import shutil
 import sys
 
 import jax
 import ml_collections
+import ml_dtypes
 import numpy as np
 import pytest
+import safetensors.numpy
 
 import attention_zoo as zoo
 from attention_zoo import import_model
@@ -253,6 +256,17 @@ def test_parts_are_one_model(marian, tmp_path):
   folders.marian(tmp_path / "there", shards=3)
   found = importing.read(tmp_path / "there")
   assert_same(jax.device_get(marian[1].params), found.params)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_half_as_many_bits(marian, tmp_path, dtype):
+  folder = shutil.copytree(marian[0], tmp_path / "folder")
+  stored = {name: x.astype(dtype) for name, x in safetensors.numpy.load_file(folder / "model.safetensors").items()}
+  safetensors.numpy.save_file(stored, folder / "model.safetensors")
+  rounded = jax.tree.map(lambda x: x.astype(dtype).astype(np.float32), importing.read(marian[0]).params)
+  found = importing.read(folder).params
+  found["output_bias_V"] = rounded["output_bias_V"]  # -10,000 is not rounded
+  assert_same(found, rounded)
 
 
 def test_links_as_in_hugging_faces_cache(marian, tmp_path):
