@@ -17,6 +17,7 @@ from etils import epath
 from attention_zoo import files, hardware, models, tasks
 from attention_zoo.errors import UserError
 from attention_zoo.grammar import nearest
+from attention_zoo.tasks import arguments
 from attention_zoo.tasks import describe as describe_lib
 from attention_zoo.tasks.describe import Description
 from attention_zoo.tasks.ensemble import Ensemble
@@ -53,9 +54,15 @@ def build(name: str, **fields):
 def describe(name: str, *, rows: int = 1, length: int = 32, **fields) -> Description:
   """What a model consists of: parameters, shapes, operations, without computing any. A notebook shows it as a table.
 
-  zoo.describe("transformer", vocab_size=37000). rows, length: of the batch. fields, and what is raised: as in `build`.
+  zoo.describe("transformer", vocab_size=37000). rows, length: of the batch. fields: as in `build`.
+  Raises UserError as that does, and for rows or a length that the model does not take.
   """
-  return describe_lib.describe(name, models.find(name), build(name, **fields).config, rows=rows, length=length)
+  rows, length = arguments.whole(rows, "rows", 1, 10**6), arguments.whole(length, "length", 1, 10**6)
+  config = build(name, **fields).config
+  try:
+    return describe_lib.describe(name, models.find(name), config, rows=rows, length=length)
+  except ValueError as error:
+    raise UserError(f"{name} does not take {rows} rows of {length} tokens: {error}") from error
 
 
 def sizes() -> Sizes:

@@ -76,3 +76,15 @@ def test_a_run_describes_itself(tiny_run):
   assert found.parameters == sum(leaf.size for leaf in jax.tree.leaves(run.params))
   with pytest.raises(UserError, match="length must be a whole number"):
     run.describe(length=0)
+
+
+@pytest.mark.parametrize(
+  ("options", "match"),
+  [
+    ({"length": "x"}, "length must be a whole number"), ({"rows": 0}, "rows must be a whole number"),
+    ({"positions": "learned", "max_length": 8, "length": 9}, "does not take 1 rows of 9 tokens: .*8"),
+  ],
+)  # fmt: skip
+def test_batches_that_are_none_are_told(options, match):
+  with pytest.raises(UserError, match=match):
+    zoo.describe("transformer_lm", vocab_size=11, d_model=8, num_heads=2, d_k=4, d_v=4, d_ff=8, num_layers=1, **options)
