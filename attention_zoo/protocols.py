@@ -165,3 +165,18 @@ class Decoding(NamedTuple):
   grow: Callable | None = None
   max_length: int | None = None
   coverage: Callable | None = None
+
+
+class PixelDecoding(NamedTuple):
+  """All that the sampling of images sees of a model, for B images of [Y, X, 3] values from 0 to 255.
+
+  order: NumPy int32, what each step is about: of a model with the head "categorical" numbers of values of [Y, X, 3],
+  counted row by row, else numbers of pixels of [Y, X]. step: (pixels_BYX3, i, cache) -> (outputs_BP, cache): what the
+  model expects (256 logits of the value, or the parameters of the pixel's mixture) at order[i] after everything at
+  order[:i], which stands in pixels_BYX3; what else stands there is not looked at. i: a traced int32 scalar that goes
+  up by one from 0. cache: any pytree, leaves with the rows first.
+  """
+
+  order: np.ndarray
+  step: Callable
+  cache: PyTree = {}

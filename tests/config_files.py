@@ -33,13 +33,18 @@ def make_task(config):
   return tasks.make(config, pathlib.Path(tempfile.gettempdir()) / "no_such_workdir")
 
 
+def given(config):
+  """The fields of the model's Config that the task gives it."""
+  return {name: config.data[name] for name in tasks.find(config.task).GIVEN}
+
+
 _PARAMETERS = {}
 
 
 def parameters(config):
   """The parameters as ShapeDtypeStructs; nothing is computed, and configs that share a model are traced once."""
   model = {field: value for field, value in config.model.items() if "dropout" not in field}
-  key = json.dumps([config.task, model, config.data.vocab_size])
+  key = json.dumps([config.task, model, given(config)])
   if key not in _PARAMETERS:
     _PARAMETERS[key] = jax.eval_shape(make_task(config).init, jax.random.key(0)).params
   return _PARAMETERS[key]

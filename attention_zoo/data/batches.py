@@ -217,10 +217,10 @@ def batch_rows(batch_tokens: int, length: int, multiple: int = 8) -> int:
   return rows // multiple * multiple or rows
 
 
-def share(rows: int, parts: Sequence[int], count: int) -> np.ndarray:
-  """The numbers of the rows in these of `count` equal parts."""
+def share(rows: int, parts: Sequence[int], count: int, field: str = "batch_tokens") -> np.ndarray:
+  """The numbers of the rows in these of `count` equal parts. field: of config.data, which says how many rows."""
   if rows % count:
-    raise UserError(f"A batch of {rows} rows cannot be divided into {count} parts: change config.data.batch_tokens.")
+    raise UserError(f"A batch of {rows} rows cannot be divided into {count} parts: change config.data.{field}.")
   return np.arange(rows).reshape(count, -1)[list(parts)].ravel()
 
 

@@ -50,16 +50,22 @@ def find_text(workdir, directory: str) -> str:
   return ((read(workdir) or {}).get("dir")) or directory
 
 
-def tokenizer(workdir) -> Tokenizer:
-  """The run's vocabulary. Raises UserError where it is missing, or not the one that the run was begun with."""
+def vocabulary(workdir) -> bytes:
+  """The content of the run's tokenizer.model: of a run on images the names of its classes. Raises UserError where it is
+  missing, or not the one that the run was begun with."""
   said = read(workdir)
   if said is None:
     raise UserError(
       f"{workdir} has no {TEXT}, and so no vocabulary: training writes it. "
       "If it was lost, bring back a copy of the original."
     )
+  return read_model(files.expand(workdir) / MODEL, said["tokenizer"])
+
+
+def tokenizer(workdir) -> Tokenizer:
+  """The run's vocabulary of pieces of text. Raises UserError as `vocabulary` does."""
   path = files.expand(workdir) / MODEL
-  return parse(read_model(path, said["tokenizer"]), path) or Tokenizer(path, said["tokenizer"])
+  return parse(vocabulary(workdir), path) or Tokenizer(path, read(workdir)["tokenizer"])
 
 
 def parse(model: bytes, path):

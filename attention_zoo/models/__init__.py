@@ -1,8 +1,8 @@
 """Every model of the zoo, imported when it is first used.
 
 A module of `models/` offers `Config` (a frozen dataclass that checks itself), `Model` (a Flax module made from it),
-`BATCH` (the names of what it reads of a batch, int32 [rows, length]), `parameter_count(config)`, `small()` (a Config
-for tests) and, if it generates, `decoding(config, params, inputs, *, num_beams) -> protocols.Decoding`.
+`BATCH` (the names of what it reads of a batch, int32 of `batch_shapes`), `parameter_count(config)`, `small()` (a Config
+for tests) and, if it generates, `decoding`, whose arguments the task says.
 What a layer adds to the loss it sows into the collection "losses", figures about itself into "figures": scalars of the
 whole batch.
 """
@@ -28,6 +28,7 @@ MODELS = {
   "performance_rnn": "attention_zoo.models.music.performance_rnn",
   "bytenet": "attention_zoo.models.translation.bytenet",
   "conv_s2s": "attention_zoo.models.translation.conv_s2s",
+  "factorised": "attention_zoo.models.image.factorised",
 }
 
 
@@ -46,3 +47,16 @@ def find(name: str, batch=None):
       "choose another model or another config.task"
     )
   return module
+
+
+# Parts of a batch that are no rows of tokens: name -> (fields of the model's Config or sizes) of one row.
+PICTURES = {"pixels": ("size", "size", 3), "low": ("low_size", "low_size", 3), "labels": ()}
+
+
+def batch_shapes(module, config, *, rows: int, length: int) -> dict[str, tuple[int, ...]]:
+  """Name -> shape of what a model of a module reads of a batch. length: tokens of a row, where it has any."""
+  sizes = {name: PICTURES.get(name, (length,)) for name in module.BATCH}
+  return {
+    name: (rows, *(getattr(config, size) if isinstance(size, str) else size for size in row))
+    for name, row in sizes.items()
+  }

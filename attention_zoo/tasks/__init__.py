@@ -13,6 +13,7 @@ TASKS = {
   "translation": "attention_zoo.tasks.translation:Translation",
   "language_modeling": "attention_zoo.tasks.language_modeling:LanguageModeling",
   "music": "attention_zoo.tasks.music:Music",
+  "image_modeling": "attention_zoo.tasks.image_modeling:ImageModeling",
 }
 
 

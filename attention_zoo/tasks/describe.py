@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from attention_zoo import models
 from attention_zoo.training.aot import products as products_of
 
 
@@ -34,7 +35,8 @@ class Part:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Description:
-  """parts: all of the model's, each before what it holds. rows, length: of the batch that was traced."""
+  """parts: all of the model's, each before what it holds. rows, length: of the batch that was traced; length 0: of one
+  that has no tokens."""
 
   name: str
   parts: list[Part]
@@ -50,7 +52,7 @@ class Description:
     return self.parts[0].flops
 
   def _head(self):
-    batch = f"{self.rows} row{'s' * (self.rows > 1)} of {self.length} tokens"
+    batch = f"{self.rows} row{'s' * (self.rows > 1)}" + (f" of {self.length} tokens" if self.length else "")
     return f"{self.name}: {self.parameters:,} parameters; a forward pass of {batch}: {_short(self.flops)}FLOPs"
 
   def _lines(self):
@@ -100,7 +102,8 @@ def describe(name: str, module, config, *, rows: int = 1, length: int = 32) -> D
   Raises what the model raises where the length is more than it can take.
   """
   model = module.Model(config)
-  batch = {field: jax.ShapeDtypeStruct((rows, length), jnp.int32) for field in module.BATCH}
+  shapes = models.batch_shapes(module, config, rows=rows, length=length)
+  batch = {field: jax.ShapeDtypeStruct(shape, jnp.int32) for field, shape in shapes.items()}
   params = jax.eval_shape(model.init, jax.random.key(0), batch)["params"]
   modules, returned = {}, collections.defaultdict(lambda: collections.defaultdict(list))
 
@@ -134,7 +137,8 @@ def describe(name: str, module, config, *, rows: int = 1, length: int = 32) -> D
     for leaf_path, leaf in leaves:
       if leaf_path[:-1] == path:
         parts.append(Part(leaf_path, "", (_shape(leaf),), math.prod(leaf.shape), None))
-  return Description(name, parts, rows, length)
+  in_tokens = any(shape == (rows, length) for shape in shapes.values())
+  return Description(name, parts, rows, length if in_tokens else 0)
 
 
 def _ordered(modules):

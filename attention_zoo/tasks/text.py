@@ -1,22 +1,18 @@
 """What every task on text has: a model made from the config,
 a vocabulary and a text that belong to the run, packed rows."""
 
-import contextlib
 import functools
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
-from etils import epath
 from jax.experimental import multihost_utils
 
-from attention_zoo import files, models
+from attention_zoo import files
 from attention_zoo.data import characters, corpus, identity
 from attention_zoo.data import tokenizer as tokenizers
 from attention_zoo.errors import UserError
 from attention_zoo.evaluation.perplexity import exp
-from attention_zoo.protocols import Initial, Task
+from attention_zoo.tasks.model_task import ModelTask
 from attention_zoo.training import checkpoints, sharding
 from attention_zoo.training.config import COUNT, FLAG, NATURAL, TEXT
 
@@ -37,11 +33,7 @@ DATA = {
 }
 
 
-# jit traces a layer anew where it is another: what was traced with an interceptor is not for those without.
-_INTERCEPTED = jax.make_user_context(None)
-
-
-class TextTask(Task):
+class TextTask(ModelTask):
   """A task has `source` (with `fingerprint(split)`), `training_texts()`, and the batches of its kind."""
 
   GIVEN = ("vocab_size",)
@@ -49,21 +41,12 @@ class TextTask(Task):
   has_dev_samples = True
 
   def __init__(self, config, workdir):
-    self.config, self.workdir = config, epath.Path(workdir)
-    fields = dict(config.model)
-    self.module = models.find(fields.pop("name"), tuple(self.batch_shapes()))
-    try:
-      self.model_config = self.module.Config(vocab_size=config.data.vocab_size, **fields)
-    except (TypeError, ValueError) as error:
-      raise UserError(f"config.model: {error}") from error
+    super().__init__(config, workdir)
     if self.longest is not None and config.data.row_length > self.longest:
       raise UserError(
         f"config.data.row_length = {config.data.row_length}, but the model's positions end at "
         f"config.model.max_length = {self.longest}: lower the one or raise the other"
       )
-    self.model = self.module.Model(self.model_config)
-    self.fingerprint = functools.cache(self.fingerprint)
-    self._runner = None
 
   # The run's text and vocabulary
 
@@ -125,21 +108,6 @@ class TextTask(Task):
       return characters.learn(self.training_texts(), vocab_size=vocab_size)
     return tokenizers.learn(self.training_texts(), vocab_size=vocab_size, model_type=tokenizer, **settings)
 
-  # Trained parameters
-
-  @contextlib.contextmanager
-  def lent(self, params, variables):
-    """A runner that has these parameters inside the `with`. It is kept without them:
-    in a run each shape is compiled once."""
-    if self._runner is None:
-      self._runner = self.runner(params, variables, checkpoint="training", step=0)
-    else:
-      self._runner.take(params, variables)
-    try:
-      yield self._runner
-    finally:
-      self._runner.take({}, {})
-
   # The model
 
   @property
@@ -153,30 +121,11 @@ class TextTask(Task):
       raise UserError(f"{self.config.model.name} cannot be decoded with: its module has no function decoding")
     return self.module.decoding(self.model_config, params, inputs, num_beams=num_beams)
 
-  def init(self, rng) -> Initial:
-    tiny = {
-      name: jnp.zeros((1, 2)[: len(shape.shape)], jnp.int32) for name, shape in self.batch_shapes().items()
-    }
-    try:
-      return Initial(self.model.init(rng, tiny)["params"])
-    except (TypeError, ValueError) as error:  # sizes that do not go together
-      raise UserError(f"config.model: {error}") from error
-
   def apply_hidden(self, params, batch, rng, **options):
-    """(what the model's `hidden` returns for a batch, what its layers add, see `added`). rng None: without dropout."""
+    """`apply` of the model's method `hidden`, in training and where evaluated."""
     table = lambda path, x: sharding.gather_rows(x) if path[-1].key == "table_VD" else x
     params = jax.tree_util.tree_map_with_path(table, params)
-    rows = batch["targets"].shape[0]
-    with _INTERCEPTED(rows), nn.intercept_methods(sharding.keep_rows(rows)):
-      return self.model.apply(
-        {"params": params},
-        batch,
-        train=rng is not None,
-        rngs=None if rng is None else {"dropout": rng},
-        method="hidden",
-        mutable=["losses", "figures"],
-        **options,
-      )
+    return self.apply(params, batch, rng, method="hidden", **options)
 
   def added(self, sown, weight) -> dict:
     """The sums of a loss that layers add: "balance", whose sum belongs to the loss, and their figures, the means over

@@ -32,7 +32,8 @@ def made(request):
   """(module, config, batch, parameters)."""
   module = models.find(request.param)
   config = module.small()
-  batch = {name: jnp.array([[1, 2, 3, 4], [5, 6, 1, 2]], jnp.int32) for name in module.BATCH}
+  shapes = models.batch_shapes(module, config, rows=2, length=4)
+  batch = {name: jnp.resize(jnp.array([1, 2, 3, 4, 5, 6, 1, 2], jnp.int32), shape) for name, shape in shapes.items()}
   batch |= {name: jnp.ones((2, 4), jnp.int32) for name in module.BATCH if "segments" in name}
   return module, config, batch, jax.jit(module.Model(config).init)(jax.random.key(0), batch)["params"]
 

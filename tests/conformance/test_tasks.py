@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from attention_zoo import tasks
+from attention_zoo.configs.image import factorised_shapes
 from attention_zoo.configs.language import quickstart
 from attention_zoo.configs.music import quickstart as music_quickstart
 from attention_zoo.protocols import Evaluation, Initial, Loss, Score
@@ -43,7 +44,15 @@ def music(files):
   return config
 
 
-CONFIGS = {"translation": translation, "language_modeling": language_model, "music": music}  # of a folder with text
+def image_model(files):
+  config = factorised_shapes.get_config()
+  config.data.update(source="shapes(train=40, dev=5, test=5)", size=4, num_classes=4, flip=True, batch_size=8)
+  return config
+
+
+CONFIGS = {
+  "translation": translation, "language_modeling": language_model, "music": music, "image_modeling": image_model,
+}  # fmt: skip  of a folder with text
 
 
 @pytest.fixture(scope="module", params=tasks.TASKS)

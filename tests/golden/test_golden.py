@@ -51,7 +51,7 @@ def test_the_closed_form_counts_them(name):
   config = config_files.get_config(name)
   fields = dict(config.model)
   module = models.find(fields.pop("name"))
-  assert count(config) == module.parameter_count(module.Config(vocab_size=config.data.vocab_size, **fields))
+  assert count(config) == module.parameter_count(module.Config(**config_files.given(config), **fields))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,236 @@
+"""A trained image model: sample, complete, bits per dimension.
+
+Letters beside the house's: P what a head is given of a pixel.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Iterable
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from attention_zoo import files
+from attention_zoo.data import images as images_lib
+from attention_zoo.errors import UserError
+from attention_zoo.grammar import nearest
+from attention_zoo.plots import image_grid, theme
+from attention_zoo.protocols import Evaluation, Score
+from attention_zoo.tasks import arguments
+from attention_zoo.tasks import pixels as heads
+from attention_zoo.tasks.describe import Description, describe
+from attention_zoo.tasks.report import task_report
+from attention_zoo.tasks.run import Run
+from attention_zoo.training import sharding
+from attention_zoo.training.step import make_evaluate
+
+_MAX_SEED = 2**31 - 1
+_SHOWN = 16  # samples on a page
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Images:
+  """pixels: uint8 [n, Y, X, 3]. labels: the name of each one's class, "" where there are none. A notebook shows them.
+
+  columns: of the grid that `png` draws; None: about as many as rows.
+  """
+
+  pixels: np.ndarray
+  labels: tuple[str, ...]
+  columns: int | None = None
+
+  def __len__(self):
+    return len(self.pixels)
+
+  def __getitem__(self, i):
+    return self.pixels[i]
+
+  def __repr__(self):
+    n, Y, X, _ = self.pixels.shape
+    return f"<{n} image{'s' * (n != 1)} of {Y} x {X} pixels: a notebook shows them, save('grid.png') writes them>"
+
+  def png(self) -> bytes:
+    """All of them in a grid, as a PNG file."""
+    return image_grid.png(self.pixels, self.columns)
+
+  _repr_png_ = png
+
+  def save(self, path) -> None:
+    """Writes the grid as a PNG file."""
+    if not str(path).lower().endswith(".png"):
+      raise UserError(f"{path}: a grid of images is written as a PNG file, whose name ends in .png")
+    files.write_bytes(files.expand(path), self.png())
+
+
+class ImageModel(Run):
+  """What `attention_zoo.load` returns for an image model. Work is spread over all devices of this process."""
+
+  def __init__(self, task, params, variables, *, checkpoint, step):
+    self.task, self.config, self.checkpoint, self.step = task, task.config, checkpoint, step
+    self._mesh = sharding.local_mesh()
+    self.take(params, variables)
+
+  def take(self, params, variables) -> None:
+    """Goes on with other parameters; what was compiled stays."""
+    self.params, self.variables = jax.device_put((params, variables), NamedSharding(self._mesh, P()))
+
+  def __repr__(self):
+    count = sum(leaf.size for leaf in jax.tree.leaves(self.params))
+    return (
+      f"<{type(self).__name__} {self.config.model.name}: {count:,} parameters, "
+      f"checkpoint {self.checkpoint} of {self.task.workdir}>"
+    )
+
+  def describe(self, *, rows: int = 1) -> Description:
+    """Every part of the model with its parameters, the shapes that it returns and its operations; a notebook shows it
+    as a table. Nothing is computed. rows: images of the batch that shapes and operations are of."""
+    rows = arguments.whole(rows, "rows", 1, 10**6)
+    return describe(self.config.model.name, self.task.module, self.task.model_config, rows=rows)
+
+  # Sampling
+
+  def sample(self, n: int = 1, *, label=None, temperature: float | None = None, seed: int = 0) -> Images:
+    """Images drawn from nothing, value after value.
+
+    label: of a model that is told classes, the name or number of one, or a list of n; by default each in turn.
+    temperature: below 1 is bolder, 0 takes the most probable; config.decode's by default. Image i depends on the
+    options and seed + i alone. Raises UserError for options out of range and labels that there are not.
+    """
+    n = arguments.whole(n, "n", 1, 10_000)
+    labels = self._labels(label, n)
+    pixels = np.zeros((n, *self._shape), np.int32)
+    return self._draw(pixels, np.zeros(pixels.shape[:3], bool), {"labels": labels}, temperature, seed)
+
+  def complete(self, image, rows: int, *, n: int = 1, label=None, temperature: float | None = None, seed: int = 0):
+    """`n` images that begin with the upper `rows` rows of an image, which stay as they are: first of the result is the
+    image itself.
+
+    image: uint8 [Y, X, 3], or a file. The other options are those of `sample`.
+    """
+    n, rows = arguments.whole(n, "n", 1, 10_000), arguments.whole(rows, "rows", 0, self._shape[0])
+    given = self._pixels([image])
+    pixels = np.repeat(given, n, 0).astype(np.int32)
+    known = np.zeros(pixels.shape[:3], bool)
+    known[:, :rows] = True
+    drawn = self._draw(pixels, known, {"labels": self._labels(label, n)}, temperature, seed)
+    return Images(np.concatenate([given, drawn.pixels]), ("", *drawn.labels), n + 1 if n < 8 else None)
+
+  @property
+  def _shape(self):
+    return self.config.data.size, self.config.data.size, 3
+
+  def _pixels(self, given) -> np.ndarray:
+    """uint8 [n, Y, X, 3] of arrays and files."""
+    size = self.config.data.size
+    return np.stack([images_lib.to_pixels(image, size, f"images[{i}]") for i, image in enumerate(given)])
+
+  def _labels(self, label, n: int) -> np.ndarray:
+    """int32 [n]."""
+    names, number = self.task.class_names, self.config.data.num_classes
+    if not number:
+      if label is not None:
+        raise UserError("this model is told no classes (config.data.num_classes = 0): leave the label out")
+      return np.zeros(n, np.int32)
+    if label is None:
+      return np.arange(n, dtype=np.int32) % number
+    given = [label] * n if isinstance(label, (str, int, np.integer)) else arguments.items(label, "label", "labels")
+    if len(given) != n:
+      raise UserError(f"there must be as many labels as images, got {len(given)} and {n}")
+    for each in given:
+      if isinstance(each, str) and each not in names:
+        raise UserError(f"there is no class {each!r}{nearest(each, names)}; there are {', '.join(names)}")
+    return np.array([
+      names.index(each) if isinstance(each, str) else arguments.whole(each, "label", 0, number - 1) for each in given
+    ], np.int32)  # fmt: skip
+
+  def _draw(self, pixels_BYX3, known_BYX, conditions, temperature, seed) -> Images:
+    """In batches whose rows are filled up to what the devices share."""
+    n = len(pixels_BYX3)
+    temperature = self.config.decode.temperature if temperature is None else temperature
+    temperature = np.float32(arguments.real(temperature, "temperature", 0, 1e6))
+    seed = arguments.whole(seed, "seed", 0, _MAX_SEED - n)
+    inputs = (pixels_BYX3, known_BYX, conditions, np.arange(seed, seed + n).astype(np.uint32))
+    found = [self._sampler(self.params, *part, temperature) for part in self._parts(inputs, n)]
+    pixels = np.concatenate([np.asarray(part) for part in found])[:n].astype(np.uint8)
+    named = self.config.data.num_classes and "labels" in conditions
+    labels = tuple(self.task.class_names[i] if named else "" for i in conditions.get("labels", np.zeros(n, int)))
+    return Images(pixels, labels)
+
+  def _parts(self, tree, n):
+    """The rows of a tree in batches of one shape, the last one filled up."""
+    devices = self._mesh.size
+    rows = -(-min(self.config.decode.batch_size, n) // devices) * devices
+    for start in range(0, n, rows):
+      part = jax.tree.map(lambda x, start=start: x[start : start + rows], tree)
+      fill = lambda x: np.pad(x, ((0, rows - len(x)),) + ((0, 0),) * (x.ndim - 1))
+      yield jax.device_put(jax.tree.map(fill, part), sharding.batch_sharding(self._mesh))
+
+  @functools.cached_property
+  def _sampler(self):
+    def sample(params, pixels_BYX3, known_BYX, conditions, seeds_B, temperature):
+      decoding = self.task.decoding(params, conditions)
+      return heads.draw(decoding, self.task.model_config.head, pixels_BYX3, known_BYX, seeds_B, temperature)
+
+    return jax.jit(sample)
+
+  # Scoring
+
+  def bits_per_dim(self, images: Iterable, labels=None) -> np.ndarray:
+    """float64 [n]: what each value of each image costs, in bits, from its exact likelihood.
+
+    images: uint8 [n, Y, X, 3], or a list of such images and files. labels: of a model that is told classes, which needs
+    them. Raises UserError for what is no image of the model's size.
+    """
+    pixels = self._pixels(images)
+    return self._bits(pixels, {"labels": self._labels_of(labels, len(pixels))})
+
+  def _labels_of(self, labels, n):
+    if labels is None and self.config.data.num_classes:
+      raise UserError("this model is told classes: give the label of each image")
+    return self._labels(labels, n)
+
+  def _bits(self, pixels_BYX3, conditions) -> np.ndarray:
+    n = len(pixels_BYX3)
+    parts = self._parts((pixels_BYX3.astype(np.int32), conditions), n)
+    found = [np.asarray(self._scorer(self.params, *part)) for part in parts]
+    return np.concatenate(found)[:n].astype(np.float64) / (math.log(2) * math.prod(self._shape))
+
+  @functools.cached_property
+  def _scorer(self):
+    def nats(params, pixels_BYX3, conditions):
+      outputs_BYXP = self.task.model.apply({"params": params}, conditions | {"pixels": pixels_BYX3})
+      return -heads.log_likelihoods(self.task.model_config.head, outputs_BYXP, pixels_BYX3).sum((1, 2, 3))
+
+    return jax.jit(nats)
+
+  # Evaluating
+
+  @functools.cached_property
+  def _evaluate(self):
+    return make_evaluate(self.task, self._mesh)
+
+  def dev_loss(self) -> float:
+    return self._evaluate(self.params, self.variables, "dev")["loss"]
+
+  def evaluate(self, split: str, *, report=None) -> Evaluation:
+    """Bits per dimension of a split, of all values and of each channel's."""
+    figures = self._evaluate(self.params, self.variables, arguments.split_name(split))
+    if report:
+      report(1, 1)
+    found = {name: value for name, value in figures.items() if name not in ("loss", "weight")}
+    scores = [Score(name.replace("_", " "), value) for name, value in found.items()]
+    return Evaluation(scores, [], {"bits": found, "values": figures["weight"]})
+
+  def page(self, evaluation: Evaluation, command: str = "") -> str:
+    """The HTML page about the run, with a grid of samples."""
+    samples = self._examples()
+    more = [("images", "Samples", image_grid.html(samples.png(), theme.escape(str(samples.labels))))]
+    return task_report(
+      self, self.config.model.name, evaluation, headline=("bits per dim",), command=command, more=more
+    )
+
+  def _examples(self) -> Images:
+    return self.sample(_SHOWN)
