@@ -206,6 +206,10 @@ class ImageModel(Run):
 
     return jax.jit(nats)
 
+  def programs(self):
+    """Image models are not exported as programs. Raises UserError."""
+    raise UserError("--format=stablehlo is for models of text: images are drawn by this package alone")
+
   # Evaluating
 
   @functools.cached_property

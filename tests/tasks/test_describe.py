@@ -20,7 +20,8 @@ def test_every_model_is_described(name):
   assert found.parameters == module.parameter_count(config)
   leaves = [part for part in found.parts if not part.kind]
   assert sum(part.parameters for part in leaves) == found.parameters
-  batch = {field: jax.ShapeDtypeStruct((1, 4), jnp.int32) for field in module.BATCH}
+  shapes = models.batch_shapes(module, config, rows=1, length=4)
+  batch = {field: jax.ShapeDtypeStruct(shape, jnp.int32) for field, shape in shapes.items()}
   model = module.Model(config)
   params = jax.eval_shape(model.init, jax.random.key(0), batch)["params"]
   assert len(leaves) == len(jax.tree.leaves(params))
