@@ -48,7 +48,7 @@ class _Bias(nn.Module):
 class PermutationLanguageModeling(EncoderTask):
   """The task as the loop sees it, made from a config and a work directory."""
 
-  unit = "tokens"
+  unit = "places"
   HEAD = "permutation_head"
   has_dev_samples = False
   FIELDS = {

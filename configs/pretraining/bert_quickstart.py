@@ -3,8 +3,8 @@ part of a row belongs to the first. Minutes on two CPU cores, no files, no netwo
 
   python -m attention_zoo.train    --config=configs/pretraining/bert_quickstart.py --workdir=PRETRAINED
   python -m attention_zoo.evaluate --workdir=PRETRAINED --split=test
-  python -m attention_zoo.train    --config=configs/pretraining/classification_quickstart.py \
-    --config.train.init_from=PRETRAINED --workdir=TUNED
+
+classification_quickstart.py and tagging_quickstart.py begin with it by --config.train.init_from=PRETRAINED.
 """
 
 import ml_collections

@@ -20,5 +20,6 @@ def get_config():
     del config.train["language_model_weight"]
     del config.train["label_smoothing"]
   config.data.update(source="phrasebook(most=2000)")
+  config.model.pooler = False  # of a whole row: not asked for
   config.train.update(best_metric="f1")
   return config
