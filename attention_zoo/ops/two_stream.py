@@ -11,7 +11,8 @@ from attention_zoo.ops.einsum import einsum
 
 
 def permutation_mask(order_BT, order_BS, *, itself: bool):
-  """What comes before in the order may be seen, and what comes at the same place if `itself`. Returns [B, 1, T, S]."""
+  """What comes before in the order may be seen, and what comes at the same place if `itself`. Returns [B, 1, T, S].
+  Cost: time and memory O(T S), without heads."""
   queries_BT1, keys_B1S = order_BT[:, :, None], order_BS[:, None, :]
   return (keys_B1S <= queries_BT1 if itself else keys_B1S < queries_BT1)[:, None]
 

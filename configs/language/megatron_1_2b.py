@@ -1,6 +1,7 @@
-"""Megatron-LM (Shoeybi et al. 2019), 1.2 billion parameters: 40 layers, width 1,536, 16 heads, each product over one device.
+"""Megatron-LM (Shoeybi et al. 2019), 1.2 billion parameters: 40 layers, width 1,536, 16 heads; over one device.
 
-Commands, data and settings as in megatron_8_3b.py. Paper: no perplexity of this size. Ours: not run. Hardware: 64 V100.
+Commands, data and settings as in megatron_8_3b.py. Paper: no perplexity of this size. Ours: not run.
+Hardware: 64 V100.
 """
 
 from attention_zoo.configs.language import megatron_8_3b

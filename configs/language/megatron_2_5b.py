@@ -1,6 +1,7 @@
-"""Megatron-LM (Shoeybi et al. 2019), 2.5 billion parameters: 54 layers, width 1,920, 20 heads, each product over 2 devices.
+"""Megatron-LM (Shoeybi et al. 2019), 2.5 billion parameters: 54 layers, width 1,920, 20 heads; over 2 devices.
 
-Commands, data and settings as in megatron_8_3b.py. Paper: no perplexity of this size. Ours: not run. Hardware: 128 V100.
+Commands, data and settings as in megatron_8_3b.py. Paper: no perplexity of this size. Ours: not run.
+Hardware: 128 V100.
 """
 
 from attention_zoo.configs.language import megatron_8_3b

@@ -1,6 +1,7 @@
-"""Megatron-LM (Shoeybi et al. 2019), 4.2 billion parameters: 64 layers, width 2,304, 24 heads, each product over 4 devices.
+"""Megatron-LM (Shoeybi et al. 2019), 4.2 billion parameters: 64 layers, width 2,304, 24 heads; over 4 devices.
 
-Commands, data and settings as in megatron_8_3b.py. Paper: no perplexity of this size. Ours: not run. Hardware: 256 V100 for 10 days.
+Commands, data and settings as in megatron_8_3b.py. Paper: no perplexity of this size. Ours: not run.
+Hardware: 256 V100 for 10 days.
 """
 
 from attention_zoo.configs.language import megatron_8_3b
