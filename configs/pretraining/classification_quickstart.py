@@ -34,7 +34,7 @@ def get_config():
     config.train.language_model_weight = 0.0
     config.decode = ml_collections.ConfigDict(dict(batch_tokens=8192))
   config.data.update(
-    source="phrasebook(kind='type', most=2000)", dev_split="dev", test_split="test", vocab_size=1024,
+    source="phrasebook(kind='type', most=2000)", dev_split="dev", test_split="test", vocab_size=512,
     tokenizer="wordpiece", batch_tokens=32 * 64, row_length=64,
   )  # fmt: skip
   config.optimizer.update(

@@ -1,4 +1,4 @@
-"""Products split over eight devices give the loss and the gradients of one device (Megatron-LM, Shoeybi et al. 2019)."""
+"""Products that are split over eight devices give the loss and the gradients of one (Megatron-LM)."""
 
 import jax
 import numpy as np
