@@ -5,7 +5,7 @@ language model; of BertForSequenceClassification, a classifier.
 |---|---|---|
 | special tokens | anywhere in the vocabulary | ids 0 to 4: padding, <s> or [CLS], </s> or [SEP], unknown, mask |
 | vocabulary | vocab.txt; vocab.json and merges.txt; or tokenizer.json | `data/wordpiece.py`, `data/byte_bpe.py` |
-| RoBERTa's positions | begin at 2 | begin at 0: the first two rows, which are not used, are left out |
+| RoBERTa's positions | begin behind the id of padding, 2 | begin at 0: the first rows, which are not used, are left out |
 | LayerNorm of old files | gamma, beta | weight, bias |
 """
 
@@ -64,11 +64,13 @@ def read(folder: reading.Folder) -> reading.Imported:
   tied = dict(zip(_TIED[kind], ((V, D), (V,)), strict=True)) if masks else {}
   names.check(expected, tied)
 
+  # RoBERTa's first position is the one behind the id of padding.
+  first = folder.id("pad_token_id", min(V, Z - 2), 1) + 1 if kind == "roberta" else 0
   pieces, ids, tokenizer = (_word_pieces if kind == "bert" else _bytes)(folder, V)
-  params = _params(names, D, N, L, types, ids, first=2 if kind == "roberta" else 0)
+  params = _params(names, D, N, L, types, ids, first)
   if pooler:
     params["pooler"] = _affine(names, names.inner(_POOLER), "DU")
-  length = Z - (2 if kind == "roberta" else 0)
+  length = Z - first
   model = {
     "name": "bert", "d_model": D, "d_ff": F, "num_heads": N, "d_k": D // N, "d_v": D // N, "num_layers": L,
     "dropout": folder.number("hidden_dropout_prob", 0.1),

@@ -2,13 +2,15 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 import safetensors.numpy
 
+from attention_zoo.data import identity
 from attention_zoo.data.tokenizer import BOS, EOS
 from attention_zoo.errors import UserError
-from attention_zoo.exchange import from_bert, importing, reading
+from attention_zoo.exchange import from_bert, huggingface, importing, reading
 from attention_zoo.layers.linear import logits
 from tests.exchange import folders
 from tests.exchange.test_import import imported
@@ -101,6 +103,35 @@ def test_texts_are_cut_and_masks_filled_alike(torch, tmp_path, name):
   at = int((given.input_ids[0] == peer.mask_token_id).nonzero()[0, 0])
   (filled,) = run.fill("the [MASK] is one.", top=3)
   np.testing.assert_allclose(filled.probabilities, np.sort(probabilities_TV[at])[::-1][:3], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_it_goes_back(tmp_path, name):
+  """To the bit, and by the same names."""
+  _, run = run_of(tmp_path, name)
+  huggingface.write(run, tmp_path / "back")
+  again = importing.read(tmp_path / "back")
+  jax.tree.map(np.testing.assert_array_equal, again.params, jax.device_get(run.params))
+  assert again.config["model"] == run.config.model.to_dict()
+  texts = ["The thing is unable.", "one, two!  Three?"]
+  tokenizer = identity.parse(again.tokenizer, "back")
+  assert tokenizer.encode(texts) == run.task.tokenizer.encode(texts)
+
+
+@pytest.mark.parametrize("name", ["pretraining", "roberta"])
+def test_what_goes_back_computes_the_same_there(torch, tmp_path, name):
+  import transformers
+
+  folder, run = run_of(tmp_path, name)
+  huggingface.write(run, tmp_path / "back")
+  found = []
+  for place in (folder, tmp_path / "back"):
+    model = transformers.AutoModelForMaskedLM.from_pretrained(place).eval()
+    peer = transformers.AutoTokenizer.from_pretrained(place)
+    with torch.no_grad():
+      given = peer("the one is unable.", return_tensors="pt")
+      found.append(model(**given, output_hidden_states=True).hidden_states[-1])
+  np.testing.assert_allclose(*found, atol=1e-4)
 
 
 def test_it_is_tuned_and_reads_bytes(tmp_path):
