@@ -5,7 +5,7 @@ language model; of BertForSequenceClassification, a classifier.
 |---|---|---|
 | special tokens | anywhere in the vocabulary | ids 0 to 4: padding, <s> or [CLS], </s> or [SEP], unknown, mask |
 | vocabulary | vocab.txt; vocab.json and merges.txt; or tokenizer.json | `data/wordpiece.py`, `data/byte_bpe.py` |
-| RoBERTa's positions | begin behind the id of padding, 2 | begin at 0: the first rows, which are not used, are left out |
+| RoBERTa's positions | begin behind the id of padding, 2 | begin at 0: the rows before are left out |
 | LayerNorm of old files | gamma, beta | weight, bias |
 """
 
