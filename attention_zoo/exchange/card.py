@@ -12,7 +12,7 @@ from attention_zoo.training import arrays, exported
 from attention_zoo.training import config as config_lib
 from attention_zoo.training.workdir import read_config, versions
 
-SCORES = ("split", "bleu", "chrf", "perplexity", "beam_size", "alpha")
+SCORES = ("split", "bleu", "chrf", "perplexity", "scores", "beam_size", "alpha")
 WRONG = (UserError, KeyError, TypeError, ValueError, AttributeError, OverflowError)  # what a stranger's record leads to
 EMBEDDED = ("phrasebook", "toy")  # sources whose text the package makes itself
 
@@ -103,8 +103,9 @@ def _figures(score, short=False) -> str:
     for name, value in score.get("perplexity", {}).items()
     if not short or "per_word" in name
   ]
+  others = [f"{name} {value:.4g}" for name, value in score.get("scores", {}).items()][: 1 if short else None]
   used = [f"{name} {score[name]:g}" for name in ("beam_size", "alpha") if name in score and not short]
-  return f"{score['split']}: " + "; ".join([*figures, *perplexities, *[", ".join(used)] * bool(used)])
+  return f"{score['split']}: " + "; ".join([*figures, *perplexities, *others, *[", ".join(used)] * bool(used)])
 
 
 def _origin(workdir) -> str:
@@ -132,7 +133,15 @@ def scores(workdir, parameters) -> list[dict]:
   return found
 
 
-USES = {"language_modeling": 'run.sample("", seed=1)', "music": "run.sample(seconds=20, seed=1)[0].save('out.mid')"}
+USES = {
+  "language_modeling": 'run.sample("", seed=1)',
+  "music": "run.sample(seconds=20, seed=1)[0].save('out.mid')",
+  "classification": 'run.classify(["..."])',
+  "regression": 'run.predict(["..."])',
+  "tagging": 'run.tag(["..."])',
+  "masked_language_modeling": 'run.fill("... [MASK] ...")',
+  "permutation_language_modeling": 'run.vectors(["..."])',
+}
 
 
 def _plain(value) -> str:

@@ -120,6 +120,12 @@ def random_batch(task):
       value = rng.integers(0, 256, shape.shape)
     elif key == "labels":
       value = rng.integers(0, max(task.config.data.num_classes, 1), shape.shape)
+    elif key in ("label", "tags", "types", "unrelated"):
+      value = rng.integers(0, 2, shape.shape)
+    elif key in ("masked", "places"):
+      value = at + 1
+    elif key == "firsts":
+      value = at  # 0: no word
     elif key.endswith("segments"):
       value = np.digitize(at, [4, 7]) + 1
       value = np.where(value == 3, 0, value)
@@ -174,10 +180,11 @@ STEPS = {step_key(name): name for name in NAMES}
 def test_takes_a_tiny_step(name):
   loss, gradients, moved = step(step_key(name))
   assert np.isfinite(loss.value) and loss.value > 0
-  if "accuracy" in loss.sums:  # of tokens
-    assert loss.weight == 2 * 7 and 0 <= loss.sums["accuracy"][0] <= loss.weight
-  else:
-    assert loss.weight == 2 * TOY["size"] ** 2 * 3
+  # Of two rows, seven of whose eight tokens are real; of masks and places each has one.
+  weights = {"subpixels": 2 * TOY["size"] ** 2 * 3, "examples": 2, "masks": 2, "places": 2}
+  unit = tasks.find(get_config(name).task).unit
+  assert loss.weight == weights.get(unit, 2 * 7)
+  assert 0 <= loss.sums.get("accuracy", (0, 0))[0] <= loss.weight
   assert all(np.isfinite(leaf).all() and leaf.any() for leaf in jax.tree.leaves(gradients))
   assert all(np.isfinite(leaf) and leaf > 0 for leaf in jax.tree.leaves(moved))
 
