@@ -38,7 +38,6 @@ def path_score(emission_BTV, label_BT, mask_BT, potentials: Potentials):
   Raises ValueError for an argument whose shape or dtype does not fit. Cost: time and memory O(B T).
   """
   emission_BTV, potentials = _checked(emission_BTV, mask_BT, potentials, label_BT=label_BT)
-  label_BT = jnp.where(mask_BT, label_BT, 0)
   at_BT = jnp.take_along_axis(emission_BTV, label_BT[..., None], axis=2)[..., 0]
   at_BT = at_BT.at[:, 1:].add(potentials.transition_VV[label_BT[:, :-1], label_BT[:, 1:]])
   at_BT = at_BT.at[:, 0].add(potentials.start_V[label_BT[:, 0]])

@@ -74,7 +74,7 @@ def test_likelihoods_of_all_paths_sum_to_one():
   arrays = arguments(1)
   emission_BTV, *rest = as_float32(arrays)
   paths = np.array(list(itertools.product(range(V), repeat=3)))
-  label_BT = jnp.asarray(np.pad(paths, ((0, 0), (0, 1)), constant_values=2))  # what stands in padding is not looked at
+  label_BT = jnp.asarray(np.pad(paths, ((0, 0), (0, 1)), constant_values=99))  # what stands in padding is not looked at
   mask_BT = jnp.broadcast_to(jnp.arange(T)[None] < 3, label_BT.shape)
   emission_BTV = jnp.broadcast_to(emission_BTV, (len(paths), T, V))
   found_B = crf.log_likelihood(emission_BTV, label_BT, mask_BT, crf.Potentials(*rest))
