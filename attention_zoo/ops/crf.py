@@ -8,7 +8,7 @@ and has the probability exp(s(y)) / Z, Z the sum of exp(s) over all paths. Score
 from its beginning to its length, with padding behind it, where mask_BT is False; a row of padding alone scores 0 and
 has log Z = 0. The gradient of log Z by emission[t, y] is the probability that label y stands at t.
 
-Letters: V the labels, in their role as a vocabulary.
+Letters: V the labels, in their role as a vocabulary. Cost: that of `log_partition`, but for what says its own.
 """
 
 from collections.abc import Sequence
