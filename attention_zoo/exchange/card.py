@@ -14,7 +14,7 @@ from attention_zoo.training.workdir import read_config, versions
 
 SCORES = ("split", "bleu", "chrf", "perplexity", "beam_size", "alpha")
 WRONG = (UserError, KeyError, TypeError, ValueError, AttributeError, OverflowError)  # what a stranger's record leads to
-EMBEDDED = ("phrasebook", "toy")  # sources whose text the package makes itself
+EMBEDDED = ("phrasebook", "toy", "shapes")  # sources whose data the package makes itself
 
 
 def published(run) -> tuple:
@@ -132,7 +132,12 @@ def scores(workdir, parameters) -> list[dict]:
   return found
 
 
-USES = {"language_modeling": 'run.sample("", seed=1)', "music": "run.sample(seconds=20, seed=1)[0].save('out.mid')"}
+USES = {
+  "language_modeling": 'run.sample("", seed=1)',
+  "music": "run.sample(seconds=20, seed=1)[0].save('out.mid')",
+  "image_modeling": "run.sample(16, seed=1).save('grid.png')",
+  "super_resolution": "run.upscale('small.png', seed=1).save('large.png')",
+}
 
 
 def _plain(value) -> str:

@@ -28,6 +28,8 @@ MODELS = {
   "performance_rnn": "attention_zoo.models.music.performance_rnn",
   "bytenet": "attention_zoo.models.translation.bytenet",
   "conv_s2s": "attention_zoo.models.translation.conv_s2s",
+  "image_transformer": "attention_zoo.models.image.image_transformer",
+  "image_transformer_sr": "attention_zoo.models.image.image_transformer_sr",
   "factorised": "attention_zoo.models.image.factorised",
 }
 

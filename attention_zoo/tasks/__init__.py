@@ -14,6 +14,7 @@ TASKS = {
   "language_modeling": "attention_zoo.tasks.language_modeling:LanguageModeling",
   "music": "attention_zoo.tasks.music:Music",
   "image_modeling": "attention_zoo.tasks.image_modeling:ImageModeling",
+  "super_resolution": "attention_zoo.tasks.super_resolution:SuperResolution",
 }
 
 
