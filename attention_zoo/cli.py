@@ -78,6 +78,15 @@ def sampling() -> dict:
   return {name: FLAGS[name].value for name in _SAMPLING}
 
 
+def given(names, known, run) -> dict:
+  """name -> value of those of the flags that were given. Raises UserError for one that is not `known` to the run."""
+  values = {name: FLAGS[name].value for name in names if FLAGS[name].value not in (None, "")}
+  for name in values:
+    if name not in known:
+      raise UserError(f"--{name} is for other models than those of the task {run.config.task!r}")
+  return values
+
+
 def run(main, required=("workdir",)):
   """Runs main() after parsing the flags. A wrong flag, config or input: message, exit code 2; Ctrl-C: 130."""
 

@@ -7,12 +7,14 @@ pixel the mean of a square of them.
 """
 
 import functools
+import os
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
 
 from attention_zoo import grammar
+from attention_zoo.data import picture
 from attention_zoo.data.batches import Batch, rng, share
 from attention_zoo.data.splits import ROLES
 from attention_zoo.errors import UserError
@@ -50,7 +52,37 @@ def shapes(roles, directory, size, train: int = 20_000, dev: int = 1_000, test: 
   return Shapes(roles, size, counts, seed)
 
 
-SOURCES = {function.__name__: function for function in (shapes,)}
+def images(roles, directory, size, resize: str = "crop", enlarge: bool = False, bad: str = "skip"):
+  """Folders or zip files of images, one for each split, in config.data.dir (`data/image_files.py`).
+
+  resize: "crop" takes the square in the middle of each image and makes it smaller; "none": all have the size. enlarge:
+  whether to make smaller ones larger. bad: what becomes of a file that cannot be read: "skip" leaves it out and tells
+  so, "refuse" ends.
+  """
+  from attention_zoo.data.image_files import ImageFolder
+
+  return ImageFolder(roles, directory, size, **_checked(resize, bad), enlarge=enlarge)
+
+
+def tfds(
+  roles, directory, size, name: str, image: str = "image", label: str = "label", resize: str = "crop",
+  enlarge: bool = False, bad: str = "skip",
+):  # fmt: skip
+  """A data set of TensorFlow Datasets, prepared as array_record: tfds(name='cifar10'). image, label: its fields."""
+  from attention_zoo.data.image_files import ImageRecords
+
+  fields = {"name": name, "image": image, "label": label}
+  return ImageRecords(roles, directory, size, **fields, **_checked(resize, bad), enlarge=enlarge)
+
+
+def _checked(resize, bad) -> dict:
+  for name, value, known in (("resize", resize, picture.RESIZES), ("bad", bad, ("skip", "refuse"))):
+    if value not in known:
+      raise ValueError(f"{name} must be {' or '.join(map(repr, known))}, not {value!r}")
+  return {"resize": resize, "bad": bad}
+
+
+SOURCES = {function.__name__: function for function in (shapes, images, tfds)}
 
 
 def shrink(pixels_BYX3: np.ndarray, size: int) -> np.ndarray:
@@ -58,6 +90,15 @@ def shrink(pixels_BYX3: np.ndarray, size: int) -> np.ndarray:
   B, Y, X = pixels_BYX3.shape[:3]
   blocks = pixels_BYX3.reshape(B, size, Y // size, size, X // size, 3)
   return np.round(blocks.mean((2, 4), np.float32)).astype(np.uint8)
+
+
+def bicubic(pixels_BYX3: np.ndarray, size: int) -> np.ndarray:
+  """uint8 [B, size, size, 3]: the images, enlarged by bicubic interpolation."""
+  from PIL import Image
+
+  return np.stack([
+    np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC)) for pixels in pixels_BYX3
+  ])  # fmt: skip
 
 
 class ImageBatches:
@@ -113,7 +154,12 @@ def batch_shapes(rows: int, size: int, low_size=0) -> dict:
 
 
 def to_pixels(given, size: int, name="image") -> np.ndarray:
-  """uint8 [size, size, 3] of an array of whole numbers from 0 to 255. name: the argument's, for the UserError."""
+  """uint8 [size, size, 3] of an array of whole numbers from 0 to 255, or of an image file, which is cut to size.
+
+  name: the argument's, for the UserError.
+  """
+  if isinstance(given, (str, os.PathLike)):
+    return picture.read_file(given, size, enlarge=True)
   try:
     pixels = np.asarray(given)
   except ValueError:  # rows of several lengths

@@ -189,6 +189,11 @@ class TensorFlowDatasets:
   def splits(self) -> tuple[str, ...]:
     return tuple(self._builder.info.splits)
 
+  @property
+  def features(self):
+    """Name -> feature of a record."""
+    return self._builder.info.features
+
   def pairs(self, split: str) -> Iterator[tuple[str, str]]:
     return (tuple(value.decode("utf-8") for value in values) for values in self.values(split))
 

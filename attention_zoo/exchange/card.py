@@ -14,7 +14,7 @@ from attention_zoo.training.workdir import read_config, versions
 
 SCORES = ("split", "bleu", "chrf", "perplexity", "scores", "beam_size", "alpha")
 WRONG = (UserError, KeyError, TypeError, ValueError, AttributeError, OverflowError)  # what a stranger's record leads to
-EMBEDDED = ("phrasebook", "toy")  # sources whose text the package makes itself
+EMBEDDED = ("phrasebook", "toy", "shapes")  # sources whose data the package makes itself
 
 
 def published(run) -> tuple:
@@ -141,6 +141,8 @@ USES = {
   "tagging": 'run.tag(["..."])',
   "masked_language_modeling": 'run.fill("... [MASK] ...")',
   "permutation_language_modeling": 'run.vectors(["..."])',
+  "image_modeling": "run.sample(16, seed=1).save('grid.png')",
+  "super_resolution": "run.upscale('small.png', seed=1).save('large.png')",
 }
 
 

@@ -84,8 +84,8 @@ class Config:
         raise ValueError(f"model.{field} must be one of {choices}, got {getattr(self, field)!r}")
     for field in dataclasses.fields(self):
       value = getattr(self, field.name)
-      if field.type is int and value < 1:
-        raise ValueError(f"model.{field.name} must be at least 1, got {value!r}")
+      if field.type is int and value < (low := field.metadata.get("low", 1)):
+        raise ValueError(f"model.{field.name} must be at least {low}, got {value!r}")
       if field.type is float and not 0 <= value <= 1:
         raise ValueError(f"model.{field.name} must be from 0 to 1, got {value!r}")
     for field, layers in self.stacks().items():
@@ -107,8 +107,12 @@ class Config:
   def variants(self, layers: Layers) -> list[variant.Variant]:
     """The self-attention of each layer. Raises ValueError, for one that is not used too."""
     sizes = variant.Sizes(self.d_model, self.num_heads, self.d_k, self.d_v, self.max_length, layers.causal)
-    in_turn = [variant.make(text, sizes) for text in grammar.split(layers.attention)]
+    in_turn = [variant.make(text, sizes, self.more_attentions()) for text in grammar.split(layers.attention)]
     return [in_turn[i % len(in_turn)] for i in range(layers.number)]
+
+  def more_attentions(self) -> tuple:
+    """Functions beside those that every model takes, see `variant.make`."""
+    return ()
 
   def turns(self, layers: Layers) -> int:
     """How many self-attentions the layers take in turn."""

@@ -31,6 +31,8 @@ MODELS = {
   "xlnet": "attention_zoo.models.pretraining.xlnet",
   "bytenet": "attention_zoo.models.translation.bytenet",
   "conv_s2s": "attention_zoo.models.translation.conv_s2s",
+  "image_transformer": "attention_zoo.models.image.image_transformer",
+  "image_transformer_sr": "attention_zoo.models.image.image_transformer_sr",
   "factorised": "attention_zoo.models.image.factorised",
 }
 

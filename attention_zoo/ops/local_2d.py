@@ -9,13 +9,17 @@ a tile. A query sees what comes no later in that order in its own tile, in the f
 corners) and in the flange left of it.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from attention_zoo.ops import cache as cache_lib
 from attention_zoo.ops import shapes
 from attention_zoo.ops.dot_product import dot_product_attention
 from attention_zoo.ops.local import with_halo
+from attention_zoo.ops.variant import Variant
 
 
 def block_raster_order(Y, X, tile):
@@ -141,3 +145,68 @@ def _tiled(q_BYXNK, k_BYXNK, v_BYXNH, visible, *, tile, flange, below, dropout):
   tiles = out.reshape(B, rows, columns, *tile, *out.shape[2:])
   image = jnp.moveaxis(tiles, 2, 3).reshape(B, rows * tile[0], columns * tile[1], *out.shape[2:])
   return image[:, :Y, :X]
+
+
+# For layers of image models, and not in VARIANTS: rows of text have no columns
+
+
+def local_2d(sizes, *, columns: int, tile: tuple, flange: tuple):
+  """Image Transformer's local 2D: the positions are those of an image of so many columns in block-raster order.
+
+  tile, flange: (rows, columns); tiles must divide the columns. It must be causal. Cost: `masked_local_attention_2d`'s.
+  """
+  if not sizes.causal:
+    raise ValueError("local_2d is causal: in an encoder choose another attention")
+  for name, value, low in (("tile", tile, 1), ("flange", flange, 0)):
+    if len(value) != 2 or any(type(size) is not int or size < low for size in value):
+      raise ValueError(f"local_2d({name}=..) must be two whole numbers from {low}, not {value!r}")
+  if columns < 1 or columns % tile[1]:
+    raise ValueError(f"local_2d: {columns} columns are no multiple of the tile's {tile[1]}")
+  band = tile[0] * columns  # positions of a row of tiles
+
+  def swapped(x, shape):
+    """[B, bands, a, b, columns of a tile, ..] with a and b swapped, as [B, *shape, ..]."""
+    return jnp.swapaxes(x, 2, 3).reshape(x.shape[0], *shape, *x.shape[5:])
+
+  def image(x_BTNK):
+    bands = -(-x_BTNK.shape[1] // band)
+    x = jnp.pad(x_BTNK, ((0, 0), (0, bands * band - x_BTNK.shape[1])) + ((0, 0),) * (x_BTNK.ndim - 2))
+    x = x.reshape(x.shape[0], bands, columns // tile[1], *tile, *x.shape[2:])
+    return swapped(x, (bands * tile[0], columns))
+
+  def attend(p, q_BTNK, k_BTNK, v_BTNH, *, segments_BT=None, mask=None, dropout=None):
+    images = map(image, (q_BTNK, k_BTNK, v_BTNH))
+    out = masked_local_attention_2d(*images, tile=tile, flange=flange, dropout=dropout)
+    bands = out.shape[1] // tile[0]
+    out = out.reshape(out.shape[0], bands, tile[0], columns // tile[1], tile[1], *out.shape[3:])
+    return swapped(out, (bands * band,))[:, : q_BTNK.shape[1]]
+
+  def place(t):
+    first, t = divmod(t, band)
+    number, t = divmod(t, tile[0] * tile[1])
+    y, x = divmod(t, tile[1])
+    return first * tile[0] + y, number * tile[1] + x
+
+  def position(y, x):
+    inside = y % tile[0] * tile[1] + x % tile[1]
+    return y // tile[0] * band + x // tile[1] * (tile[0] * tile[1]) + inside
+
+  def step(p, q_BJTNK, k_BJTNK, v_BJTNH, t, cache, ancestry_BJZ):
+    cache = cache_lib.write(cache, (k_BJTNK, v_BJTNH), t)
+    J, T = q_BJTNK.shape[1:3]
+
+    def one(q_BNK, index):
+      query = place(index)
+      y, x = (
+        (at // size * size - margin) + jnp.arange(size + margin * sides)
+        for at, size, margin, sides in zip(query, tile, flange, (1, 2), strict=True)
+      )
+      y, x = y[:, None], x[None]
+      seen = _not_later(query, (y, x), tile) & (y >= 0) & (x >= 0) & (x < columns)
+      k_BSNK, v_BSNH = (cache_lib.own(part, ancestry_BJZ, position(y, x).ravel()) for part in cache)
+      return dot_product_attention(q_BNK[:, None], k_BSNK, v_BSNH, mask=seen.reshape(1, 1, 1, -1))[:, 0]
+
+    out_BTNH = jax.vmap(one, (1, 0), 1)(q_BJTNK.reshape(-1, *q_BJTNK.shape[2:]), t + jnp.arange(T))
+    return out_BTNH.reshape(-1, J, *out_BTNH.shape[1:]), cache
+
+  return Variant(attend, functools.partial(cache_lib.empty, sizes), step, packs=False)

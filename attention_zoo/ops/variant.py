@@ -79,9 +79,11 @@ def by_name() -> dict[str, Callable]:
   return {function.__name__: function for module in modules for function in getattr(module, "VARIANTS", ())}
 
 
-def make(text: str, sizes: Sizes) -> Variant:
-  """The Variant that a config's text names. Raises ValueError for an unknown name or option, or a bad value."""
-  function, options = grammar.bind(text, by_name(), "attention")
+def make(text: str, sizes: Sizes, more=()) -> Variant:
+  """The Variant that a config's text names. more: functions beside those of VARIANTS, which only some models take.
+  Raises ValueError for an unknown name or option, or a bad value."""
+  known = by_name() | {function.__name__: function for function in more}
+  function, options = grammar.bind(text, known, "attention")
   try:
     variant = function(sizes, **options)
   except TypeError as error:

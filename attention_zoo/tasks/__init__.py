@@ -21,6 +21,7 @@ TASKS = {
     "attention_zoo.tasks.permutation_language_modeling:PermutationLanguageModeling"
   ),
   "tagging": "attention_zoo.tasks.tagging:Tagging",
+  "super_resolution": "attention_zoo.tasks.super_resolution:SuperResolution",
 }
 
 

@@ -68,6 +68,8 @@ class Images:
 class ImageModel(Run):
   """What `attention_zoo.load` returns for an image model. Work is spread over all devices of this process."""
 
+  SAMPLE_OPTIONS = ("label", "image", "rows")  # of the command, beside those of every model
+
   def __init__(self, task, params, variables, *, checkpoint, step):
     self.task, self.config, self.checkpoint, self.step = task, task.config, checkpoint, step
     self._mesh = sharding.local_mesh()
@@ -117,6 +119,23 @@ class ImageModel(Run):
     known[:, :rows] = True
     drawn = self._draw(pixels, known, {"labels": self._labels(label, n)}, temperature, seed)
     return Images(np.concatenate([given, drawn.pixels]), ("", *drawn.labels), n + 1 if n < 8 else None)
+
+  def save_samples(
+    self, output, *, num_samples=1, label=None, image=None, rows=None, temperature=None, seed=0, **others
+  ):
+    """Writes a grid of samples, or of completions of an image whose upper rows are kept, half of them by default."""
+    options = {"label": label, "temperature": temperature, "seed": seed}
+    if not image:
+      return self._write(output, others, lambda: self.sample(num_samples, **options))
+    rows = self._shape[0] // 2 if rows is None else rows
+    self._write(output, others, lambda: self.complete(image, rows, n=num_samples, **options))
+
+  def _write(self, output, others, draw) -> None:
+    if not output:
+      raise UserError("samples of images need --output=FILE.png")
+    if given := [name for name, value in others.items() if value is not None]:
+      raise UserError(f"--{given[0]} is for models of text: images have --temperature, --seed and --num_samples")
+    draw().save(output)
 
   @property
   def _shape(self):
@@ -185,18 +204,16 @@ class ImageModel(Run):
     them. Raises UserError for what is no image of the model's size.
     """
     pixels = self._pixels(images)
-    return self._bits(pixels, {"labels": self._labels_of(labels, len(pixels))})
-
-  def _labels_of(self, labels, n):
     if labels is None and self.config.data.num_classes:
       raise UserError("this model is told classes: give the label of each image")
-    return self._labels(labels, n)
-
-  def _bits(self, pixels_BYX3, conditions) -> np.ndarray:
-    n = len(pixels_BYX3)
-    parts = self._parts((pixels_BYX3.astype(np.int32), conditions), n)
+    conditions, n = self._conditions(pixels, self._labels(labels, len(pixels))), len(pixels)
+    parts = self._parts((pixels.astype(np.int32), conditions), n)
     found = [np.asarray(self._scorer(self.params, *part)) for part in parts]
     return np.concatenate(found)[:n].astype(np.float64) / (math.log(2) * math.prod(self._shape))
+
+  def _conditions(self, pixels_BYX3, labels_B) -> dict:
+    """What the model is told beside the pixels."""
+    return {"labels": labels_B}
 
   @functools.cached_property
   def _scorer(self):

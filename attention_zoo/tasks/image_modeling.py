@@ -75,6 +75,8 @@ class ImageModeling(ModelTask):
     super().__init__(config, workdir)
     if self.model_config.head not in heads.HEADS:
       raise UserError(f"config.model.head = {self.model_config.head!r} is not one of {', '.join(heads.HEADS)}")
+    if config.data.num_classes == 1:
+      raise UserError("config.data.num_classes = 1: a single class tells a model nothing, set it to 0")
     self.pictures = functools.cache(self.pictures)
 
   @property

@@ -87,6 +87,8 @@ class Continuation:
 class Musician(LanguageModel):
   """What `attention_zoo.load` returns for a model of music."""
 
+  SAMPLE_OPTIONS = ("prime", "seconds")  # of the command, beside those of every model
+
   def sample(self, prime=None, *, seconds: float | None = None, max_tokens=None, **options) -> list[Continuation]:
     """Continuations of a motif, or pieces of nothing.
 

@@ -65,7 +65,7 @@ def header_complaints(name, own, whole):
       if not re.search(wanted, whole):
         yield f"does not name {what}"
     paper = getattr(config_files.load(name), "PAPER", None) if name in NAMES else None
-    if not paper and not re.search(r"\d+\.\d+ [^.]*\b(BLEU|perplexity|nats)\b", own):
+    if not paper and not re.search(r"\d+\.\d+ [^.]*\b(BLEU|perplexity|nats|bits)\b", own):
       yield "does not give the paper's number"
 
 

@@ -1,5 +1,6 @@
 """What `tasks/image_modeling.py` asks of every model for it, beside what `test_models.py` asks of all."""
 
+import dataclasses
 import functools
 
 import jax
@@ -17,9 +18,9 @@ B = 2
 class Made:
   """A model with random parameters, compiled once; small() says its sizes."""
 
-  def __init__(self, name):
+  def __init__(self, name, **fields):
     self.module = models.find(name)
-    self.config = self.module.small()
+    self.config = dataclasses.replace(self.module.small(), **fields)
     self.head = self.config.head
     self.model = self.module.Model(self.config)
     rng = np.random.default_rng(0)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from attention_zoo import tasks
-from attention_zoo.configs.image import factorised_shapes
+from attention_zoo.configs.image import factorised_shapes, super_resolution_quickstart
 from attention_zoo.configs.language import quickstart
 from attention_zoo.configs.music import quickstart as music_quickstart
 from attention_zoo.configs.pretraining import (
@@ -120,10 +120,17 @@ def permuted(files):
   return encoder(files, config, "txt", sentences(100))
 
 
+def super_resolution(files):
+  config = super_resolution_quickstart.get_config()
+  config.model.update(num_heads=1, d_model=8, d_ff=8, d_k=8, d_v=8, num_layers=1, attention="local(block_width=12)")
+  config.data.update(source="shapes(train=40, dev=5, test=5)", size=4, low_size=2, batch_size=8)
+  return config
+
+
 CONFIGS = {  # of a folder with text
   "translation": translation, "language_modeling": language_model, "music": music, "image_modeling": image_model,
   "classification": classification, "regression": regression, "tagging": tagging, "masked_language_modeling": masked,
-  "permutation_language_modeling": permuted,
+  "permutation_language_modeling": permuted, "super_resolution": super_resolution,
 }  # fmt: skip
 
 

@@ -255,7 +255,7 @@ def test_the_commands(run, motif, tmp_path):
   for module, flags, message in (
     ("sample", [*sample, f"--output={tmp_path}/out.mid"], ""),
     ("compare", [f"--workdirs={run.task.workdir},{run.task.workdir}", *sample[1:], f"--output={tmp_path}/p.html"], ""),
-    ("sample", [*sample, "--prompt=la la", f"--output={tmp_path}/x.mid"], "takes --prime=FILE.mid"),
+    ("sample", [*sample, "--prompt=la la", f"--output={tmp_path}/x.mid"], "--prompt, --input and --stop are for text"),
     ("sample", [sample[0]], "need --output=FILE.mid"),
     ("sample", [sample[0], f"--prime={tmp_path}/p.html", f"--output={tmp_path}/x.mid"], "p.html is not a MIDI file"),
   ):

@@ -1,0 +1,194 @@
+"""Sources of images from outside: folders and zip files, and TensorFlow Datasets.
+
+Of each split there is a folder DIR/SPLIT or a file DIR/SPLIT.zip. Where it holds nothing but folders of images, these
+are the classes.
+"""
+
+import hashlib
+import logging
+import posixpath
+import zipfile
+
+import numpy as np
+
+from attention_zoo import files
+from attention_zoo.data import picture
+from attention_zoo.data.splits import resolve
+from attention_zoo.data.textfiles import digest
+from attention_zoo.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+_FORMAT = 1  # of what becomes of a file; part of every fingerprint
+_TOLD = 20  # skipped files that a report names
+_MOST_FILES = 10_000_000
+
+
+class ImageFolder:
+  """A folder of `data/images.py`'s source images."""
+
+  def __init__(self, roles, directory, size, *, bad, **options):
+    if not directory:
+      raise UserError("config.data.dir must name the folder of images.")
+    if not files.exists(directory):
+      raise UserError(f"config.data.dir={directory} does not exist.")
+    self._roles, self._root, self._size, self._bad, self._options = roles, files.expand(directory), size, bad, options
+
+  @property
+  def classes(self) -> tuple[str, ...]:
+    """Those of the training images."""
+    with self._open("train") as found:
+      return _classes(found.names)
+
+  def pictures(self, split: str):
+    classes, kept, labels, skipped = self.classes, [], [], []
+    with self._open(split) as found:
+      own = _classes(found.names)
+      if classes and (missing := sorted({*own} - {*classes}) or (not own and ["none"])):
+        raise UserError(f"{found.where} has the classes {', '.join(missing)[:200]}, which the training images have not")
+      for name in found.names:
+        try:
+          kept.append(picture.read(found.read(name), f"{found.where}/{name}", self._size, **self._options))
+          labels.append(classes.index(name.split("/")[0]) if classes else 0)
+        except UserError as error:
+          if self._bad == "refuse":
+            raise
+          skipped.append(str(error))
+      _tell(skipped, len(found.names), found.where)
+    return np.stack(kept), np.array(labels, np.int32)
+
+  def fingerprint(self, split: str) -> str:
+    with self._open(split) as found:
+      return _digest(_FORMAT, self._size, self._options, found.digest())
+
+  def _open(self, split):
+    name = resolve(split, self._roles)
+    for path, kind in ((self._root / name, _Folder), (self._root / f"{name}.zip", _Zip)):
+      if path.is_dir() if kind is _Folder else path.is_file():
+        found = kind(path)
+        if not found.names:
+          raise UserError(f"{path} has no images ({', '.join(picture.ENDINGS)}).")
+        return found
+    raise UserError(
+      f"config.data.dir={self._root} has neither a folder {name} nor {name}.zip: name its splits in "
+      "config.data.train_split and dev_split"
+    )
+
+
+def _is_image(name) -> bool:
+  hidden = any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
+  return not hidden and name.lower().endswith(picture.ENDINGS)
+
+
+def _classes(names) -> tuple[str, ...]:
+  """The folders that hold all images; () where one lies beside them."""
+  return tuple(sorted({name.split("/")[0] for name in names})) if all("/" in name for name in names) else ()
+
+
+class _Folder:
+  def __init__(self, path):
+    self.where = path
+    found = (file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
+    self.names = sorted(name for name in found if _is_image(name))
+
+  def read(self, name) -> bytes:
+    return files.read_bytes(self.where / name, picture.MOST)
+
+  def digest(self) -> str:
+    return _digest([(name, self._digest_of(name)) for name in self.names])
+
+  def _digest_of(self, name) -> str:
+    """Of what can be read of a file: one that cannot is skipped, or refused, when its pixels are asked for."""
+    try:
+      return hashlib.sha256(self.read(name)).hexdigest()
+    except UserError as error:
+      return str(error)
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    pass
+
+
+class _Zip:
+  def __init__(self, path):
+    self.where = path
+    try:
+      self._archive = zipfile.ZipFile(path)
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
+      raise UserError(f"{path} is not a sound zip file: {error}") from error
+    infos = [info for info in self._archive.infolist() if not info.is_dir()]
+    if len(infos) > _MOST_FILES:
+      raise UserError(f"{path} has more than {_MOST_FILES:,} files")
+    names = [posixpath.normpath(info.filename).lstrip("/") for info in infos]
+    inside = [(name, info) for name, info in zip(names, infos, strict=True) if _is_image(name)]
+    # Often everything lies in one folder of the archive's own name.
+    tops = {name.split("/")[0] for name, _ in inside}
+    if len(tops) == 1 and all(name.count("/") > 1 for name, _ in inside):
+      inside = [(name.partition("/")[2], info) for name, info in inside]
+    self._infos = dict(inside)
+    self.names = sorted(self._infos)
+
+  def read(self, name) -> bytes:
+    try:
+      with self._archive.open(self._infos[name]) as file:
+        return file.read(picture.MOST + 1)  # `picture.read` refuses more
+    except Exception as error:  # damaged, encrypted, or packed in an unknown way
+      reason = " ".join(str(error).split())[:200] or type(error).__name__
+      raise UserError(f"{self.where}/{name} cannot be unpacked: {reason}") from None
+
+  def digest(self) -> str:
+    return digest(self.where).hex()
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    self._archive.close()
+
+
+class ImageRecords:
+  """A data set of TensorFlow Datasets with images in a field."""
+
+  def __init__(self, roles, directory, size, *, name, image, label, bad, **options):
+    from attention_zoo.data.sources import TensorFlowDatasets
+
+    features = TensorFlowDatasets(name, directory, (image,), roles).features
+    fields = (image, label) if label in features else (image,)
+    self.classes = tuple(features[label].names) if len(fields) == 2 and hasattr(features[label], "names") else ()
+    self._records = TensorFlowDatasets(name, directory, fields if self.classes else (image,), roles)
+    self._name, self._size, self._bad, self._options = name, size, bad, options
+
+  def pictures(self, split: str):
+    kept, labels, skipped, number = [], [], [], 0
+    for number, (pixels, *label) in enumerate(self._records.values(split), 1):
+      try:
+        kept.append(picture.of_array(pixels, f"{self._name}, record {number}", self._size, **self._options))
+        labels.append(int(label[0]) if label else 0)
+      except UserError as error:
+        if self._bad == "refuse":
+          raise
+        skipped.append(str(error))
+    _tell(skipped, number, self._name)
+    return np.stack(kept), np.array(labels, np.int32)
+
+  def fingerprint(self, split: str) -> str:
+    return _digest(_FORMAT, self._size, self._options, self._records.fingerprint(split))
+
+
+def _digest(*parts) -> str:
+  return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def _tell(skipped, number, where):
+  """Reports the images that were left out. Raises UserError where none is left."""
+  if not skipped:
+    if not number:
+      raise UserError(f"{where} has no images")
+    return
+  more = f"; and {len(skipped) - _TOLD} more" if len(skipped) > _TOLD else ""
+  report = f"{len(skipped)} of {number} images in {where} were skipped: {'; '.join(skipped[:_TOLD])}{more}"
+  if len(skipped) == number:
+    raise UserError(report)
+  logger.warning("%s", report)

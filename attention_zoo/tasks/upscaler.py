@@ -1,0 +1,73 @@
+"""A trained model of super-resolution: upscale, bits per dimension, PSNR."""
+
+import numpy as np
+
+from attention_zoo.data import images as images_lib
+from attention_zoo.errors import UserError
+from attention_zoo.evaluation.image_quality import psnr
+from attention_zoo.protocols import Evaluation, Score
+from attention_zoo.tasks import arguments
+from attention_zoo.tasks.image_model import ImageModel, Images
+
+_COMPARED = 64  # images of a split whose PSNR is taken
+_SHOWN = 6  # of a page
+
+
+class Upscaler(ImageModel):
+  """What `attention_zoo.load` returns for a model of super-resolution."""
+
+  SAMPLE_OPTIONS = ("image", "label")
+
+  def upscale(self, image, *, n: int = 1, label=None, temperature: float | None = None, seed: int = 0) -> Images:
+    """`n` images that the small one may be of.
+
+    image: uint8 [y, x, 3] of config.data.low_size, or a file, which is cut to that. The other options are those of
+    `ImageModel.sample`. Raises UserError for what is no such image.
+    """
+    low = images_lib.to_pixels(image, self.config.data.low_size, "image")
+    n = arguments.whole(n, "n", 1, 10_000)
+    return self._upscale(np.repeat(low[None], n, 0), self._labels(label, n), temperature, seed)
+
+  def _upscale(self, low_BYX3, labels_B, temperature=None, seed=0) -> Images:
+    pixels = np.zeros((len(low_BYX3), *self._shape), np.int32)
+    given = {"low": low_BYX3.astype(np.int32), "labels": labels_B}
+    return self._draw(pixels, np.zeros(pixels.shape[:3], bool), given, temperature, seed)
+
+  def sample(self, n=1, **options):
+    raise UserError("this model enlarges images: run.upscale(image)")
+
+  def complete(self, image, rows, **options):
+    raise UserError("this model enlarges images: run.upscale(image)")
+
+  def _conditions(self, pixels_BYX3, labels_B) -> dict:
+    low = images_lib.shrink(pixels_BYX3, self.config.data.low_size)
+    return {"labels": labels_B, "low": low.astype(np.int32)}
+
+  def save_samples(self, output, *, image=None, num_samples=1, label=None, temperature=None, seed=0, **others):
+    """Writes a grid of images that the small one may be of."""
+    if not image:
+      raise UserError("a model of super-resolution needs --image=FILE, the small image")
+    self._write(output, others, lambda: self.upscale(image, n=num_samples, label=label, temperature=temperature,
+                                                     seed=seed))  # fmt: skip
+
+  def examples(self, split: str, count: int) -> Images:
+    """Three columns of the first images of a split: small, enlarged by the model, and as they are."""
+    pixels, labels = (part[:count] for part in self.task.pictures(split))
+    low = images_lib.shrink(pixels, self.config.data.low_size)
+    drawn = self._upscale(low, labels)
+    scale = self.config.data.size // self.config.data.low_size
+    rows = np.stack([low.repeat(scale, 1).repeat(scale, 2), drawn.pixels, pixels], 1)
+    return Images(rows.reshape(-1, *self._shape), ("",) * (3 * len(rows)), 3)
+
+  def _examples(self) -> Images:
+    return self.examples("dev", _SHOWN)
+
+  def evaluate(self, split: str, *, report=None) -> Evaluation:
+    """Bits per dimension, and the PSNR of samples and of bicubic interpolation on the first images of a split."""
+    found = super().evaluate(split, report=report)
+    pixels, labels = (part[:_COMPARED] for part in self.task.pictures(split))
+    low = images_lib.shrink(pixels, self.config.data.low_size)
+    enlarged = {"psnr": self._upscale(low, labels).pixels, "psnr bicubic": images_lib.bicubic(low, len(pixels[0]))}
+    figures = {name: float(psnr(pixels, other).mean()) for name, other in enlarged.items()}
+    scores = [Score(name, value) for name, value in figures.items()]
+    return Evaluation(found.scores + scores, [], found.record | {"psnr": figures, "images": len(pixels)})
