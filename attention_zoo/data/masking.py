@@ -96,7 +96,7 @@ class FullSentences:
     for i in range(start, stop):
       sentence = tokens[offsets[i] : offsets[i + 1] - 1]
       inside = 0 < i - start and i + 1 < stop  # no </s> at the ends, which have one already
-      parts.append(sentence if len(sentence) else np.full(inside, EOS, np.int32))
+      parts.append(sentence if len(sentence) else np.full(int(inside), EOS, np.int32))
     ids = np.concatenate([[BOS], np.concatenate(parts)[: self._length - 2], [EOS]]).astype(np.int32)
     return ids, len(ids)
 

@@ -30,7 +30,7 @@ def test_a_classifier_with_and_without_a_hidden_layer():
   x = np.random.default_rng(0).normal(size=(2, 6)).astype(np.float32)
   for width, names in ((0, {"output"}), (5, {"hidden", "output"})):
     head = heads.Classifier(3, dropout=0.5, width=width)
-    params = head.init(jax.random.key(0), x)["params"]
+    params = jax.device_get(head.init(jax.random.key(0), x)["params"])
     assert set(params) == names
     hidden = x
     if width:
@@ -44,7 +44,7 @@ def test_a_classifier_with_and_without_a_hidden_layer():
 def test_the_head_of_masks():
   x, pooled = (np.random.default_rng(0).normal(size=shape).astype(np.float32) for shape in ((2, 3, 4), (2, 4)))
   head = heads.MaskedTokens(7)
-  params = head.init(jax.random.key(0), (x, pooled))["params"]
+  params = jax.device_get(head.init(jax.random.key(0), (x, pooled))["params"])
   features, bias, following = head.apply({"params": params}, (x, pooled))
   assert features.shape == (2, 3, 5) and (features[..., -1] == 1).all() and bias.shape == (7,)
   wanted = pooled @ params["next_sentence"]["kernel_UO"] + params["next_sentence"]["bias_O"]
