@@ -15,6 +15,8 @@ TASKS = {
   "music": "attention_zoo.tasks.music:Music",
   "image_modeling": "attention_zoo.tasks.image_modeling:ImageModeling",
   "super_resolution": "attention_zoo.tasks.super_resolution:SuperResolution",
+  "image_classification": "attention_zoo.tasks.image_classification:ImageClassification",
+  "gan": "attention_zoo.tasks.gan:GAN",
 }
 
 

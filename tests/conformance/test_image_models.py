@@ -11,7 +11,7 @@ import pytest
 from attention_zoo import models
 from attention_zoo.tasks import pixels as heads
 
-NAMES = [name for name in models.MODELS if "pixels" in models.find(name).BATCH]
+NAMES = [name for name, path in models.MODELS.items() if path.split(".")[2] == "image"]
 B = 2
 
 
