@@ -35,6 +35,8 @@ MODELS = {
   "gated_pixelcnn": "attention_zoo.models.image.gated_pixelcnn",
   "pixelcnn_pp": "attention_zoo.models.image.pixelcnn_pp",
   "pixel_snail": "attention_zoo.models.image.pixel_snail",
+  "resnet_sr": "attention_zoo.models.image.resnet_sr",
+  "pixel_recursive_sr": "attention_zoo.models.image.pixel_recursive_sr",
   "nonlocal_net": "attention_zoo.models.vision.nonlocal_net",
   "sagan": "attention_zoo.models.vision.sagan",
 }

@@ -75,7 +75,7 @@ class PictureRun(Run):
     if not output:
       raise UserError("samples of images need --output=FILE.png")
     if given := [name for name, value in others.items() if value is not None]:
-      raise UserError(f"--{given[0]} is for models of text: images have --num_samples and --seed, and most models --temperature")
+      raise UserError(f"--{given[0]} is for other models: images have --num_samples, --seed and most --temperature")
     draw().save(output)
 
   def _parts(self, tree, n):

@@ -26,6 +26,8 @@ TOY = dict(
 TOY_OF = {
   "nonlocal_net": dict(widths=(8, 6), blocks=(1, 1), strides=(1, 1), nonlocal_blocks=(0, 1), size=16),
   "sagan": dict(size=16),
+  "resnet_sr": dict(blocks=(1, 1)),
+  "pixel_recursive_sr": dict(blocks=(1, 1)),
 }
 PUBLISHED = ("Attention Is All You Need", "et al.", "Table")
 
@@ -71,7 +73,7 @@ def header_complaints(name, own, whole):
       if not re.search(wanted, whole):
         yield f"does not name {what}"
     paper = getattr(config_files.load(name), "PAPER", None) if name in NAMES else None
-    if not paper and not re.search(r"\d+\.\d+ [^.]*\b(BLEU|perplexity|nats|bits|top-1|FID)\b", own):
+    if not paper and not re.search(r"\d+\.\d+ [^.]*\b(BLEU|perplexity|nats|bits|top-1|FID|fooled)\b", own):
       yield "does not give the paper's number"
 
 
