@@ -22,6 +22,8 @@ TASKS = {
   ),
   "tagging": "attention_zoo.tasks.tagging:Tagging",
   "super_resolution": "attention_zoo.tasks.super_resolution:SuperResolution",
+  "image_classification": "attention_zoo.tasks.image_classification:ImageClassification",
+  "gan": "attention_zoo.tasks.gan:GAN",
 }
 
 

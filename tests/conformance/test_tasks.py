@@ -18,6 +18,7 @@ from attention_zoo.configs.pretraining import (
   tagging_quickstart,
   xlnet_quickstart,
 )
+from attention_zoo.configs.vision import nonlocal_markers, sagan_markers
 from attention_zoo.protocols import Evaluation, Initial, Loss, Score
 from attention_zoo.training import config as config_lib
 from tests.data import tunes
@@ -127,10 +128,25 @@ def super_resolution(files):
   return config
 
 
+def classifier(files):
+  config = nonlocal_markers.get_config()
+  config.model.update(widths=(4,), blocks=(1,), nonlocal_blocks=(1,))
+  config.data.update(source="markers(train=40, dev=5, test=5)", size=8, batch_size=8)
+  return config
+
+
+def gan(files):
+  config = sagan_markers.get_config()
+  config.model.update(features=8, d_noise=4, attention_size=8)
+  config.data.update(source="markers(train=40, dev=5, test=5)", size=16, num_classes=2, batch_size=8)
+  return config
+
+
 CONFIGS = {  # of a folder with text
   "translation": translation, "language_modeling": language_model, "music": music, "image_modeling": image_model,
   "classification": classification, "regression": regression, "tagging": tagging, "masked_language_modeling": masked,
   "permutation_language_modeling": permuted, "super_resolution": super_resolution,
+  "image_classification": classifier, "gan": gan,
 }  # fmt: skip
 
 
@@ -177,7 +193,7 @@ def test_batches_have_the_shapes_that_were_announced(task):
   assert set(batch) == set(most)
   for name, x in batch.items():
     assert x.dtype == most[name].dtype and len(x) == most[name].shape[0] and x.size <= np.prod(most[name].shape)
-  assert task.batch_units() >= (len(x) if task.unit == "examples" else max(x.size for x in batch.values()))
+  assert task.batch_units() >= (len(x) if task.unit in ("examples", "images") else max(x.size for x in batch.values()))
 
 
 def test_batches_are_functions_of_the_step_and_come_in_parts(task):
@@ -193,7 +209,7 @@ def test_the_loss_adds_over_rows_and_empty_rows_add_nothing(task, initial, batch
   assert isinstance(initial, Initial)
   rows = next(iter(batch.values())).shape[0]
   whole = loss(initial, task.carry(rows), batch)
-  assert isinstance(whole, Loss) and np.isfinite(whole.value) and whole.weight > 0
+  assert isinstance(whole, Loss) and np.isfinite(whole.value) and 0 < whole.weight <= task.batch_units()
   half = rows // 2
   parts = [
     loss(initial, task.carry(rows), {name: jnp.asarray(x).at[at].set(0) for name, x in batch.items()})
