@@ -161,7 +161,7 @@ class ImageModel(PictureRun):
     figures = self._evaluate(self.params, self.variables, arguments.split_name(split))
     if report:
       report(1, 1)
-    found = {name: value for name, value in figures.items() if name not in ("loss", "weight")}
+    found = {name: figures[name] for name in ("bits_per_dim", "bits_red", "bits_green", "bits_blue")}
     scores = [Score(name.replace("_", " "), value) for name, value in found.items()]
     return Evaluation(scores, [], {"bits": found, "values": figures["weight"]})
 

@@ -11,6 +11,7 @@ import pytest
 from attention_zoo.ops import local, local_2d, masks, relative
 from attention_zoo.ops import memory_compressed as compressed
 from attention_zoo.ops.dot_product import dot_product_attention
+from attention_zoo.ops.variant import Sizes
 from tests.ops import reference
 from tests.ops.against import assert_close, normal
 
@@ -104,13 +105,33 @@ def test_time_restricted_offsets_and_latency():
 
 def test_block_raster_order():
   """Four tiles of 2 x 2, written out; odd sizes against a walk through the tiles; the inverse undoes it."""
-  order, inverse = local_2d.block_raster_order(4, 4, (2, 2))
+  order, _ = local_2d.block_raster_order(4, 4, (2, 2))
   assert order.tolist() == [0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15]
   for Y, X, tile in ((4, 4, (2, 2)), (5, 7, (2, 3)), (1, 1, (4, 4)), (0, 3, (2, 2)), (3, 5, (1, 5))):
     order, inverse = local_2d.block_raster_order(Y, X, tile)
     assert (inverse == reference.block_raster_rank(Y, X, tile).reshape(-1)).all()
     pixels = np.arange(Y * X)
     assert (pixels[order][inverse] == pixels).all() and (pixels[inverse][order] == pixels).all()
+
+
+@pytest.mark.parametrize("length", [24, 27])
+def test_local_2d_for_layers_is_the_attention_on_the_image(length):
+  """At once, and in steps; also of a sequence that ends in the middle of a tile."""
+  columns, tile, flange = 6, (2, 3), (1, 2)
+  attention = local_2d.local_2d(Sizes(8, N, K, H, causal=True), columns=columns, tile=tile, flange=flange)
+  order, inverse = local_2d.block_raster_order(6, columns, tile)
+  q, k, v = arrays(length=36)
+  wanted = local_2d.masked_local_attention_2d(*(x.reshape(B, 6, columns, N, -1) for x in (q, k, v)), tile=tile,
+                                              flange=flange)  # fmt: skip
+  wanted = wanted.reshape(B, 36, N, H)[:, order][:, :length]
+  q, k, v = (x[:, order][:, :length] for x in (q, k, v))
+  assert_close(attention.attend({}, q, k, v, segments_BT=None, dropout=None), wanted)
+  cache = attention.init_cache(B, 1, length, jnp.float32)
+  ancestry_BJZ = jnp.zeros((B, 1, length), jnp.int32)
+  for start, stop in ((0, 20), (20, 21), (21, 24)):
+    new = [x[:, None, start:stop] for x in (q, k, v)]
+    out, cache = attention.step({}, *new, jnp.int32(start), cache, ancestry_BJZ)
+    assert_close(out[:, 0], wanted[:, start:stop])
 
 
 def test_a_tile_as_large_as_the_image_is_full_attention():
