@@ -56,8 +56,6 @@ class Config(pixels.Config):
                        f"got {self.size}")  # fmt: skip
     if self.attention_size not in (0, *self.attention_sizes):
       raise ValueError(f"model.attention_size must be 0 or one of {self.attention_sizes}, got {self.attention_size}")
-    if self.features % 8 and self.attention_size:
-      raise ValueError(f"model.features must be divisible by 8, got {self.features}: attention has an eighth of them")
 
   @property
   def head(self) -> str:
@@ -80,12 +78,17 @@ class Config(pixels.Config):
     return self.features * 2**stage
 
 
+def inner(D: int) -> int:
+  """Channels of keys, queries and values in an attention over D."""
+  return max(D // 8, 1)
+
+
 def parameter_count(config: Config) -> int:
   """The closed form of the number of parameters."""
   c, n, classes = config, config.stages, max(config.num_classes, 1)
   conv = lambda D, F, size=3: size * size * D * F + F
   norm = lambda D: 2 * classes * D
-  attention = lambda D: D * (D // 8) * 4 + 1
+  attention = lambda D: D * inner(D) * 4 + 1
   widest = c.generator_width(0)
   generator = c.d_noise * START**2 * widest + START**2 * widest + norm(c.features) + conv(c.features, 3)
   discriminator, D_up, D_down = 0, widest, 3
@@ -102,7 +105,7 @@ def parameter_count(config: Config) -> int:
 
 def small() -> Config:
   """For tests."""
-  return Config(size=16, num_classes=3, features=8, d_noise=4, attention_size=8)
+  return Config(size=16, num_classes=3, features=4, d_noise=4, attention_size=8)
 
 
 class Spectral(nn.Module):
@@ -157,9 +160,9 @@ class Attention(nn.Module):
   def __call__(self, x_BYXD):
     D = x_BYXD.shape[-1]
     kernel = lambda name, *shape: Spectral(f"kernel_{name[-2:]}", shape, name=name)(x_BYXD.dtype)
-    f_DK, g_DK, h_DH = (kernel(name, D, D // 8) for name in ("keys_DK", "queries_DK", "values_DH"))
+    f_DK, g_DK, h_DH = (kernel(name, D, inner(D)) for name in ("keys_DK", "queries_DK", "values_DH"))
     gamma = self.param("gamma", nn.initializers.zeros, ())
-    return image.sagan_attention(x_BYXD, f_DK, g_DK, h_DH, kernel("out_HD", D // 8, D), gamma)
+    return image.sagan_attention(x_BYXD, f_DK, g_DK, h_DH, kernel("out_HD", inner(D), D), gamma)
 
 
 class ClassNorm(nn.Module):

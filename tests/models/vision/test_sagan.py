@@ -120,7 +120,6 @@ def test_far_parts_meet_in_the_attention(initial, task):
   [
     (dict(size=24), "must be 4 times a power of two, at least 8, got 24"),
     (dict(attention_size=16), r"model.attention_size must be 0 or one of \(8,\), got 16"),
-    (dict(features=12), "model.features must be divisible by 8, got 12"),
     (dict(d_noise=0), "model.d_noise must be at least 1, got 0"),
   ],
 )
