@@ -114,6 +114,8 @@ def shrunk(config):
         if field in group:
           group[field] = min(group[field], size)
       group.update({field: size for field, size in TOY_OF.get(config.model.name, {}).items() if field in group})
+    if config.model.get("attention", "").startswith("local_2d"):
+      config.model.attention = "local_2d(tile=(2, 2), flange=(1, 1))"  # of so small an image
   return config
 
 
