@@ -45,7 +45,7 @@ DEFAULT_NOT_OUTSIDE = {"flax", "tensorflow"}
 STANDARD = set(sys.stdlib_module_names)
 
 ENTRY_POINTS = (
-  "train", "evaluate", "average", "translate", "compile", "sample", "compare", "export", "import_model",
+  "train", "evaluate", "average", "translate", "compile", "sample", "compare", "export", "import_model", "sizes",
 )  # fmt: skip
 FULL_INITS = ("", "models", "tasks")  # rooms whose __init__.py says something
 

@@ -34,6 +34,7 @@ MORE_LETTERS = {
   "A": "pre-activations of gates, side by side",
   "I": "beam slots of a cache",
   "M": "positions of all sentences, or of all beams, in one row",
+  "O": "classes of an output",
   "P": "candidates of a beam search step",
   "Q": "places in an expert's queue",
   "U": "width of several things side by side",

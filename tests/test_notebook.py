@@ -88,6 +88,16 @@ def test_tpu():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_pretraining(monkeypatch):
+  for name in ("ZOO_STEPS", "ZOO_TUNING"):
+    monkeypatch.setenv(name, "2")
+  done = text(run("pretraining"))
+  assert "random   accuracy" in done and "GPT      accuracy" in done and "image/svg+xml" in done
+  assert "In a shocking finding," in done and "335,141,888" in done
+
+
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of Jupyter's own
 def test_music(monkeypatch, tmp_path):
   config = quickstart.get_config()

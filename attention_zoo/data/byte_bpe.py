@@ -1,4 +1,5 @@
-"""GPT-2's vocabulary, byte-pair encoding of bytes (Radford et al. 2019, section 2.2), read from published files.
+"""GPT-2's vocabulary, byte-pair encoding of bytes (Radford et al. 2019, section 2.2), read from published files or
+learnt here; with <mask>, RoBERTa's.
 
 A text is cut into words, a word into the bytes of UTF-8, each of which is shown as a visible character; then the
 pair of neighbours that was learnt first is joined, until none is left that was learnt. The interface is that of
@@ -12,13 +13,19 @@ import json
 import re
 import sys
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
 from attention_zoo import files
+from attention_zoo.data import merging
 from attention_zoo.data.joint_pieces import check_characters, check_pieces
+from attention_zoo.data.progress import counted
 from attention_zoo.data.tokenizer import BOS, EOS, PAD, UNK
 from attention_zoo.errors import UserError
 
+MASK, MASK_PIECE = UNK + 1, "<mask>"  # where a vocabulary has it
 _BEGINNING = b'{"byte_bpe": '
 _REMEMBERED = 1 << 16  # words whose pieces are kept
 
@@ -26,6 +33,32 @@ _REMEMBERED = 1 << 16  # words whose pieces are kept
 def dump(pieces: Sequence[str], merges: Sequence[tuple[str, str]]) -> bytes:
   """The content of tokenizer.model. pieces: of each id; merges: pairs of pieces, the first learnt first."""
   return json.dumps({"byte_bpe": list(pieces), "merges": [list(pair) for pair in merges]}, ensure_ascii=False).encode()
+
+
+def learn(texts: Iterable[str], *, vocab_size: int) -> bytes:
+  """The content of tokenizer.model for these texts, with <mask> behind the special pieces. Raises UserError where they
+  cannot fill the vocabulary, or where it is too small for the 256 bytes."""
+  counts = Counter()
+  for text in counted(texts, "Texts read for the vocabulary"):
+    counts.update(_words().findall(text))
+  if not counts:
+    raise UserError("The training split holds no text to learn a vocabulary from.")
+  special = ["<pad>", "<s>", "</s>", "<unk>", MASK_PIECE]
+  room = vocab_size - len(special) - 256
+  if room < 0:
+    raise UserError(f"config.data.vocab_size = {vocab_size}: bytes alone need {len(special) + 256}")
+  split = {tuple(characters()[byte] for byte in _utf8(word)): count for word, count in counts.items()}
+  pieces, merges = dict.fromkeys([*special, *characters()]), []
+  for pair in merging.learn(split, 2 * room):  # two pairs may make the same piece
+    if len(pieces) < vocab_size:
+      pieces.setdefault("".join(pair))
+      merges.append(pair)
+  if len(pieces) < vocab_size:
+    raise UserError(
+      f"config.data.vocab_size = {vocab_size} is too large for the training data, which has {len(pieces)} pieces: set "
+      f"it to {len(pieces)} or less"
+    )
+  return dump(list(pieces), merges)
 
 
 def parse(model: bytes, path):
@@ -78,15 +111,24 @@ class ByteBPE:
     self.fingerprint = hashlib.sha256(model).hexdigest()
     self.raw, self.merges = pieces, merges  # as they are published
     self._ids = {piece: i for i, piece in enumerate(pieces) if i not in (PAD, BOS, EOS, UNK)}
+    if pieces[MASK : MASK + 1] == [MASK_PIECE]:
+      self.mask, self.mask_piece = MASK, MASK_PIECE
+      del self._ids[MASK_PIECE]
     self._ranks = {pair: rank for rank, pair in reversed([*enumerate(merges)])}
     self._bytes = {character: byte for byte, character in enumerate(characters())}
     self._word = functools.lru_cache(_REMEMBERED)(self._cut)
 
   target = property(lambda self: self)
+  spaces = True  # a space belongs to the word behind it
 
   @property
   def vocab_size(self) -> int:
     return len(self.raw)
+
+  @functools.cached_property
+  def goes_on(self) -> np.ndarray:
+    """Of each id, whether it goes on with the word of the piece before it: its first byte is no space."""
+    return np.array([i > UNK and self._bytes.get(piece[0]) != ord(" ") for i, piece in enumerate(self.raw)])
 
   def encode(self, sentences: Sequence[str]) -> list[list[int]]:
     """The ids of each text, without special ids."""

@@ -54,6 +54,7 @@ class Characters:
   """One id for each character of the training text; any other is <unk>."""
 
   target = property(lambda self: self)
+  spaces = True  # a space belongs to the word behind it
 
   def __init__(self, model: bytes, characters: str):
     self.fingerprint = hashlib.sha256(model).hexdigest()
@@ -89,6 +90,7 @@ class Bytes:
   """One id for each byte of UTF-8."""
 
   target = property(lambda self: self)
+  spaces = True  # a space belongs to the word behind it
   vocab_size = FIRST + 256
 
   def __init__(self, model: bytes):

@@ -40,15 +40,21 @@ def make_documents(data, directory: str, known=None) -> Documents:
     raise UserError(f"config.data.source: {error}") from error
 
 
-def phrasebook(roles, directory, language: str = "en"):
-  """The sentences of one language of the embedded phrasebook, each a document."""
+def phrasebook(roles, directory, language: str = "en", together: int = 0):
+  """The sentences of one language of the embedded phrasebook, each a document.
+
+  together: so many of one frame are a document, a line each; 0: each sentence is one.
+  """
   from attention_zoo.data.phrasebook import Phrasebook
   from attention_zoo.data.phrases import LANGUAGES
 
   if language not in LANGUAGES:
     raise ValueError(f"the phrasebook has no {language!r}; it has {', '.join(LANGUAGES)}")
+  if together < 0:
+    raise ValueError(f"together must be at least 0, not {together}")
   other = next(name for name in LANGUAGES if name != language)
-  return _Side(Phrasebook((language, other), roles))
+  book = Phrasebook((language, other), roles)
+  return _Together(book, roles, together) if together else _Side(book)
 
 
 class _Side:
@@ -62,6 +68,28 @@ class _Side:
 
   def fingerprint(self, split):
     return self._pairs.fingerprint(split)
+
+
+class _Together(_Side):
+  """Documents of so many sentences of one frame; what is left over at the end is left out."""
+
+  def __init__(self, book, roles, together):
+    super().__init__(book)
+    self._roles, self._together = roles, together
+
+  def documents(self, split):
+    from attention_zoo.data.phrasebook import framed
+
+    waiting = {}
+    name = resolve(split, self._roles)
+    for sentence, _, _, frame in framed(*self._pairs.languages).get(name, ()):
+      lines = waiting.setdefault(frame, [])
+      lines.append(sentence)
+      if len(lines) == self._together:
+        yield "\n".join(waiting.pop(frame))
+
+  def fingerprint(self, split):
+    return hashlib.sha256(f"{self._together} {super().fingerprint(split)}".encode()).hexdigest()
 
 
 def toy(roles, directory, **options):
@@ -101,7 +129,7 @@ def text(roles, directory, documents: str = "file", held_out: float = 0.1):
   return _Texts(roles, directory, documents, held_out)
 
 
-class _Files:
+class Files:
   """The files of each split below a directory."""
 
   def __init__(self, roles, directory, endings):
@@ -135,7 +163,7 @@ class _Files:
     return found.hexdigest()
 
 
-class _Texts(_Files):
+class _Texts(Files):
   def __init__(self, roles, directory, documents, held_out):
     super().__init__(roles, directory, (".txt",))
     self._documents, self._held_out = documents, held_out
@@ -195,7 +223,7 @@ def json_lines(roles, directory, field: str = "text"):
   return _JsonLines(roles, directory, field)
 
 
-class _JsonLines(_Files):
+class _JsonLines(Files):
   def __init__(self, roles, directory, field):
     super().__init__(roles, directory, (".jsonl",))
     self._field = field

@@ -64,6 +64,7 @@ class Vocabulary:
     self.kind, self.num_events = kind, num_events
     self.fingerprint = hashlib.sha256(f"events {kind}".encode()).hexdigest()
 
+  quarter = 0.0  # seconds of a quarter note, where the events have one
   target = property(lambda self: self)
 
   @property
@@ -212,6 +213,7 @@ class Chorales(Vocabulary):
   """Event 0 is a rest, event 1 + p the pitch p."""
 
   per_second = round(VOICES / SIXTEENTH)
+  quarter = 4 * SIXTEENTH
 
   def __init__(self):
     super().__init__("chorales", 129)

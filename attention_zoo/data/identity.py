@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 
 from attention_zoo import files
-from attention_zoo.data import byte_bpe, characters, events, joint_pieces
+from attention_zoo.data import byte_bpe, characters, events, joint_pieces, wordpiece, words
 from attention_zoo.data.tokenizer import Tokenizer, read_model
 from attention_zoo.errors import UserError
 
@@ -71,7 +71,8 @@ def tokenizer(workdir) -> Tokenizer:
 def parse(model: bytes, path):
   """The vocabulary of a tokenizer.model that is JSON; None for one of SentencePiece. Raises UserError for a damaged
   one."""
-  return next(filter(None, (kind.parse(model, path) for kind in (joint_pieces, byte_bpe, events, characters))), None)
+  kinds = (joint_pieces, byte_bpe, wordpiece, words, events, characters)
+  return next(filter(None, (kind.parse(model, path) for kind in kinds)), None)
 
 
 def claim(workdir, *, train: str, directory: str, settings: dict, learn: Callable[[], bytes], trained: bool):

@@ -46,10 +46,28 @@ def shapes(roles, directory, size, train: int = 20_000, dev: int = 1_000, test: 
   """Pictures of coloured shapes (`data/shapes.py`), in four classes. train, dev, test: images of each split."""
   from attention_zoo.data.shapes import Shapes
 
+  return Shapes(roles, size, _counts("shapes", train, dev, test, seed), seed)
+
+
+def markers(
+  roles, directory, size, train: int = 20_000, dev: int = 1_000, test: int = 1_000, seed: int = 0, only: str = ""
+):
+  """Pictures of two markers far apart, in two classes: of one colour or not (`data/markers.py`). only: the name of a
+  class, where there are to be no others."""
+  from attention_zoo.data.markers import CLASSES, Markers
+
+  if only and only not in CLASSES:
+    raise ValueError(f"markers has the classes {', '.join(CLASSES)}, not only={only!r}")
+  label = CLASSES.index(only) if only else None
+  return Markers(roles, size, _counts("markers", train, dev, test, seed), seed, label)
+
+
+def _counts(name, train, dev, test, seed) -> dict[str, int]:
+  """Images of each split of an embedded source."""
   counts = {"train": train, "dev": dev, "test": test}
   if min(counts.values()) < 1 or max(counts.values()) > 10**7 or not 0 <= seed < 2**63:
-    raise ValueError("shapes needs at least one image in each split, at most 10,000,000, and a seed of 0 or more")
-  return Shapes(roles, size, counts, seed)
+    raise ValueError(f"{name} needs at least one image in each split, at most 10,000,000, and a seed of 0 or more")
+  return counts
 
 
 def images(roles, directory, size, resize: str = "crop", enlarge: bool = False, bad: str = "skip"):
@@ -82,7 +100,7 @@ def _checked(resize, bad) -> dict:
   return {"resize": resize, "bad": bad}
 
 
-SOURCES = {function.__name__: function for function in (shapes, images, tfds)}
+SOURCES = {function.__name__: function for function in (shapes, markers, images, tfds)}
 
 
 def shrink(pixels_BYX3: np.ndarray, size: int) -> np.ndarray:

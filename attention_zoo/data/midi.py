@@ -20,15 +20,17 @@ MOST = 4 << 20  # bytes of a file; ten hours of piano playing have fewer
 _HIGH = re.compile(rb"[\x80-\xff]{4097}")  # read as one number: with millions of digits that would take hours
 _MOST_TICKS = 1 << 53
 _DRUMS = 9  # the channel
-_TICKS = 500  # of a beat of half a second in files that are written: a tick is a millisecond
 
 
-def read(content: bytes, name="the file", *, longest: float = 7200.0, drums: bool = False) -> np.ndarray:
+def read(
+  content: bytes, name="the file", *, longest: float = 7200.0, drums: bool = False, quarter: float = 0.0
+) -> np.ndarray:
   """The notes of a MIDI file, those of all its tracks and channels together.
 
   A note lasts as long as the sustain pedal holds it, at most until its key is struck again. Ends without a note are
   ignored. A note without an end is closed after HANGING seconds. drums: whether to take the drums' channel too.
-  Raises UserError that names the file and what is wrong with it; longest: seconds that it may last.
+  quarter: the seconds of each quarter note, whatever tempo the file says; 0: as it says. Raises UserError that names
+  the file and what is wrong with it; longest: seconds that it may last.
   """
   mido = _mido()
   if not content.startswith(b"MThd"):
@@ -37,7 +39,7 @@ def read(content: bytes, name="the file", *, longest: float = 7200.0, drums: boo
     raise UserError(f"{name} has more than {MOST:,} bytes")
   if _HIGH.search(content):
     raise UserError(f"{name} is not a sound MIDI file: it has numbers of thousands of digits")
-  seconds_of, events = _events(_parse(mido, content, name), name)
+  seconds_of, events = _events(_parse(mido, content, name), name, quarter)
   times = seconds_of(np.array([event[0] for event in events], np.float64)).tolist()
   last = times[-1] if times else 0.0
   if last > longest:
@@ -75,7 +77,7 @@ def _parse(mido, content, name):
   return file
 
 
-def _events(file, name):
+def _events(file, name, quarter):
   """(ticks -> seconds, [(tick, kind, channel, value, other value)] in their order) of a parsed file."""
   events, tempos = [], []
   for track in file.tracks:
@@ -102,6 +104,8 @@ def _events(file, name):
     frames = -(division >> 8)
     tick = 1 / ((30 / 1.001 if frames == 29 else frames) * (division & 0xFF))
     return (lambda ticks: ticks * tick), events
+  if quarter:
+    return (lambda ticks: ticks / division * quarter), events
   tempos = sorted([(0, 500_000), *tempos], key=lambda tempo: tempo[0])
   at, each = np.array([t for t, _ in tempos], np.float64), np.array([x for _, x in tempos]) / 1e6 / division
   begin = np.concatenate([[0], np.cumsum(np.diff(at) * each[:-1])])
@@ -163,21 +167,24 @@ def separate(notes: np.ndarray) -> np.ndarray:
   return notes[np.lexsort((notes[:, 2], notes[:, 0]))]
 
 
-def write(notes: np.ndarray, program: int = 0) -> bytes:
-  """The content of a MIDI file with these notes, for one instrument (General MIDI's; 0 is a grand piano)."""
+def write(notes: np.ndarray, program: int = 0, *, quarter: float = 0.5) -> bytes:
+  """The content of a MIDI file with these notes, for one instrument (General MIDI's; 0 is a grand piano).
+
+  quarter: the seconds of a quarter note, as the file's tempo. A tick is a millisecond.
+  """
   mido = _mido()
   messages = [(0.0, 0, "program", 0, 0)]
   for start, end, pitch, velocity in np.asarray(notes, np.float64):
     messages.append((start, 2, "note_on", int(pitch), int(np.clip(velocity, 1, 127))))
     messages.append((end, 1, "note_off", int(pitch), 0))
-  track, before = mido.MidiTrack(), 0
+  track, before = mido.MidiTrack([mido.MetaMessage("set_tempo", tempo=round(quarter * 1e6))]), 0
   for time, _, kind, pitch, velocity in sorted(messages):
-    tick = round(time * 2 * _TICKS)
+    tick = round(time * 1000)
     delta, before = tick - before, tick
     if kind == "program":
       track.append(mido.Message("program_change", program=program, time=delta))
     else:
       track.append(mido.Message(kind, note=pitch, velocity=velocity, time=delta))
   buffer = io.BytesIO()
-  mido.MidiFile(type=0, ticks_per_beat=_TICKS, tracks=[track]).save(file=buffer)
+  mido.MidiFile(type=0, ticks_per_beat=round(quarter * 1000), tracks=[track]).save(file=buffer)
   return buffer.getvalue()

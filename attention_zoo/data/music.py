@@ -102,15 +102,17 @@ def _check_drawn(name):
 
 def midi(
   roles, directory, split: str = "folders", held_out: float = 0.1, piece: str = "", bad: str = "skip",
-  longest: float = 7200.0, drums: bool = False,
+  longest: float = 7200.0, drums: bool = False, quarter: float = 0.0,
 ):  # fmt: skip
   """A folder of MIDI files, at any depth.
 
   split: "folders": each split is a folder of its name in the directory; "hash": the hash of a file's piece says its
   split, `held_out` of the pieces for "dev" and as many for "test". piece: a regular expression; what it matches of a
   file's path is its piece, by default the whole path without its ending. bad: what becomes of a file that cannot be
-  read: "skip" leaves it out and tells so, "refuse" ends. longest, drums: see `data/midi.read`.
+  read: "skip" leaves it out and tells so, "refuse" ends. longest, drums, quarter: see `data/midi.read`.
   """
+  if not 0 <= quarter <= 10:
+    raise ValueError(f"quarter must be 0 or the seconds of a quarter note, at most 10, not {quarter}")
   if split not in ("folders", "hash"):
     raise ValueError(f"split must be 'folders' or 'hash', not {split!r}")
   if bad not in ("skip", "refuse"):
@@ -120,7 +122,8 @@ def midi(
     pattern = re.compile(piece)
   except re.error as error:
     raise ValueError(f"piece is no regular expression: {error}") from error
-  return _MidiFolder(roles, directory, split, held_out, pattern, bad, {"longest": longest, "drums": drums})
+  options = {"longest": longest, "drums": drums, "quarter": quarter}
+  return _MidiFolder(roles, directory, split, held_out, pattern, bad, options)
 
 
 class _MidiFolder:

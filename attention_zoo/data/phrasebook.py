@@ -87,19 +87,25 @@ class Slot(NamedTuple):
 def aligned(source: str, target: str, split: str) -> Iterator[tuple[str, str, tuple[Slot, ...]]]:
   """The pairs that `generate` has in the split of this name, each with what is known of its words' alignment: the
   values that were put into both sentences of its frame. Of the frame's own words nothing is known."""
-  wanted = dict(generate(source, target)[split])
+  return (pair[:3] for pair in framed(source, target)[split])
+
+
+@functools.cache
+def framed(source: str, target: str) -> dict[str, tuple[tuple[str, str, tuple[Slot, ...], int], ...]]:
+  """All that `generate` has, each pair as `aligned` has it and with the number of its frame."""
+  splits = generate(source, target)
+  wanted = {sentence: translation for pairs in splits.values() for sentence, translation in pairs}
   rng, found = random.Random(_SEED), {}
-  for frame in phrases.FRAMES:
+  for number, frame in enumerate(phrases.FRAMES):
     if source in frame and target in frame:
       kinds = [_compile(frame[language])[1] for language in (source, target)]
       for pair in _instances(frame, (source, target), rng, marked=True):
         (sentence, ours), (translation, theirs) = map(_unmark, pair)
         if wanted.get(sentence) == translation and sentence not in found:
           there = dict(zip(kinds[1], theirs, strict=True))
-          found[sentence] = tuple(
-            Slot(slot[0], span, there[slot]) for slot, span in zip(kinds[0], ours, strict=True) if slot in there
-          )
-  return ((sentence, translation, found[sentence]) for sentence, translation in wanted.items())
+          slots = zip(kinds[0], ours, strict=True)
+          found[sentence] = tuple(Slot(slot[0], span, there[slot]) for slot, span in slots if slot in there), number
+  return {name: tuple((*pair, *found[pair[0]]) for pair in pairs) for name, pairs in splits.items()}
 
 
 def _unmark(text: str) -> tuple[str, list[tuple[int, int]]]:

@@ -201,6 +201,10 @@ class TensorFlowDatasets:
     """What each record holds in the fields that are the languages."""
     return self._read(self._checked(split))
 
+  def class_names(self, field: str) -> list[str]:
+    """The names of the classes that the numbers of a field stand for; [] where they are just numbers, or text."""
+    return list(getattr(self._builder.info.features[field], "names", None) or ())
+
   def _read(self, split: str) -> Iterator[tuple[bytes, ...]]:
     records = self._builder.as_data_source(split=split)
     for start in range(0, len(records), self._READ):

@@ -46,20 +46,21 @@ def digest(path) -> bytes:
 
 def count_lines(path) -> int:
   """The number of lines; what stands behind the last line end is one. Raises UserError for a line over LONGEST_LINE."""
-  return sum(1 for _ in _raw_lines(path))
+  return sum(1 for _ in raw_lines(path))
 
 
 def lines(path) -> Iterator[str]:
   """The lines, which end at "\\n" or "\\r\\n" and nowhere else.
   Raises UserError for invalid UTF-8 and a line over LONGEST_LINE."""
-  for number, line in enumerate(_raw_lines(path), 1):
+  for number, line in enumerate(raw_lines(path), 1):
     try:
       yield line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8")
     except UnicodeDecodeError as error:
       raise UserError(f"{path}, line {number}: invalid UTF-8 ({error.reason} at byte {error.start})") from error
 
 
-def _raw_lines(path) -> Iterator[bytes]:
+def raw_lines(path) -> Iterator[bytes]:
+  """The lines as they are, with their ends. Raises UserError for a line over LONGEST_LINE."""
   with open_text(path) as file:
     for number in itertools.count(1):
       line = file.readline(LONGEST_LINE + 1)

@@ -94,6 +94,8 @@ def beam_search(
       probabilities only fall, so nothing that an unfinished hypothesis of log-probability p leads to scores
       above p / (the largest penalty still ahead). That holds for either sign of alpha, and with a coverage, which is
       at most 0. From then on its result is frozen.
+    - With one beam and no phrases to hold, that is greedy search: a sentence goes on with the most probable token and
+      stops when that is EOS. An EOS in second place is no end then.
     - Hypotheses that have not ended at the limit are returned only if none has ended, scored as they stand.
     - Ties: finished earlier before later, lower beam before higher, lower token id before higher.
     - A logit of -inf forbids the token. NaN or +inf in the logits of a live hypothesis is a fault of the
@@ -138,6 +140,7 @@ def beam_search(
     )
 
   guide = Guide(constraints, beam_size, eos)
+  greedy = beam_size == 1
 
   def search_step(state):
     logits_BJV, cache = step_fn(state.tokens_BJ, state.t, state.cache)
@@ -163,6 +166,9 @@ def beam_search(
       before_BJ = coverage(cache)
       scores_BP, covered_BJ = scores_BP + pick(before_BJ, parents_BP), pick(before_BJ, parents_BJ)
     ended_BP = jnp.where(ends_BP, scores_BP, -jnp.inf)
+    if greedy:
+      best_BP = jnp.arange(ends_BP.shape[1])[None] == jnp.argmax(logprobs_BP, axis=1)[:, None]
+      ended_BP = jnp.where(best_BP | guide.has_phrases_B[:, None], ended_BP, -jnp.inf)
     scores_BJ, picks_BJ = lax.top_k(jnp.concatenate([state.scores_BJ, ended_BP], axis=1), n_best)
     scores_BJ = jnp.where(failed_B[:, None], jnp.nan, scores_BJ)
     logprobs_BJ = pick(jnp.concatenate([state.logprobs_BJ, logprobs_BP], axis=1), picks_BJ)
@@ -172,6 +178,8 @@ def beam_search(
     # The penalty is monotone in the length, so the largest one ahead is at either end.
     ahead_B = jnp.maximum(length_penalty(length + 1, alpha), length_penalty(limits_B, alpha))
     settled_B = scores_BJ[:, -1] >= alive_BJ[:, 0] / ahead_B
+    if greedy:
+      settled_B |= (scores_BJ[:, 0] > -jnp.inf) & ~guide.has_phrases_B
     done_B = state.done_B | (length >= limits_B) | settled_B | failed_B
 
     def frozen(old, new):

@@ -59,6 +59,11 @@ class Guide:
     B, C = self.lengths_BC.shape
     return jnp.zeros((B, self.beam_size, C), jnp.int32)
 
+  @property
+  def has_phrases_B(self):
+    """Whether a sentence must hold phrases; [1] where none does."""
+    return jnp.zeros(1, bool) if self.phrases_BCW is None else jnp.any(self.lengths_BC > 0, axis=-1)
+
   def candidates(self, found, logits_BJV, alive_BJ, matched_BJC, t, limits_B):
     """(logprobs_BP, parents_BP, tokens_BP, matched_BPC), where forbidden candidates have -inf.
 
@@ -110,8 +115,8 @@ class Guide:
     best_BJ = jnp.argmax(jnp.where(ends_V[None, None] & ~whole_BJ[..., None], -jnp.inf, logits_BJV), axis=-1)
     end_BJ = jnp.where(whole_BJ & last_B[:, None], self.eos, NONE)
     more_BJE = jnp.concatenate([wanted_BJC, best_BJ[..., None], end_BJ[..., None]], axis=-1)
-    forced_B = jnp.any(self.lengths_BC > 0, axis=-1)  # the others are searched as ever
-    possible_BJE = (more_BJE != NONE) & forced_B[:, None, None]
+    # The others are searched as ever.
+    possible_BJE = (more_BJE != NONE) & self.has_phrases_B[:, None, None]
     more_BJE = jnp.maximum(more_BJE, 0)
     logprobs_BJE = jnp.where(possible_BJE, log_probabilities(logits_BJV, alive_BJ, more_BJE), -jnp.inf)
     parents_BJE = jnp.broadcast_to(jnp.arange(self.beam_size)[None, :, None], more_BJE.shape)

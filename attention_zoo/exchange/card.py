@@ -12,7 +12,7 @@ from attention_zoo.training import arrays, exported
 from attention_zoo.training import config as config_lib
 from attention_zoo.training.workdir import read_config, versions
 
-SCORES = ("split", "bleu", "chrf", "perplexity", "beam_size", "alpha")
+SCORES = ("split", "bleu", "chrf", "perplexity", "scores", "beam_size", "alpha")
 WRONG = (UserError, KeyError, TypeError, ValueError, AttributeError, OverflowError)  # what a stranger's record leads to
 EMBEDDED = ("phrasebook", "toy", "shapes")  # sources whose data the package makes itself
 
@@ -103,8 +103,9 @@ def _figures(score, short=False) -> str:
     for name, value in score.get("perplexity", {}).items()
     if not short or "per_word" in name
   ]
+  others = [f"{name} {value:.4g}" for name, value in score.get("scores", {}).items()][: 1 if short else None]
   used = [f"{name} {score[name]:g}" for name in ("beam_size", "alpha") if name in score and not short]
-  return f"{score['split']}: " + "; ".join([*figures, *perplexities, *[", ".join(used)] * bool(used)])
+  return f"{score['split']}: " + "; ".join([*figures, *perplexities, *others, *[", ".join(used)] * bool(used)])
 
 
 def _origin(workdir) -> str:
@@ -135,6 +136,11 @@ def scores(workdir, parameters) -> list[dict]:
 USES = {
   "language_modeling": 'run.sample("", seed=1)',
   "music": "run.sample(seconds=20, seed=1)[0].save('out.mid')",
+  "classification": 'run.classify(["..."])',
+  "regression": 'run.predict(["..."])',
+  "tagging": 'run.tag(["..."])',
+  "masked_language_modeling": 'run.fill("... [MASK] ...")',
+  "permutation_language_modeling": 'run.vectors(["..."])',
   "image_modeling": "run.sample(16, seed=1).save('grid.png')",
   "super_resolution": "run.upscale('small.png', seed=1).save('large.png')",
 }

@@ -40,7 +40,7 @@ def read(folder: reading.Folder) -> reading.Imported:
     raise UserError(f"{folder.path}/config.json names no eos_token_id")
   begin = folder.id("bos_token_id", V)
   rows = reading.rows(V, begin=end if begin is None else begin, end=end)
-  pieces, merges = _vocabulary(folder, V)
+  pieces, merges = vocabulary(folder, V)
   pieces = rows.pieces(pieces)
   params, tied = _params(folder, expected, prefix, D, N, L, rows)
   config = settings.config(
@@ -106,7 +106,7 @@ def _params(folder, expected, prefix, D, N, L, rows) -> tuple[dict, bool]:
   return params, tied
 
 
-def _vocabulary(folder, V) -> tuple[list[str], list[tuple[str, str]]]:
+def vocabulary(folder, V) -> tuple[list[str], list[tuple[str, str]]]:
   """(the piece of each id, the merges), of vocab.json and merges.txt or of tokenizer.json."""
   if (folder.path / "vocab.json").is_file() and (folder.path / "merges.txt").is_file():
     name, pieces = "vocab.json", folder.json("vocab.json")

@@ -49,9 +49,9 @@ def read(folder: reading.Folder, languages=None) -> reading.Imported:
 
   expected = _shapes(V, D, F, number)
   folder.check(expected | dict.fromkeys(SHARED, (V, D)), optional=(*SHARED, BIAS, POSITIONS.__contains__))
-  rows = _rows(folder, V)
+  rows, bad = _rows(folder, V), _bad_words(folder)
   pieces, tokenizer = _tokenizer(folder, V, rows)
-  table_VD, bias_V = _table(folder), _bias(folder, V, rows)
+  table_VD, bias_V = _table(folder), _bias(folder, V, rows, bad)
   params = _params(folder, D, N, number) | {"embedding": {"table_VD": rows.take(table_VD)}}
   if biased := bool(bias_V.any()):
     params["output_bias_V"] = bias_V
@@ -127,12 +127,25 @@ def _table(folder):
   return found[0]
 
 
-def _bias(folder, V, rows):
+def _bias(folder, V, rows, bad):
   bias_V = rows.take(folder.arrays([BIAS]).get(BIAS, np.zeros((1, V), np.float32))[0])
-  said = folder.json("generation_config.json", folder.config).get("bad_words_ids", folder.config.get("bad_words_ids"))
-  bad = [ids[0] for ids in said if isinstance(ids, list) and len(ids) == 1] if isinstance(said, list) else []
-  bad = [i for i in bad if type(i) is int and 0 <= i < V]
   return np.where(rows.forbidden | np.isin(rows.ids, bad), reading.FORBIDDEN, bias_V)
+
+
+def _bad_words(folder) -> list[int]:
+  said = folder.config | folder.json("generation_config.json", {})
+  if said.get("forced_bos_token_id") is not None:
+    raise UserError(
+      f"{folder.path} forces the first token of each translation (forced_bos_token_id), which the search does not do: "
+      "set it to null in config.json and generation_config.json to import the model without it"
+    )
+  bad = said.get("bad_words_ids") or []
+  if not isinstance(bad, list) or not all(isinstance(ids, list) and len(ids) == 1 for ids in bad):
+    raise UserError(
+      f"{folder.path} forbids words of several tokens (bad_words_ids), but the search leaves out single tokens only: "
+      "take them out of config.json and generation_config.json to import the model without them"
+    )
+  return [i for (i,) in bad if type(i) is int and i >= 0]
 
 
 def _params(folder, D, N, number) -> dict:

@@ -1,7 +1,8 @@
-"""Folders for Hugging Face `transformers`: a MarianMT model of a Transformer, a GPT-2 of a language model.
+"""Folders for Hugging Face `transformers`: a MarianMT model of a Transformer, a GPT-2 of a language model, a BERT or
+RoBERTa of an encoder (`to_bert`).
 
 Written without transformers or torch. `AutoModelForSeq2SeqLM.from_pretrained(FOLDER)` opens the first,
-`AutoModelForCausalLM` the second.
+`AutoModelForCausalLM` the second, `AutoModelForMaskedLM` or `AutoModelForSequenceClassification` the third.
 
 | what | there | what is done |
 |---|---|---|
@@ -23,7 +24,7 @@ from attention_zoo import files
 from attention_zoo.data import byte_bpe, joint_pieces
 from attention_zoo.data.tokenizer import BOS, EOS, PAD, UNK
 from attention_zoo.errors import UserError
-from attention_zoo.exchange import card, needs
+from attention_zoo.exchange import card, needs, to_bert
 from attention_zoo.exchange.folder import write_sums
 
 ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "gelu_tanh": "gelu_new", "swish": "swish"}
@@ -41,9 +42,10 @@ def write(run, to, dtype="float32") -> None:
   Raises UserError for a model that transformers has no class for, naming the field.
   """
   check(dtype)
-  make = {"transformer": marian, "transformer_lm": gpt2}.get(run.config.model.name)
+  make = {"transformer": marian, "transformer_lm": gpt2, "bert": to_bert.bert}.get(run.config.model.name)
   if make is None:
-    raise UserError(f"transformers has no {run.config.model.name}: only a transformer or transformer_lm can be written")
+    names = "only a transformer, transformer_lm or bert can be written"
+    raise UserError(f"transformers has no {run.config.model.name}: {names}")
   config, state = make(run)
   kind = ml_dtypes.bfloat16 if dtype == "bfloat16" else np.float32
   state = {name: np.ascontiguousarray(np.asarray(state[name]).astype(kind)) for name in sorted(state)}
@@ -175,6 +177,9 @@ def reordered(params, order):
 def _tokenizer(run, folder, kind):
   """MarianTokenizer's files, and GPT2Tokenizer's of a vocabulary of that kind; another one of a language model is put
   beside it as it is."""
+  if kind in ("bert", "roberta"):
+    to_bert.tokenizer(run, folder)
+    return
   path = files.expand(run.task.workdir) / "tokenizer.model"
   content = path.read_bytes() if path.exists() else b""
   if kind != "marian":
@@ -227,6 +232,12 @@ def _text(run, kind):
     "marian": """from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 tokenizer, model = AutoTokenizer.from_pretrained(FOLDER), AutoModelForSeq2SeqLM.from_pretrained(FOLDER)
 tokenizer.batch_decode(model.generate(**tokenizer(["..."], return_tensors="pt")), skip_special_tokens=True)""",
+    **dict.fromkeys(
+      ("bert", "roberta"),
+      """from transformers import AutoModel, AutoTokenizer
+tokenizer, model = AutoTokenizer.from_pretrained(FOLDER), AutoModel.from_pretrained(FOLDER)
+model(**tokenizer("...", return_tensors="pt")).last_hidden_state""",
+    ),
     "gpt2": """from transformers import AutoModelForCausalLM
 model = AutoModelForCausalLM.from_pretrained(FOLDER)  # the vocabulary is beside it""",
   }[kind]

@@ -92,11 +92,11 @@ class Folder:
       raise UserError(f"{self.path}/config.json: {name} must be a number from {low} to {high}, not {value!r:.60}")
     return float(value)
 
-  def activation(self, default) -> str:
-    """What config.json's activation_function is called here."""
-    value = self.config.get("activation_function", default)
+  def activation(self, default, name="activation_function") -> str:
+    """What config.json's activation is called here. name: of its field."""
+    value = self.config.get(name, default)
     if not isinstance(value, str) or value not in ACTIVATIONS:
-      raise UserError(f"{self.path}: activation_function = {value!r:.60} is not one of {', '.join(ACTIVATIONS)}")
+      raise UserError(f"{self.path}: {name} = {value!r:.60} is not one of {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[value]
 
   def origin(self, kind) -> str:

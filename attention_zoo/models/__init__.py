@@ -26,11 +26,22 @@ MODELS = {
   "lstm_lm": "attention_zoo.models.language.lstm_lm",
   "music_transformer": "attention_zoo.models.music.music_transformer",
   "performance_rnn": "attention_zoo.models.music.performance_rnn",
+  "bert": "attention_zoo.models.pretraining.bert",
+  "gpt": "attention_zoo.models.pretraining.gpt",
+  "xlnet": "attention_zoo.models.pretraining.xlnet",
   "bytenet": "attention_zoo.models.translation.bytenet",
   "conv_s2s": "attention_zoo.models.translation.conv_s2s",
   "image_transformer": "attention_zoo.models.image.image_transformer",
   "image_transformer_sr": "attention_zoo.models.image.image_transformer_sr",
   "factorised": "attention_zoo.models.image.factorised",
+  "pixel_rnn": "attention_zoo.models.image.pixel_rnn",
+  "gated_pixelcnn": "attention_zoo.models.image.gated_pixelcnn",
+  "pixelcnn_pp": "attention_zoo.models.image.pixelcnn_pp",
+  "pixel_snail": "attention_zoo.models.image.pixel_snail",
+  "resnet_sr": "attention_zoo.models.image.resnet_sr",
+  "pixel_recursive_sr": "attention_zoo.models.image.pixel_recursive_sr",
+  "nonlocal_net": "attention_zoo.models.vision.nonlocal_net",
+  "sagan": "attention_zoo.models.vision.sagan",
 }
 
 

@@ -3,7 +3,7 @@
 Raster order goes row by row from the top, each row from the left. The features of a pixel may be divided into groups,
 one for each colour, of nearly equal size and in order: then the values of a pixel follow each other, too.
 
-Letters beside the house's: Y, X of a kernel: its rows and columns; F output channels.
+Letters beside the house's: Y, X of a kernel: its rows and columns; F output channels. Cost of a mask: O(Y X D F).
 """
 
 import jax

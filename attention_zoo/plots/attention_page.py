@@ -65,13 +65,13 @@ def _check(view):
     raise ValueError(
       f"{view.name}: weights of shape {weights.shape} do not fit {shape[0]} query, {shape[1]} key tokens."
     )
-  if not (np.isfinite(weights).all() and (weights >= 0).all()):
+  if not all(np.isfinite(layer).all() and (layer >= 0).all() for layer in weights):
     raise ValueError(f"{view.name}: some weights are negative or not finite.")
 
 
 def _causal(view):
   T, S = view.weights_LNTS.shape[2:]
-  return T == S > 1 and not np.triu(view.weights_LNTS, 1).any()
+  return T == S > 1 and not any(np.triu(weights_NTS, 1).any() for weights_NTS in view.weights_LNTS)
 
 
 def _dense_size(view):
@@ -84,16 +84,9 @@ def _packed(view, keep) -> dict:
   largest, the places of all (two bytes each, the low one first) before the weights of all."""
   weights = np.asarray(view.weights_LNTS, np.float32)
   L, N, T, S = weights.shape
-  bytes_LNTS = np.rint(np.sqrt(np.minimum(weights, 1)) * 255).astype(np.uint8)
-  if keep is not None and keep < S:
-    kind = "top"
-    places = np.sort(np.argsort(-weights, axis=-1, kind="stable")[..., :keep], axis=-1)
-    data = places.astype("<u2").tobytes() + np.take_along_axis(bytes_LNTS, places, -1).tobytes()
-  elif _causal(view):
-    kind, (rows, columns) = "causal", np.tril_indices(T)
-    data = bytes_LNTS[:, :, rows, columns].tobytes()
-  else:
-    kind, data = "full", bytes_LNTS.tobytes()
+  kind = "top" if keep is not None and keep < S else "causal" if _causal(view) else "full"
+  layers = [_bytes(weights_NTS, kind, keep) for weights_NTS in weights]  # one at a time: they may be gigabytes
+  data = b"".join(part for parts in zip(*layers, strict=True) for part in parts)
   heads = summarize(weights, view.keys, lag=view.lag)
   figures = np.stack([heads.entropy, heads.distance, heads.near, heads.key, heads.share], -1).reshape(L * N, 5)
   words = [word for layer in heads.words for word in layer]
@@ -111,3 +104,15 @@ def _packed(view, keep) -> dict:
     "data": base64.b64encode(data).decode(),
     "figures": [[*map(lambda x: round(float(x), 3), row), word] for row, word in zip(figures, words, strict=True)],
   }
+
+
+def _bytes(weights_NTS, kind, keep) -> tuple[bytes, ...]:
+  """Those of one layer, for `_packed`: what stands behind one another for all layers."""
+  bytes_NTS = np.rint(np.sqrt(np.minimum(weights_NTS, 1)) * 255).astype(np.uint8)
+  if kind == "top":
+    places = np.sort(np.argsort(-weights_NTS, axis=-1, kind="stable")[..., :keep], axis=-1)
+    return places.astype("<u2").tobytes(), np.take_along_axis(bytes_NTS, places, -1).tobytes()
+  if kind == "causal":
+    rows, columns = np.tril_indices(bytes_NTS.shape[1])
+    return (bytes_NTS[:, rows, columns].tobytes(),)
+  return (bytes_NTS.tobytes(),)

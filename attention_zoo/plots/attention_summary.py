@@ -35,11 +35,16 @@ def summarize(weights_LNTS, keys, *, lag=None) -> Heads:
   keys: the tokens looked at. lag: None where queries and keys are two texts. Within one text, how many tokens a query
   is ahead of the key of its number: 0, or 1 where query t is the token that is to come and key t the one before it.
   """
-  L, N, T, S = weights_LNTS.shape
-  weights = np.maximum(np.asarray(weights_LNTS, np.float64), 0)
+  layers = [_of_layer(weights_NTS, keys, lag) for weights_NTS in weights_LNTS]  # one at a time: they may be gigabytes
+  return Heads(*map(np.stack, list(zip(*layers, strict=True))[:-1]), [words for *_, words in layers])
+
+
+def _of_layer(weights_NTS, keys, lag):
+  """The fields of `Heads` for the heads of one layer, each [N]."""
+  N, T, S = weights_NTS.shape
+  weights = np.maximum(np.asarray(weights_NTS, np.float64), 0)
   weights /= np.maximum(weights.sum(-1, keepdims=True), 1e-30)
-  logs = np.log(np.maximum(weights, 1e-30))
-  entropy_LNT = -(weights * logs).sum(-1)
+  entropy_NT = -(weights * np.log(np.maximum(weights, 1e-30))).sum(-1)
   if lag is None:
     here_T = np.arange(T) * ((S - 1) / max(T - 1, 1))
   else:
@@ -50,21 +55,21 @@ def summarize(weights_LNTS, keys, *, lag=None) -> Heads:
   distance = (weights * np.abs(offsets_TS)).sum(-1).mean(-1)
   near = (weights * (np.abs(offsets_TS) <= 1)).sum(-1).mean(-1)
   columns = weights.mean(-2)
-  key, share, entropy = columns.argmax(-1), columns.max(-1), entropy_LNT.mean(-1)
+  key, share, entropy = columns.argmax(-1), columns.max(-1), entropy_NT.mean(-1)
   even = entropy / max(np.log(seen_T).mean(), 1e-9)
 
-  def words(l, n):
+  def words(n):
     if lag is not None:
       for offset, name in ((0, "the token itself"), (-1, "the token before"), (1, "the token behind"),
                            (-2, "two tokens before")):  # fmt: skip
-        if (on := offsets_TS == offset).any() and (weights[l, n] * on).sum() > _MOST * on.any(-1).sum():
+        if (on := offsets_TS == offset).any() and (weights[n] * on).sum() > _MOST * on.any(-1).sum():
           return name
-    if share[l, n] > _MOST:
-      return f"“{keys[key[l, n]].replace('▁', '')}”"
-    if lag is None and near[l, n] > _MOST:
+    if share[n] > _MOST:
+      return f"“{keys[key[n]].replace('▁', '')}”"
+    if lag is None and near[n] > _MOST:
       return "the same place"
-    if even[l, n] > _EVEN and S > 1:
+    if even[n] > _EVEN and S > 1:
       return "everything alike"
     return ""
 
-  return Heads(entropy, distance, near, key, share, [[words(l, n) for n in range(N)] for l in range(L)])
+  return entropy, distance, near, key, share, [words(n) for n in range(N)]

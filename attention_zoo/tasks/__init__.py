@@ -14,7 +14,16 @@ TASKS = {
   "language_modeling": "attention_zoo.tasks.language_modeling:LanguageModeling",
   "music": "attention_zoo.tasks.music:Music",
   "image_modeling": "attention_zoo.tasks.image_modeling:ImageModeling",
+  "classification": "attention_zoo.tasks.classification:Classification",
+  "regression": "attention_zoo.tasks.classification:Regression",
+  "masked_language_modeling": "attention_zoo.tasks.masked_language_modeling:MaskedLanguageModeling",
+  "permutation_language_modeling": (
+    "attention_zoo.tasks.permutation_language_modeling:PermutationLanguageModeling"
+  ),
+  "tagging": "attention_zoo.tasks.tagging:Tagging",
   "super_resolution": "attention_zoo.tasks.super_resolution:SuperResolution",
+  "image_classification": "attention_zoo.tasks.image_classification:ImageClassification",
+  "gan": "attention_zoo.tasks.gan:GAN",
 }
 
 

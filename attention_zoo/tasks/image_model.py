@@ -10,22 +10,15 @@ from collections.abc import Iterable
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
 
 from attention_zoo import files
-from attention_zoo.data import images as images_lib
 from attention_zoo.errors import UserError
-from attention_zoo.grammar import nearest
 from attention_zoo.plots import image_grid, theme
 from attention_zoo.protocols import Evaluation, Score
 from attention_zoo.tasks import arguments
 from attention_zoo.tasks import pixels as heads
-from attention_zoo.tasks.describe import Description, describe
+from attention_zoo.tasks.picture_run import PictureRun
 from attention_zoo.tasks.report import task_report
-from attention_zoo.tasks.run import Run
-from attention_zoo.training import sharding
-from attention_zoo.training.step import make_evaluate
 
 _MAX_SEED = 2**31 - 1
 _SHOWN = 16  # samples on a page
@@ -65,32 +58,10 @@ class Images:
     files.write_bytes(files.expand(path), self.png())
 
 
-class ImageModel(Run):
+class ImageModel(PictureRun):
   """What `attention_zoo.load` returns for an image model. Work is spread over all devices of this process."""
 
   SAMPLE_OPTIONS = ("label", "image", "rows")  # of the command, beside those of every model
-
-  def __init__(self, task, params, variables, *, checkpoint, step):
-    self.task, self.config, self.checkpoint, self.step = task, task.config, checkpoint, step
-    self._mesh = sharding.local_mesh()
-    self.take(params, variables)
-
-  def take(self, params, variables) -> None:
-    """Goes on with other parameters; what was compiled stays."""
-    self.params, self.variables = jax.device_put((params, variables), NamedSharding(self._mesh, P()))
-
-  def __repr__(self):
-    count = sum(leaf.size for leaf in jax.tree.leaves(self.params))
-    return (
-      f"<{type(self).__name__} {self.config.model.name}: {count:,} parameters, "
-      f"checkpoint {self.checkpoint} of {self.task.workdir}>"
-    )
-
-  def describe(self, *, rows: int = 1) -> Description:
-    """Every part of the model with its parameters, the shapes that it returns and its operations; a notebook shows it
-    as a table. Nothing is computed. rows: images of the batch that shapes and operations are of."""
-    rows = arguments.whole(rows, "rows", 1, 10**6)
-    return describe(self.config.model.name, self.task.module, self.task.model_config, rows=rows)
 
   # Sampling
 
@@ -130,41 +101,6 @@ class ImageModel(Run):
     rows = self._shape[0] // 2 if rows is None else rows
     self._write(output, others, lambda: self.complete(image, rows, n=num_samples, **options))
 
-  def _write(self, output, others, draw) -> None:
-    if not output:
-      raise UserError("samples of images need --output=FILE.png")
-    if given := [name for name, value in others.items() if value is not None]:
-      raise UserError(f"--{given[0]} is for models of text: images have --temperature, --seed and --num_samples")
-    draw().save(output)
-
-  @property
-  def _shape(self):
-    return self.config.data.size, self.config.data.size, 3
-
-  def _pixels(self, given) -> np.ndarray:
-    """uint8 [n, Y, X, 3] of arrays and files."""
-    size = self.config.data.size
-    return np.stack([images_lib.to_pixels(image, size, f"images[{i}]") for i, image in enumerate(given)])
-
-  def _labels(self, label, n: int) -> np.ndarray:
-    """int32 [n]."""
-    names, number = self.task.class_names, self.config.data.num_classes
-    if not number:
-      if label is not None:
-        raise UserError("this model is told no classes (config.data.num_classes = 0): leave the label out")
-      return np.zeros(n, np.int32)
-    if label is None:
-      return np.arange(n, dtype=np.int32) % number
-    given = [label] * n if isinstance(label, (str, int, np.integer)) else arguments.items(label, "label", "labels")
-    if len(given) != n:
-      raise UserError(f"there must be as many labels as images, got {len(given)} and {n}")
-    for each in given:
-      if isinstance(each, str) and each not in names:
-        raise UserError(f"there is no class {each!r}{nearest(each, names)}; there are {', '.join(names)}")
-    return np.array([
-      names.index(each) if isinstance(each, str) else arguments.whole(each, "label", 0, number - 1) for each in given
-    ], np.int32)  # fmt: skip
-
   def _draw(self, pixels_BYX3, known_BYX, conditions, temperature, seed) -> Images:
     """In batches whose rows are filled up to what the devices share."""
     n = len(pixels_BYX3)
@@ -177,15 +113,6 @@ class ImageModel(Run):
     named = self.config.data.num_classes and "labels" in conditions
     labels = tuple(self.task.class_names[i] if named else "" for i in conditions.get("labels", np.zeros(n, int)))
     return Images(pixels, labels)
-
-  def _parts(self, tree, n):
-    """The rows of a tree in batches of one shape, the last one filled up."""
-    devices = self._mesh.size
-    rows = -(-min(self.config.decode.batch_size, n) // devices) * devices
-    for start in range(0, n, rows):
-      part = jax.tree.map(lambda x, start=start: x[start : start + rows], tree)
-      fill = lambda x: np.pad(x, ((0, rows - len(x)),) + ((0, 0),) * (x.ndim - 1))
-      yield jax.device_put(jax.tree.map(fill, part), sharding.batch_sharding(self._mesh))
 
   @functools.cached_property
   def _sampler(self):
@@ -229,13 +156,6 @@ class ImageModel(Run):
 
   # Evaluating
 
-  @functools.cached_property
-  def _evaluate(self):
-    return make_evaluate(self.task, self._mesh)
-
-  def dev_loss(self) -> float:
-    return self._evaluate(self.params, self.variables, "dev")["loss"]
-
   def evaluate(self, split: str, *, report=None) -> Evaluation:
     """Bits per dimension of a split, of all values and of each channel's."""
     figures = self._evaluate(self.params, self.variables, arguments.split_name(split))
@@ -249,9 +169,7 @@ class ImageModel(Run):
     """The HTML page about the run, with a grid of samples."""
     samples = self._examples()
     more = [("images", "Samples", image_grid.html(samples.png(), theme.escape(str(samples.labels))))]
-    return task_report(
-      self, self.config.model.name, evaluation, headline=("bits per dim",), command=command, more=more
-    )
+    return task_report(self, self.config.model.name, evaluation, headline=("bits per dim",), command=command, more=more)
 
   def _examples(self) -> Images:
     return self.sample(_SHOWN)

@@ -42,7 +42,7 @@ class LanguageModeling(TextTask):
   FIELDS = {
     "data": {
       **DATA,
-      "tokenizer": Field(str, choices=("bpe", "unigram", "characters", "bytes")),
+      "tokenizer": Field(str, choices=("bpe", "unigram", "byte_bpe", "characters", "bytes")),
       "batching": Field(str, choices=windows.KINDS),
     },
     "train": {"label_smoothing": FRACTION},
@@ -82,7 +82,7 @@ class LanguageModeling(TextTask):
 
   def stream(self, split: str) -> windows.Stream:
     """The tokens of a split, kept on disk."""
-    pairs = _Alone(self.source)
+    pairs = Alone(self.source)
     corpus = build_corpus(pairs, split, self.tokenizer, max_length=_UNCUT, cache_dir=self.cache_dir)
     return windows.Stream(corpus.source_tokens, corpus.source_offsets)
 
@@ -164,7 +164,7 @@ class Texts:
     return self._source.documents(self._split)
 
 
-class _Alone:
+class Alone:
   """Documents as the first side of pairs, for `data/corpus.py`."""
 
   languages = ("text", "")

@@ -62,7 +62,7 @@ class Continuation:
     return notes
 
   def midi(self) -> bytes:
-    return midi.write(self.notes)
+    return midi.write(self.notes, quarter=VOCABULARIES[self.kind].quarter or 0.5)
 
   def wav(self) -> bytes:
     return sound.wav(self.notes, self.midi())
@@ -93,8 +93,9 @@ class Musician(LanguageModel):
     """Continuations of a motif, or pieces of nothing.
 
     prime: a MIDI file (its path or its content), notes [n, 4] or a Continuation; silence before the first note is left
-    out. seconds: how long what is added lasts at most. max_tokens: events that are added at most. options: those of
-    `LanguageModel.sample`. Raises UserError as that does, and for a prime that is no music.
+    out. A model of chorales takes a file by its quarter notes, whatever its tempo. seconds: how long what is added
+    lasts at most. max_tokens: events that are added at most. options: those of `LanguageModel.sample`. Raises UserError
+    as that does, and for a prime that is no music.
     """
     vocabulary, prompt = self.task.tokenizer, self.prime(prime)
     begins = vocabulary.duration(prompt)
@@ -137,9 +138,9 @@ class Musician(LanguageModel):
         return prime.prompt + prime.events
       prime = prime.notes
     elif isinstance(prime, (str, os.PathLike)):
-      prime = midi.read(files.read_bytes(prime, midi.MOST), prime)
+      prime = midi.read(files.read_bytes(prime, midi.MOST), prime, quarter=vocabulary.quarter)
     elif isinstance(prime, (bytes, bytearray)):
-      prime = midi.read(bytes(prime), "the prime")
+      prime = midi.read(bytes(prime), "the prime", quarter=vocabulary.quarter)
     try:
       notes = np.asarray(prime)
     except ValueError:  # rows of several lengths
@@ -155,8 +156,8 @@ class Musician(LanguageModel):
     notes[:, :2] -= notes[:, 0].min(initial=np.inf) if len(notes) else 0
     if vocabulary.kind == "chorales" and (np.abs(off := notes[:, 0] / SIXTEENTH % 1 - 0.5) < 0.25).any():
       logger.warning(
-        "%d of %d notes of the motif do not begin at a sixteenth of 100 quarters a minute, the tempo of chorales: they "
-        "are moved to one", (np.abs(off) < 0.25).sum(), len(notes),
+        "%d of %d notes of the motif do not begin at a sixteenth (of %g s; of a file's quarter notes): they are moved "
+        "to one", (np.abs(off) < 0.25).sum(), len(notes), SIXTEENTH,
       )  # fmt: skip
     text = vocabulary.from_notes(midi.separate(notes))
     if not text:

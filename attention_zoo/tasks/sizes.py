@@ -1,11 +1,12 @@
 """The table of model sizes of EECS 498, lecture 13 ("Scaling up Transformers"), with what the zoo counts beside it.
 
 Printed figures are the lecture's, but for the heads of Transformer-Base, of which it says 6 and the paper 8. Counted is
-the closed form of the zoo's own model at those sizes: Transformers with the paper's 37,000 pieces, GPT-2 with its
-50,257, Megatron-LM as GPT-2 with its vocabulary padded to 51,200 (from memory). What the zoo has no model for is not
-counted.
+the closed form of the zoo's own model at those sizes, which are those of its configs: Transformers with the paper's
+37,000 pieces, BERT with 30,522 and the pooler, XLNet with 32,000, RoBERTa with 50,265, GPT-2 with 50,257, Megatron-LM
+as GPT-2 with its vocabulary padded to 51,200 (from memory); heads of pretraining are not counted.
 """
 
+import dataclasses
 import html
 import types
 from typing import NamedTuple
@@ -33,8 +34,10 @@ class Size(NamedTuple):
       return None
     module = models.find(self.model)
     depth = self.width // self.heads
+    sizes = {"d_model": self.width, "d_ff": 4 * self.width, "num_heads": self.heads, "d_k": depth, "d_v": depth}
+    known = {field.name for field in dataclasses.fields(module.Config)}
     return module.parameter_count(
-      module.Config(d_model=self.width, d_ff=4 * self.width, num_heads=self.heads, d_k=depth, d_v=depth, **self.fields)
+      module.Config(**{name: size for name, size in sizes.items() if name in known}, **self.fields)
     )
 
 
@@ -43,15 +46,20 @@ def _gpt2(layers, vocab_size=50_257):
 
 
 _TRANSFORMER = "transformer", {"vocab_size": 37_000}
+_BERT = {"vocab_size": 30_522}
+_ROBERTA = {"vocab_size": 50_265, "num_types": 1, "pooler": False}
 _MEGATRON = 51_200
 
 SIZES = (
   Size("Transformer-Base", 12, 512, 8, "65M", "", "8x P100 (12 hours)", *_TRANSFORMER),
   Size("Transformer-Large", 12, 1024, 16, "213M", "", "8x P100 (3.5 days)", *_TRANSFORMER),
-  Size("BERT-Base", 12, 768, 12, "110M", "13 GB", ""),
-  Size("BERT-Large", 24, 1024, 16, "340M", "13 GB", ""),
-  Size("XLNet-Large", 24, 1024, 16, "~340M", "126 GB", "512x TPU-v3 (2.5 days)"),
-  Size("RoBERTa", 24, 1024, 16, "355M", "160 GB", "1024x V100 (1 day)"),
+  Size("BERT-Base", 12, 768, 12, "110M", "13 GB", "", "bert", _BERT),
+  Size("BERT-Large", 24, 1024, 16, "340M", "13 GB", "", "bert", _BERT | {"num_layers": 24}),
+  Size(
+    "XLNet-Large", 24, 1024, 16, "~340M", "126 GB", "512x TPU-v3 (2.5 days)", "xlnet",
+    {"vocab_size": 32_000, "num_layers": 24},
+  ),
+  Size("RoBERTa", 24, 1024, 16, "355M", "160 GB", "1024x V100 (1 day)", "bert", _ROBERTA | {"num_layers": 24}),
   Size("GPT-2", 12, 768, 12, "117M", "40 GB", "", *_gpt2(12)),
   Size("GPT-2", 24, 1024, 16, "345M", "40 GB", "", *_gpt2(24)),
   Size("GPT-2", 36, 1280, 20, "762M", "40 GB", "", *_gpt2(36)),
@@ -85,3 +93,19 @@ class Sizes(tuple):
 
     note = f'<p class="note">{html.escape(" ".join(__doc__.split()))}</p>'
     return theme.fragment(theme.table(HEAD, self.rows()) + note)
+
+
+def comparison() -> str:
+  """ELMo, GPT and BERT side by side, what each position sees in each, from the zoo's own configs: a file of SVG."""
+  from attention_zoo.plots import pretraining
+
+  found = []
+  for name, model, note in (
+    ("ELMo", "elmo", "two stacks of LSTMs, one from each side,\ntrained by themselves, put together for a task"),
+    ("GPT", "gpt", "a Transformer that sees what stands before,\ntuned as a whole"),
+    ("BERT", "bert", "a Transformer that sees both sides at once,\ntuned as a whole"),
+  ):
+    layers = getattr(models.find(model).Config(vocab_size=1), "num_layers", None) if model in models.MODELS else 2
+    sees = {"elmo": "both ways", "gpt": "left", "bert": "all"}[model]
+    found.append(pretraining.Model(name, layers or 2, sees, note))
+  return pretraining.svg(pretraining.comparison_figure(found))

@@ -8,7 +8,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from attention_zoo import files
-from attention_zoo.data import characters, corpus, identity
+from attention_zoo.data import byte_bpe, characters, corpus, identity, wordpiece
 from attention_zoo.data import tokenizer as tokenizers
 from attention_zoo.errors import UserError
 from attention_zoo.evaluation.perplexity import exp
@@ -83,9 +83,7 @@ class TextTask(ModelTask):
     data = self.config.data
     if jax.process_index() == 0:
       corpus.remove_remains(self.cache_dir)
-    settings = {"tokenizer": data.tokenizer, "vocab_size": data.vocab_size}
-    if data.tokenizer in ("bpe", "unigram"):
-      settings |= {"normalization": data.normalization, "split_digits": data.split_digits}
+    settings = self._vocabulary_settings()
     identity.claim(
       self.workdir,
       train=self.fingerprint(),
@@ -101,7 +99,19 @@ class TextTask(ModelTask):
           f"the processes do not all find the same training text (config.data.dir = {data.dir!r})"
         )
 
+  def _vocabulary_settings(self) -> dict:
+    """What the vocabulary depends on beside the text: the arguments of `_learn`."""
+    data = self.config.data
+    settings = {"tokenizer": data.tokenizer, "vocab_size": data.vocab_size}
+    if data.tokenizer in ("bpe", "unigram"):
+      settings |= {"normalization": data.normalization, "split_digits": data.split_digits}
+    return settings
+
   def _learn(self, tokenizer, vocab_size, **settings) -> bytes:
+    if tokenizer == "wordpiece":
+      return wordpiece.learn(self.training_texts(), vocab_size=vocab_size, **settings)
+    if tokenizer == "byte_bpe":
+      return byte_bpe.learn(self.training_texts(), vocab_size=vocab_size)
     if tokenizer == "bytes":
       return characters.learn_bytes(vocab_size=vocab_size)
     if tokenizer == "characters":
@@ -121,11 +131,11 @@ class TextTask(ModelTask):
       raise UserError(f"{self.config.model.name} cannot be decoded with: its module has no function decoding")
     return self.module.decoding(self.model_config, params, inputs, num_beams=num_beams)
 
-  def apply_hidden(self, params, batch, rng, **options):
-    """`apply` of the model's method `hidden`, in training and where evaluated."""
+  def apply_hidden(self, params, batch, rng, method="hidden", **options):
+    """`apply` of the model's method `hidden`, or another one, in training and where evaluated."""
     table = lambda path, x: sharding.gather_rows(x) if path[-1].key == "table_VD" else x
     params = jax.tree_util.tree_map_with_path(table, params)
-    return self.apply(params, batch, rng, method="hidden", **options)
+    return self.apply(params, batch, rng, method=method, **options)
 
   def added(self, sown, weight) -> dict:
     """The sums of a loss that layers add: "balance", whose sum belongs to the loss, and their figures, the means over

@@ -20,7 +20,15 @@ TOY = dict(
   d_model=8, d_hidden=8, d_ff=12, d_attention=8, d_maxout=8, num_heads=2, d_k=4, d_v=4, num_layers=3,
   num_encoder_layers=2, num_decoder_layers=2, max_length=8, vocab_size=16, row_length=8, batch_tokens=16,
   d=4, lowest_pitch=1, num_sets=1, max_rate=2, widths=(8, 6), kernel_sizes=(3, 1), size=4, low_size=2, batch_size=2,
+  features=8, output_features=6, num_blocks=1, num_levels=2, num_components=2, d_noise=4, attention_size=8,
 )  # fmt: skip
+# Of single models: not the smaller of two, but these.
+TOY_OF = {
+  "nonlocal_net": dict(widths=(8, 6), blocks=(1, 1), strides=(1, 1), nonlocal_blocks=(0, 1), size=16),
+  "sagan": dict(size=16),
+  "resnet_sr": dict(blocks=(1, 1)),
+  "pixel_recursive_sr": dict(blocks=(1, 1)),
+}
 PUBLISHED = ("Attention Is All You Need", "et al.", "Table")
 
 
@@ -65,7 +73,7 @@ def header_complaints(name, own, whole):
       if not re.search(wanted, whole):
         yield f"does not name {what}"
     paper = getattr(config_files.load(name), "PAPER", None) if name in NAMES else None
-    if not paper and not re.search(r"\d+\.\d+ [^.]*\b(BLEU|perplexity|nats|bits)\b", own):
+    if not paper and not re.search(r"\d+\.\d+ [^.]*\b(BLEU|perplexity|nats|bits|top-1|FID|fooled)\b", own):
       yield "does not give the paper's number"
 
 
@@ -105,6 +113,7 @@ def shrunk(config):
       for field, size in TOY.items():
         if field in group:
           group[field] = min(group[field], size)
+      group.update({field: size for field, size in TOY_OF.get(config.model.name, {}).items() if field in group})
   return config
 
 
@@ -120,6 +129,12 @@ def random_batch(task):
       value = rng.integers(0, 256, shape.shape)
     elif key == "labels":
       value = rng.integers(0, max(task.config.data.num_classes, 1), shape.shape)
+    elif key in ("label", "tags", "types", "unrelated"):
+      value = rng.integers(0, 2, shape.shape)
+    elif key in ("masked", "places"):
+      value = at + 1
+    elif key == "firsts":
+      value = at  # 0: no word
     elif key.endswith("segments"):
       value = np.digitize(at, [4, 7]) + 1
       value = np.where(value == 3, 0, value)
@@ -174,10 +189,11 @@ STEPS = {step_key(name): name for name in NAMES}
 def test_takes_a_tiny_step(name):
   loss, gradients, moved = step(step_key(name))
   assert np.isfinite(loss.value) and loss.value > 0
-  if "accuracy" in loss.sums:  # of tokens
-    assert loss.weight == 2 * 7 and 0 <= loss.sums["accuracy"][0] <= loss.weight
-  else:
-    assert loss.weight == 2 * TOY["size"] ** 2 * 3
+  # Of two rows, seven of whose eight tokens are real; of masks and places each has one.
+  weights = {"subpixels": 2 * TOY["size"] ** 2 * 3, "examples": 2, "masks": 2, "places": 2, "images": 2}
+  unit = tasks.find(get_config(name).task).unit
+  assert loss.weight == weights.get(unit, 2 * 7)
+  assert 0 <= loss.sums.get("accuracy", (0, 0))[0] <= loss.weight
   assert all(np.isfinite(leaf).all() and leaf.any() for leaf in jax.tree.leaves(gradients))
   assert all(np.isfinite(leaf) and leaf > 0 for leaf in jax.tree.leaves(moved))
 

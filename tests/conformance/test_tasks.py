@@ -12,6 +12,13 @@ from attention_zoo import tasks
 from attention_zoo.configs.image import factorised_shapes, super_resolution_quickstart
 from attention_zoo.configs.language import quickstart
 from attention_zoo.configs.music import quickstart as music_quickstart
+from attention_zoo.configs.pretraining import (
+  bert_quickstart,
+  classification_quickstart,
+  tagging_quickstart,
+  xlnet_quickstart,
+)
+from attention_zoo.configs.vision import nonlocal_markers, sagan_markers
 from attention_zoo.protocols import Evaluation, Initial, Loss, Score
 from attention_zoo.training import config as config_lib
 from tests.data import tunes
@@ -50,6 +57,70 @@ def image_model(files):
   return config
 
 
+def encoder(files, config, ending, lines):
+  """A small BERT on files of these lines, which are made in a folder of its own."""
+  folder = files / f"{config.task}_{ending}"
+  folder.mkdir(exist_ok=True)
+  for split in ("train", "dev"):
+    (folder / f"{split}.{ending}").write_text("\n".join(lines) + "\n")
+  sizes = dict(num_heads=1, d_model=8, d_ff=8, d_k=8, d_v=8, num_layers=1, memory=8)
+  config.model.update({name: size for name, size in sizes.items() if name in config.model})
+  config.data.update(
+    dir=str(folder), test_split="dev", tokenizer="characters", vocab_size=4 + len(LETTERS), batch_tokens=512,
+    row_length=32,
+  )  # fmt: skip
+  return config
+
+
+LETTERS = "abcdef "
+
+
+def sentences(number=20):
+  rng = np.random.default_rng(0)
+  return ["".join(rng.choice(list(LETTERS[:6]), 4)) + " " + "abcdef"[: 1 + i % 6] for i in range(number)]
+
+
+def classification(files):
+  config = classification_quickstart.get_config()
+  config.data.update(source="tsv", labels=("odd", "even"))
+  lines = [f"{x}\t{('even', 'odd')[len(x) % 2]}" for x in sentences()]
+  return encoder(files, config, "tsv", ["text\tlabel", *lines])
+
+
+def regression(files):
+  config = classification_quickstart.get_config()
+  with config.unlocked():
+    config.task = "regression"
+    del config.data["labels"], config.train["label_smoothing"]
+  config.data.update(source="json_lines(second='second')")
+  pairs = zip(sentences(), reversed(sentences()), strict=True)
+  lines = [json.dumps({"text": a, "second": b, "label": len(a) - len(b)}) for a, b in pairs]
+  return encoder(files, config, "jsonl", lines)
+
+
+def tagging(files):
+  config = tagging_quickstart.get_config()
+  config.data.update(source="conll", labels=("LETTER",))
+  words = [word for sentence in sentences() for word in (*sentence.split(), "")]
+  lines = [word and f"{word} {'B-LETTER' if len(word) == 1 else 'O'}" for word in words]
+  return encoder(files, config, "conll", lines)
+
+
+def masked(files):
+  config = bert_quickstart.get_config()
+  config.data.update(source="text(documents='paragraph')")
+  lines = [line for i, line in enumerate(sentences(60)) for line in (line, "")[: 1 + (i % 4 == 3)]]
+  config = encoder(files, config, "txt", lines)
+  config.data.update(tokenizer="byte_bpe", vocab_size=270)
+  return config
+
+
+def permuted(files):
+  config = xlnet_quickstart.get_config()
+  config.data.update(source="text(documents='line')")
+  return encoder(files, config, "txt", sentences(100))
+
+
 def super_resolution(files):
   config = super_resolution_quickstart.get_config()
   config.model.update(num_heads=1, d_model=8, d_ff=8, d_k=8, d_v=8, num_layers=1, attention="local(block_width=12)")
@@ -57,10 +128,26 @@ def super_resolution(files):
   return config
 
 
-CONFIGS = {
+def classifier(files):
+  config = nonlocal_markers.get_config()
+  config.model.update(widths=(4,), blocks=(1,), nonlocal_blocks=(1,))
+  config.data.update(source="markers(train=40, dev=5, test=5)", size=8, batch_size=8)
+  return config
+
+
+def gan(files):
+  config = sagan_markers.get_config()
+  config.model.update(features=8, d_noise=4, attention_size=8)
+  config.data.update(source="markers(train=40, dev=5, test=5)", size=16, num_classes=2, batch_size=8)
+  return config
+
+
+CONFIGS = {  # of a folder with text
   "translation": translation, "language_modeling": language_model, "music": music, "image_modeling": image_model,
-  "super_resolution": super_resolution,
-}  # fmt: skip  of a folder with text
+  "classification": classification, "regression": regression, "tagging": tagging, "masked_language_modeling": masked,
+  "permutation_language_modeling": permuted, "super_resolution": super_resolution,
+  "image_classification": classifier, "gan": gan,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=tasks.TASKS)
@@ -106,7 +193,7 @@ def test_batches_have_the_shapes_that_were_announced(task):
   assert set(batch) == set(most)
   for name, x in batch.items():
     assert x.dtype == most[name].dtype and len(x) == most[name].shape[0] and x.size <= np.prod(most[name].shape)
-  assert task.batch_units() >= max(x.size for x in batch.values())
+  assert task.batch_units() >= (len(x) if task.unit in ("examples", "images") else max(x.size for x in batch.values()))
 
 
 def test_batches_are_functions_of_the_step_and_come_in_parts(task):
@@ -122,7 +209,7 @@ def test_the_loss_adds_over_rows_and_empty_rows_add_nothing(task, initial, batch
   assert isinstance(initial, Initial)
   rows = next(iter(batch.values())).shape[0]
   whole = loss(initial, task.carry(rows), batch)
-  assert isinstance(whole, Loss) and np.isfinite(whole.value) and whole.weight > 0
+  assert isinstance(whole, Loss) and np.isfinite(whole.value) and 0 < whole.weight <= task.batch_units()
   half = rows // 2
   parts = [
     loss(initial, task.carry(rows), {name: jnp.asarray(x).at[at].set(0) for name, x in batch.items()})

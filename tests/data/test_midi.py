@@ -52,6 +52,15 @@ def test_tempo_changes_hold_for_all_tracks():
   np.testing.assert_allclose(midi.read(content), [[0.5, 1.25, 60, 64]])
 
 
+def test_quarter_notes_at_any_tempo():
+  tempo = lambda delta, beat: (delta, "set_tempo", {"tempo": beat})
+  content = file_of([tempo(0, 1_000_000), tempo(100, 500_000)], [on(50, 60), off(100, 60)])
+  np.testing.assert_allclose(midi.read(content, quarter=0.6), [[0.3, 0.9, 60, 64]])
+  written = midi.write(np.array([[0.6, 0.75, 60, 64.0]]), quarter=0.6)  # at the second quarter, a sixteenth long
+  np.testing.assert_allclose(midi.read(written), [[0.6, 0.75, 60, 64]])
+  np.testing.assert_allclose(midi.read(written, quarter=4.0), [[4.0, 5.0, 60, 64]])
+
+
 def test_frames_a_second():
   content = bytearray(file_of([on(50, 60), off(100, 60)]))
   content[12:14] = struct.pack(">bB", -25, 4)  # 25 frames of 4 ticks

@@ -68,13 +68,17 @@ def test_hand_computed_chain():
 
 
 def test_greedy_is_beam_one_and_walks_into_the_garden():
-  # 3 3 3 3: the most probable next token every time, and EOS among the two best never.
+  # 3 3 3 3: the most probable next token every time, though EOS is the second best.
   chain = np.array(GARDEN_PATH)
-  chain[3] = [0.0, 0.0, 0.25, 0.4, 0.35]
+  chain[3] = [0.0, 0.0, 0.35, 0.4, 0.25]
   result = markov_search(chain, [4, 0], beam_size=1)
   np.testing.assert_array_equal(result.tokens_BJT[0, 0], [3, 3, 3, 3, PAD, PAD])
   np.testing.assert_allclose(np.exp(result.logprobs_BJ[0, 0]), 0.6 * 0.4**3, rtol=1e-5)
   np.testing.assert_allclose(result.scores_BJ, result.logprobs_BJ)
+  # 3 EOS: the first end is the last, though with this alpha the longer would score higher.
+  chain[3] = [0.0, 0.0, 0.6, 0.4, 0.0]
+  result = markov_search(chain, [4, 0], beam_size=1, alpha=8.0)
+  np.testing.assert_array_equal(result.tokens_BJT[0, 0], [3, EOS, PAD, PAD, PAD, PAD])
 
 
 def test_length_penalty_is_gnmt_and_counts_eos():
@@ -214,7 +218,7 @@ def test_a_finished_hypothesis_is_preferred_to_better_unfinished_ones():
   chain = np.array(GARDEN_PATH)
   chain[1] = [0.0, 0.0, 0.01, 0.99, 0.0]
   chain[3] = [0.0, 0.0, 0.001, 0.998, 0.001]
-  result = markov_search(chain, [4, 4], beam_size=1)
+  result = markov_search(chain, [4, 4], beam_size=2)
   np.testing.assert_array_equal(result.tokens_BJT[0, 0], [EOS, *[PAD] * 5])
 
 

@@ -82,7 +82,8 @@ def penalty(length, alpha):
 
 
 def reference_search(table_MV, limit, alpha, *, beam_size):
-  """Beam search as one would explain it, without early stop: [(tokens, score, log-probability)]."""
+  """Beam search as one would explain it, without early stop, and greedy search of one beam:
+  [(tokens, score, log-probability)]."""
   logprobs_MV = log_softmax(table_MV)
   alive, finished = [((), 0.0, next_state(0, BOS, len(table_MV)))], []
   for length in range(1, limit + 1):
@@ -92,6 +93,8 @@ def reference_search(table_MV, limit, alpha, *, beam_size):
         if extra > -np.inf:
           candidates.append(((*tokens, token), logprob + extra, next_state(state, token, len(table_MV))))
     candidates = sorted(candidates, key=lambda c: -c[1])[: 2 * beam_size]
+    if beam_size == 1:
+      candidates = candidates[:1]
     alive = [c for c in candidates if c[0][-1] != EOS][:beam_size]
     finished += [
       (tokens, lp / penalty(length, alpha), lp) for tokens, lp, _ in candidates if tokens[-1] == EOS

@@ -133,3 +133,68 @@ def put(folder, arrays, shards=1):
     (folder / file).write_bytes(safetensors.numpy.save(part, {"format": "pt"}))
     places |= dict.fromkeys(part, file)
   write(folder, "model.safetensors.index.json", {"metadata": {}, "weight_map": places})
+
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+PIECES = [
+  "[PAD]", "[unused0]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{c}" for c in LETTERS), ".", ",", "'", "!",
+  "?", "-", "the", "##ing", "th", "un", "##able", "one", "two", "three",
+]  # fmt: skip
+
+
+def bert(folder, *, kind="bert", pooler=True, next_sentence=True, classes=0, old_names=False, **config):
+  """(config, arrays) of a BERT or RoBERTa folder: with the outputs of masks and of the next sentence, or with a
+  classifier's."""
+  folder.mkdir(parents=True)
+  if kind == "bert":
+    vocabulary = PIECES
+    (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in vocabulary), encoding="utf-8")
+  else:
+    merges = [("t", "h"), ("th", "e"), (characters()[ord(" ")], "the"), ("i", "n"), ("o", "n")]
+    vocabulary = ["<s>", "<pad>", "</s>", "<unk>", *sorted(characters()), *map("".join, merges), "<mask>"]
+    write(folder, "vocab.json", {piece: i for i, piece in enumerate(vocabulary)})
+    lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+  V, shift = len(vocabulary), 2 if kind == "roberta" else 0
+  config = {
+    "model_type": kind, "vocab_size": V, "hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2,
+    "intermediate_size": 24, "max_position_embeddings": 24 + shift, "type_vocab_size": 1 if shift else 2,
+    "hidden_act": "gelu", "layer_norm_eps": 1e-5 if shift else 1e-12, "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1, "pad_token_id": 1 if shift else 0,
+  } | ({"bos_token_id": 0, "eos_token_id": 2} if shift else {}) | config  # fmt: skip
+  if classes:
+    config["id2label"] = {str(i): f"class {i}" for i in range(classes)}
+  write(folder, "config.json", config)
+  D, F, Z = (config[name] for name in ("hidden_size", "intermediate_size", "max_position_embeddings"))
+  linears, norms = {}, ["embeddings.LayerNorm"]
+  shapes = {"embeddings.word_embeddings.weight": (V, D), "embeddings.position_embeddings.weight": (Z, D)}
+  shapes["embeddings.token_type_embeddings.weight"] = (config["type_vocab_size"], D)
+  for i in range(config["num_hidden_layers"]):
+    at = f"encoder.layer.{i}"
+    linears |= {f"{at}.attention.self.{name}": (D, D) for name in ("query", "key", "value")}
+    linears |= {f"{at}.attention.output.dense": (D, D), f"{at}.intermediate.dense": (F, D)}
+    linears[f"{at}.output.dense"] = (D, F)
+    norms += [f"{at}.attention.output.LayerNorm", f"{at}.output.LayerNorm"]
+  if pooler:
+    linears["pooler.dense"] = (D, D)
+  shapes = {f"{kind}.{name}": shape for name, shape in shapes.items()}
+  linears, norms = {f"{kind}.{name}": shape for name, shape in linears.items()}, [f"{kind}.{name}" for name in norms]
+  if classes:
+    linears["classifier"] = (classes, D)
+  else:
+    head = {"bert": "cls.predictions.transform.dense", "roberta": "lm_head.dense"}[kind]
+    linears[head] = (D, D)
+    norms.append(head.replace("dense", "LayerNorm" if kind == "bert" else "layer_norm"))
+    shapes["cls.predictions.bias" if kind == "bert" else "lm_head.bias"] = (V,)
+    if next_sentence and kind == "bert":
+      linears["cls.seq_relationship"] = (2, D)
+  for name, shape in linears.items():
+    shapes[f"{name}.weight"], shapes[f"{name}.bias"] = shape, shape[:1]
+  names = ("gamma", "beta") if old_names else ("weight", "bias")
+  rng = np.random.default_rng(1)
+  arrays = draw(shapes, deviation=0.3)
+  for name in norms:
+    arrays[f"{name}.{names[0]}"] = (1 + rng.normal(0, 0.2, D)).astype(np.float32)
+    arrays[f"{name}.{names[1]}"] = rng.normal(0, 0.2, D).astype(np.float32)
+  put(folder, arrays)
+  return config, arrays

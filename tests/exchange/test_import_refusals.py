@@ -220,6 +220,23 @@ def test_models_that_are_computed_otherwise(marian, field, value):
   refuses(folder, field)
 
 
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json"])
+@pytest.mark.parametrize(
+  ("field", "value", "match"),
+  [
+    ("forced_bos_token_id", 3, "first token of each translation"),
+    ("bad_words_ids", [[1], [2, 3]], "words of several tokens"),
+    ("bad_words_ids", "none", "words of several tokens"),
+  ],
+)
+def test_searches_that_ours_is_not(marian, name, field, value, match):
+  folder, _, _ = marian
+  if name == "config.json":
+    (folder / "generation_config.json").unlink()
+  change(folder, name, **{field: value})
+  refuses(folder, match)
+
+
 @pytest.mark.parametrize(
   ("field", "value", "match"),
   [

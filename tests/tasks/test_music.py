@@ -121,6 +121,8 @@ def test_chorales_are_continued_in_whole_sixteenths(choir):
   (found,) = choir.sample(prime, seconds=4 * SIXTEENTH, seed=1)
   assert found.begins == pytest.approx(8 * SIXTEENTH) and len(found.events) <= 16
   assert found.seconds <= 12 * SIXTEENTH + 1e-6
+  at_another_tempo = midi.write(prime * [10 / 3, 10 / 3, 1, 1], quarter=2.0)
+  assert choir.prime(at_another_tempo) == choir.prime(found.midi())[: 8 * 4] == choir.prime(prime)
 
 
 def test_samples_are_files_that_can_be_opened(run, motif, tmp_path):

@@ -14,8 +14,8 @@ convolutions of the gates' inputs. The colours of a pixel follow each other by m
 | residual            | input 2h, LSTM h, 1 x 1 to 2h, added          | the same; the 1 x 1 has mask B                 |
 | layers              | 12 with h = 128 for CIFAR-10                  | the same                                       |
 | output              | two of [ReLU, 1 x 1, mask B], 256 by softmax  | the same; 1,024 features between (from memory) |
-| colours             | three groups of features                      | the same; their sizes differ by one: 128 is no |
-|                     |                                               | divisible by three                             |
+| colours             | three groups of features                      | the same; their sizes differ by one, if        |
+|                     |                                               | need be (128)                                  |
 | multi-scale         | a variant                                     | not built                                      |
 | condition           | none                                          | none: num_classes must be 0                    |
 

@@ -94,7 +94,7 @@ class Attention(nn.Module):
     c = self.config
     at = jnp.broadcast_to(positions(c.size, x_BYXD.dtype), (*x_BYXD.shape[:3], POSITION))
 
-    def linear(name, features, parts):
+    def projected(name, features, parts):
       parts = GatedResnet(dropout=c.dropout, matmul_dtype=c.matmul_dtype, name=f"{name}_block")(
         jnp.concatenate(parts, -1), train=train
       )
@@ -102,9 +102,9 @@ class Attention(nn.Module):
       return y_BYXD.reshape(len(y_BYXD), c.size**2, 1, features)
 
     # The image itself is in keys and values, so that a pixel must not see its own.
-    keys_and_values = linear("keys_and_values", c.d_k + c.d_v, [image_BYXD, x_BYXD, at])
+    keys_and_values = projected("keys_and_values", c.d_k + c.d_v, [image_BYXD, x_BYXD, at])
     k_BSNK, v_BSNH = keys_and_values[..., : c.d_k], keys_and_values[..., c.d_k :]
-    q_BTNK = linear("queries", c.d_k, [x_BYXD, at])
+    q_BTNK = projected("queries", c.d_k, [x_BYXD, at])
     out_BTNH = dot_product_attention(q_BTNK, k_BSNK, v_BSNH, mask=masks.causal(c.size**2, offset=-1))
     return out_BTNH.reshape(*x_BYXD.shape[:3], c.d_v)
 

@@ -1,0 +1,95 @@
+"""What every trained model of images has: its parameters on all devices, images as it takes them, and its loss."""
+
+import functools
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from attention_zoo.data import images as images_lib
+from attention_zoo.errors import UserError
+from attention_zoo.grammar import nearest
+from attention_zoo.tasks import arguments
+from attention_zoo.tasks.describe import Description, describe
+from attention_zoo.tasks.run import Run
+from attention_zoo.training import sharding
+from attention_zoo.training.step import make_evaluate
+
+
+class PictureRun(Run):
+  """Of a `picture_task.PictureTask` whose config.decode has a batch_size. Work is spread over all devices of this
+  process."""
+
+  def __init__(self, task, params, variables, *, checkpoint, step):
+    self.task, self.config, self.checkpoint, self.step = task, task.config, checkpoint, step
+    self._mesh = sharding.local_mesh()
+    self.take(params, variables)
+
+  def take(self, params, variables) -> None:
+    """Goes on with other parameters; what was compiled stays."""
+    self.params, self.variables = jax.device_put((params, variables), NamedSharding(self._mesh, P()))
+
+  def __repr__(self):
+    count = sum(leaf.size for leaf in jax.tree.leaves(self.params))
+    return (
+      f"<{type(self).__name__} {self.config.model.name}: {count:,} parameters, "
+      f"checkpoint {self.checkpoint} of {self.task.workdir}>"
+    )
+
+  def describe(self, *, rows: int = 1) -> Description:
+    """Every part of the model with its parameters, the shapes that it returns and its operations; a notebook shows it
+    as a table. Nothing is computed. rows: images of the batch that shapes and operations are of."""
+    rows = arguments.whole(rows, "rows", 1, 10**6)
+    return describe(self.config.model.name, self.task.module, self.task.model_config, rows=rows)
+
+  @property
+  def _shape(self):
+    return self.config.data.size, self.config.data.size, 3
+
+  def _pixels(self, given) -> np.ndarray:
+    """uint8 [n, Y, X, 3] of arrays and files."""
+    size = self.config.data.size
+    return np.stack([images_lib.to_pixels(image, size, f"images[{i}]") for i, image in enumerate(given)])
+
+  def _labels(self, label, n: int) -> np.ndarray:
+    """int32 [n]."""
+    names, number = self.task.class_names, self.config.data.num_classes
+    if not number:
+      if label is not None:
+        raise UserError("this model is told no classes (config.data.num_classes = 0): leave the label out")
+      return np.zeros(n, np.int32)
+    if label is None:
+      return np.arange(n, dtype=np.int32) % number
+    given = [label] * n if isinstance(label, (str, int, np.integer)) else arguments.items(label, "label", "labels")
+    if len(given) != n:
+      raise UserError(f"there must be as many labels as images, got {len(given)} and {n}")
+    for each in given:
+      if isinstance(each, str) and each not in names:
+        raise UserError(f"there is no class {each!r}{nearest(each, names)}; there are {', '.join(names)}")
+    return np.array([
+      names.index(each) if isinstance(each, str) else arguments.whole(each, "label", 0, number - 1) for each in given
+    ], np.int32)  # fmt: skip
+
+  def _write(self, output, others, draw) -> None:
+    if not output:
+      raise UserError("samples of images need --output=FILE.png")
+    if given := [name for name, value in others.items() if value is not None]:
+      raise UserError(f"--{given[0]} is for other models: images have --num_samples, --seed and most --temperature")
+    draw().save(output)
+
+  def _parts(self, tree, n):
+    """The rows of a tree in batches of one shape, the last one filled up."""
+    devices = self._mesh.size
+    rows = -(-min(self.config.decode.batch_size, n) // devices) * devices
+    for start in range(0, n, rows):
+      part = jax.tree.map(lambda x, start=start: x[start : start + rows], tree)
+      fill = lambda x: np.pad(x, ((0, rows - len(x)),) + ((0, 0),) * (x.ndim - 1))
+      yield jax.device_put(jax.tree.map(fill, part), sharding.batch_sharding(self._mesh))
+
+  @functools.cached_property
+  def _evaluate(self):
+    return make_evaluate(self.task, self._mesh)
+
+  def dev_loss(self) -> float:
+    return self._evaluate(self.params, self.variables, "dev")["loss"]

@@ -1,0 +1,200 @@
+"""What is imported from transformers' folders of BERT and RoBERTa computes here what it computes there."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from attention_zoo.data import identity
+from attention_zoo.data.tokenizer import BOS, EOS
+from attention_zoo.errors import UserError
+from attention_zoo.exchange import from_bert, huggingface, importing, reading
+from attention_zoo.layers.linear import logits
+from tests.exchange import folders
+from tests.exchange.test_import import imported
+
+KINDS = {
+  "pretraining": dict(kind="bert", old_names=True), "masks": dict(kind="bert", pooler=False, next_sentence=False),
+  "classifier": dict(kind="bert", classes=3), "roberta": dict(kind="roberta", pooler=False),
+  "wide": dict(kind="bert", hidden_size=24, num_attention_heads=3, num_hidden_layers=1, intermediate_size=8),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def torch():
+  torch = pytest.importorskip("torch")
+  pytest.importorskip("transformers")
+  return torch
+
+
+def run_of(tmp_path, name):
+  folders.bert(tmp_path / "there", **KINDS[name])
+  return tmp_path / "there", imported(tmp_path / "there", tmp_path / "here")
+
+
+def rows_of(folder, kind):
+  """The id there of each id here."""
+  make = from_bert._word_pieces if kind == "bert" else from_bert._bytes
+  read = reading.Folder(folder)
+  return make(read, read.config["vocab_size"])[1]
+
+
+def batch_of(ids, first=None):
+  ids = np.asarray(ids, np.int32)
+  positions = np.broadcast_to(np.arange(ids.shape[1], dtype=np.int32), ids.shape)
+  types = (positions >= (first or ids.shape[1])).astype(np.int32)
+  return {"inputs": ids, "segments": np.ones_like(ids), "positions": positions, "types": types}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_hidden_states_and_outputs_are_the_same(torch, tmp_path, name):
+  import transformers
+
+  folder, run = run_of(tmp_path, name)
+  kind = KINDS[name]["kind"]
+  task, rows = run.task, rows_of(folder, kind)
+  rng = np.random.default_rng(0)
+  batch = batch_of([[BOS, *rng.integers(5, len(rows), 6), EOS, *rng.integers(5, len(rows), 4), EOS]] * 2, first=8)
+  if kind == "roberta":
+    batch["types"] = np.zeros_like(batch["types"])
+  auto = {"classifier": "AutoModelForSequenceClassification", "pretraining": "BertForPreTraining"}
+  auto["wide"] = auto["pretraining"]
+  make = getattr(transformers, auto.get(name, "AutoModelForMaskedLM"))
+  model, report = make.from_pretrained(folder, output_loading_info=True)
+  assert not report["missing_keys"] and not report["unexpected_keys"] and not report["mismatched_keys"]
+  given = dict(input_ids=torch.from_numpy(rows[batch["inputs"]]), token_type_ids=torch.from_numpy(batch["types"]))
+  with torch.no_grad():
+    wanted = model.eval()(**given, output_hidden_states=True)
+  params = run.params
+  x_BTD, _ = task.encoded(params, batch, None)
+  np.testing.assert_allclose(x_BTD, wanted.hidden_states[-1].numpy(), atol=1e-4)
+  if name == "classifier":
+    np.testing.assert_allclose(task.scores(params, batch)[0], wanted.logits.numpy(), atol=1e-4)
+    assert run.task.labels == ("class 0", "class 1", "class 2")
+    return
+  batch["masked"] = np.array([[2, 5, 9]] * 2, np.int32)
+  (x_BTF, _, next_BO), *_ = task.scores(params, batch)
+  found_BTV = logits(task.model_config, x_BTF, task.table(params))
+  there = wanted.prediction_logits if auto.get(name) == "BertForPreTraining" else wanted.logits
+  np.testing.assert_allclose(found_BTV, there.numpy()[:, [2, 5, 9]][..., rows], atol=1e-4)
+  if next_BO is not None:
+    np.testing.assert_allclose(next_BO, wanted.seq_relationship_logits.numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["pretraining", "roberta"])
+def test_texts_are_cut_and_masks_filled_alike(torch, tmp_path, name):
+  import transformers
+
+  folder, run = run_of(tmp_path, name)
+  peer = transformers.AutoTokenizer.from_pretrained(folder)
+  rows = rows_of(folder, KINDS[name]["kind"])
+  texts = ["The thing is unable.", "one, two!  Three?", "naïve Ünable -- don't"]
+  encoded = run.task.encode_texts([(text,) for text in texts], [{}] * 3)
+  for text, ours in zip(texts, encoded, strict=True):
+    assert rows[ours.ids].tolist() == peer(text).input_ids
+  (pair,) = run.task.encode_texts([("one", "two three")], [{}])
+  assert rows[pair.ids].tolist() == peer("one", "two three").input_ids
+  model = transformers.AutoModelForMaskedLM.from_pretrained(folder).eval()
+  given = peer(f"the {peer.mask_token} is one.", return_tensors="pt")
+  with torch.no_grad():
+    probabilities_TV = model(**given).logits[0].softmax(-1).numpy()
+  at = int((given.input_ids[0] == peer.mask_token_id).nonzero()[0, 0])
+  (filled,) = run.fill("the [MASK] is one.", top=3)
+  np.testing.assert_allclose(filled.probabilities, np.sort(probabilities_TV[at])[::-1][:3], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_it_goes_back(tmp_path, name):
+  """To the bit, and by the same names."""
+  _, run = run_of(tmp_path, name)
+  huggingface.write(run, tmp_path / "back")
+  again = importing.read(tmp_path / "back")
+  jax.tree.map(np.testing.assert_array_equal, again.params, jax.device_get(run.params))
+  assert again.config["model"] == run.config.model.to_dict()
+  texts = ["The thing is unable.", "one, two!  Three?"]
+  tokenizer = identity.parse(again.tokenizer, "back")
+  assert tokenizer.encode(texts) == run.task.tokenizer.encode(texts)
+
+
+@pytest.mark.parametrize("name", ["pretraining", "roberta"])
+def test_what_goes_back_computes_the_same_there(torch, tmp_path, name):
+  import transformers
+
+  folder, run = run_of(tmp_path, name)
+  huggingface.write(run, tmp_path / "back")
+  found = []
+  for place in (folder, tmp_path / "back"):
+    model = transformers.AutoModelForMaskedLM.from_pretrained(place).eval()
+    peer = transformers.AutoTokenizer.from_pretrained(place)
+    with torch.no_grad():
+      given = peer("the one is unable.", return_tensors="pt")
+      found.append(model(**given, output_hidden_states=True).hidden_states[-1])
+  np.testing.assert_allclose(*found, atol=1e-4)
+
+
+def test_it_is_tuned_and_reads_bytes(tmp_path):
+  """Without transformers: the imported folder is a run as any other."""
+  _, run = run_of(tmp_path, "roberta")
+  assert run.config.data.separators == 2 and run.config.model.max_length == 24
+  (filled,) = run.fill("on the <mask>", top=2)
+  assert len(filled.pieces) == 2
+  (vectors,) = run.vectors(["the one"])
+  assert vectors.shape[1] == 16 and np.isfinite(vectors).all()
+
+
+def spoil(folder, change):
+  arrays = safetensors.numpy.load((folder / "model.safetensors").read_bytes())
+  change(arrays)
+  (folder / "model.safetensors").write_bytes(safetensors.numpy.save(arrays, {"format": "pt"}))
+
+
+def test_what_is_missing_or_of_another_shape_is_all_listed(tmp_path):
+  folders.bert(tmp_path / "a")
+
+  def change(arrays):
+    del arrays["bert.pooler.dense.bias"], arrays["bert.embeddings.LayerNorm.weight"]
+    arrays["bert.encoder.layer.1.output.dense.weight"] = np.zeros((3, 4), np.float32)
+
+  spoil(tmp_path / "a", change)
+  with pytest.raises(UserError, match="not the model of its config.json") as error:
+    importing.read(tmp_path / "a")
+  for line in (
+    "lacks bert.pooler.dense.bias (16,)", "lacks bert.embeddings.LayerNorm.weight (16,)",
+    "has bert.encoder.layer.1.output.dense.weight (3, 4) instead of (16, 24)",
+  ):  # fmt: skip
+    assert line in str(error.value)
+
+
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [
+    (lambda c: c.update(position_embedding_type="relative_key"), "position_embedding_type = 'relative_key' cannot be"),
+    (lambda c: c.update(hidden_act="tanh"), "hidden_act = 'tanh' is not one of"),
+    (lambda c: c.update(num_attention_heads=3), "not a multiple of 3 heads"),
+    (lambda c: c.update(is_decoder=True), "is_decoder = True cannot be computed"),
+  ],
+)
+def test_what_cannot_be_computed(tmp_path, change, message):
+  config, _ = folders.bert(tmp_path / "a")
+  change(config)
+  (tmp_path / "a" / "config.json").write_text(json.dumps(config))
+  with pytest.raises(UserError, match=message):
+    importing.read(tmp_path / "a")
+
+
+def test_a_folder_without_outputs_and_one_with_another_vocabulary(tmp_path):
+  folders.bert(tmp_path / "a", next_sentence=False)
+  spoil(tmp_path / "a", lambda arrays: [arrays.pop(name) for name in list(arrays) if name.startswith("cls.")])
+  with pytest.raises(UserError, match="neither the output of masks nor BERT's classifier"):
+    importing.read(tmp_path / "a")
+  folders.bert(tmp_path / "b")
+  (tmp_path / "b" / "vocab.txt").write_text("<s>\n</s>\n<unk>\n")
+  with pytest.raises(UserError, match="vocab.txt is not a vocabulary of BERT"):
+    importing.read(tmp_path / "b")
+  _, arrays = folders.bert(tmp_path / "c")
+  other = np.zeros_like(arrays["bert.embeddings.word_embeddings.weight"])
+  spoil(tmp_path / "c", lambda arrays: arrays.update({"cls.predictions.decoder.weight": other}))
+  with pytest.raises(UserError, match="is not the embedding's table"):
+    importing.read(tmp_path / "c")
