@@ -38,7 +38,7 @@ def check_bio(tags: Sequence[str], where: str) -> None:
 
 
 def conll(roles, directory, word: int = 0, tag: int = -1, scheme: str = "bio"):
-  """SPLIT.txt or SPLIT.conll files, plain or .gz, or folders of them: a word a line with its tag, an empty line between
+  """SPLIT.conll or SPLIT.txt files, plain or .gz, or folders of them: a word a line with its tag, an empty line between
   sentences. Lines with -DOCSTART- are none.
 
   word, tag: numbers of their columns, from the end if negative; spaces or tabs stand between columns. scheme: "bio", or
@@ -51,7 +51,7 @@ def conll(roles, directory, word: int = 0, tag: int = -1, scheme: str = "bio"):
 
 class _Conll(Files):
   def __init__(self, roles, directory, word, tag, scheme):
-    super().__init__(roles, directory, (".txt", ".conll"))
+    super().__init__(roles, directory, (".conll", ".txt"))
     self._word, self._tag, self._scheme = word, tag, scheme
 
   def _options(self):

@@ -6,7 +6,6 @@ and gate side by side.
 
 import dataclasses
 from collections.abc import Callable
-from typing import ClassVar
 
 import flax.linen as nn
 import jax
@@ -22,17 +21,16 @@ VALUES = 256
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """Fields that every model has. Whole numbers are at least 1, but for those that `may_be_zero`."""
+  """Fields that every model has. Whole numbers are at least 1, unless their metadata says otherwise."""
 
-  may_be_zero: ClassVar[tuple[str, ...]] = ("num_classes",)
   size: int  # rows and columns of the images
-  num_classes: int = 0  # 0: labels are not looked at
+  num_classes: int = dataclasses.field(default=0, metadata={"low": 0})  # 0: labels are not looked at
   dtype: str = "float32"  # of activations; parameters are float32
   matmul_dtype: str = "float32"  # what the operands of convolutions are rounded to
 
   def __post_init__(self):
     for field in dataclasses.fields(self):
-      value, least = getattr(self, field.name), 0 if field.name in self.may_be_zero else 1
+      value, least = getattr(self, field.name), field.metadata.get("low", 1)
       if field.type is int and value < least:
         raise ValueError(f"model.{field.name} must be at least {least}, got {value!r}")
     for field in ("dtype", "matmul_dtype"):

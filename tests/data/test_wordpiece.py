@@ -25,7 +25,7 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def model():
-  return wordpiece.learn(TEXTS * 3, vocab_size=600)
+  return wordpiece.learn(TEXTS * 3, vocab_size=500)
 
 
 def cut(word, pieces):
@@ -42,7 +42,7 @@ def cut(word, pieces):
 
 def test_words_are_cut_into_the_longest_pieces(model):
   tokenizer = wordpiece.parse(model, "x")
-  assert tokenizer.vocab_size == 600 and tokenizer.pieces([0, 1, 2, 3, 4]) == [*wordpiece.SPECIAL.values()]
+  assert tokenizer.vocab_size == 500 and tokenizer.pieces([0, 1, 2, 3, 4]) == [*wordpiece.SPECIAL.values()]
   pieces = [piece for piece in tokenizer.raw if piece not in wordpiece.SPECIAL.values() and piece != "##"]
   for text, ids in zip(TEXTS, tokenizer.encode(TEXTS), strict=True):
     words = wordpiece.words(text, True, False)
@@ -63,7 +63,7 @@ def test_what_a_word_is():
 
 
 def test_learning_is_a_function_of_the_texts(model, tmp_path):
-  assert wordpiece.learn(TEXTS * 3, vocab_size=600) == model
+  assert wordpiece.learn(TEXTS * 3, vocab_size=500) == model
   path = tmp_path / "tokenizer.model"
   path.write_bytes(model)
   assert identity.parse(model, path).fingerprint == wordpiece.parse(model, path).fingerprint
@@ -117,7 +117,7 @@ def test_bytes_are_learnt_and_any_text_comes_back():
 @pytest.mark.parametrize("lower", [True, False])
 def test_transformers_cuts_alike(tmp_path, lower):
   transformers = pytest.importorskip("transformers")
-  model = wordpiece.learn(TEXTS * 3, vocab_size=700, lower=lower)
+  model = wordpiece.learn(TEXTS * 3, vocab_size=500, lower=lower)
   tokenizer = wordpiece.parse(model, "x")
   path = tmp_path / "vocab.txt"
   path.write_text("".join(f"{piece}\n" for piece in tokenizer.raw), encoding="utf-8")

@@ -183,6 +183,19 @@ def test_gpt2_continues_alike_there_and_back(torch, gpt2, tmp_path):
       assert peer.convert_ids_to_tokens(theirs[0]) == [run.task.tokenizer.raw[i] for i in ids]
 
 
+def test_gpt2_goes_on_alike_for_a_hundred_tokens(torch, tmp_path):
+  folders.gpt2(tmp_path / "there", n_positions=128, n_ctx=128)
+  run = imported(tmp_path / "there", tmp_path / "here")
+  model, peer = both(torch, tmp_path / "there", "AutoModelForCausalLM")
+  (sample,) = run.sample("the thin", temperature=0.0, max_tokens=100)
+  with torch.no_grad():
+    asked = peer("the thin", return_tensors="pt")
+    theirs = model.generate(**asked, max_new_tokens=100, do_sample=False, pad_token_id=0)
+  ids = [*run.task.tokenizer.encode(["the thin"])[0], *sample.ids]
+  assert len(sample.ids) == 100
+  assert peer.convert_ids_to_tokens(theirs[0]) == [run.task.tokenizer.raw[i] for i in ids]
+
+
 # By itself
 
 

@@ -86,7 +86,7 @@ class Layer(nn.Module):
     linear = functools.partial(Linear, matmul_dtype=c.matmul_dtype)
     self.query, self.key = linear("BTD,DNK->BTNK", (D, N, K)), linear("BSD,DNK->BSNK", (D, N, K))
     self.value = linear("BSD,DNH->BSNH", (D, N, H))
-    self.distance = linear("RD,DNK->RNK", (D, N, K))
+    self.distance = linear("BRD,DNK->BRNK", (D, N, K))
     self.output = linear("BTNH,NHD->BTD", (N, H, D), num_inputs=2)
     names = ("content_bias_NK", "position_bias_NK", "segment_bias_NK")
     self.biases = [self.param(name, _normal, (N, K)) for name in names]
@@ -100,7 +100,7 @@ class Layer(nn.Module):
     """streams: (h_BTD, g_BTD or None). seen: what each of them may see. Returns the streams after the layer."""
     h_BTD, _ = streams
     keys_BSD = jnp.concatenate([memory_BZD, h_BTD], 1)
-    given = self.key(keys_BSD), self.value(keys_BSD), self.distance(distances_RD)
+    given = self.key(keys_BSD), self.value(keys_BSD), self.distance(distances_RD[None])[0]
     return tuple(
       None if x_BTD is None else self._one(x_BTD, given, what, train) for x_BTD, what in zip(streams, seen, strict=True)
     )

@@ -23,7 +23,6 @@ kernel in one dimension.
 
 import dataclasses
 import functools
-from typing import ClassVar
 
 import flax.linen as nn
 import jax
@@ -43,11 +42,10 @@ START = 4  # rows and columns that the generator begins with
 class Config(pixels.Config):
   """The paper's model for ImageNet at 128 x 128, but for its 1,000 classes."""
 
-  may_be_zero: ClassVar = ("num_classes", "attention_size")
-
   features: int = 64  # of the largest resolution
   d_noise: int = 128
-  attention_size: int = 32  # rows and columns of what the attention sees; 0: none
+  # Rows and columns of what the attention sees; 0: there is none.
+  attention_size: int = dataclasses.field(default=32, metadata={"low": 0})
 
   def __post_init__(self):
     super().__post_init__()
