@@ -7,6 +7,7 @@ import pathlib
 import pytest
 
 from attention_zoo import tasks
+from attention_zoo.configs.image import quickstart as image_quickstart
 from attention_zoo.configs.music import quickstart
 from attention_zoo.training import loop
 from tests.data import tunes
@@ -113,3 +114,18 @@ def test_music(monkeypatch, tmp_path):
   done = text(run("music"))
   assert "<audio" in done and "the motif ends at 2.40 s" in done and "1 players" in done and "nats per event" in done
   assert done.count("image/png") == 2
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of Jupyter's own
+def test_images(monkeypatch, tmp_path):
+  config = image_quickstart.get_config()
+  config.model.update(d_model=8, d_ff=8, num_heads=2, d_k=4, d_v=4, num_layers=1, attention="local(block_width=12)")
+  config.data.update(source="shapes(train=16, dev=4, test=8)", size=4, batch_size=8)
+  config.train.update(steps=2, eval_every=2, checkpoint_every=2, log_every=2, dev_samples=0)
+  tasks.validate(config)
+  loop.train(tasks.make(config, tmp_path / "run"), config, tmp_path / "run", quiet=True)
+  monkeypatch.setenv("ZOO_IMAGES", str(tmp_path / "run"))
+  done = text(run("images"))
+  assert "the given rows are untouched: True" in done and done.count("bits a value") == 3
+  assert done.count("image/png") == 3

@@ -163,7 +163,7 @@ class ImageModel(PictureRun):
       report(1, 1)
     found = {name: figures[name] for name in ("bits_per_dim", "bits_red", "bits_green", "bits_blue")}
     scores = [Score(name.replace("_", " "), value) for name, value in found.items()]
-    return Evaluation(scores, [], {"bits": found, "values": figures["weight"]})
+    return Evaluation(scores, [], {"scores": dict([scores[0][:2]]), "bits": found, "values": figures["weight"]})
 
   def page(self, evaluation: Evaluation, command: str = "") -> str:
     """The HTML page about the run, with a grid of samples."""

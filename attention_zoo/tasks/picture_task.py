@@ -65,7 +65,10 @@ class PictureTask(ModelTask):
 
   @functools.cached_property
   def class_names(self) -> tuple[str, ...]:
-    return classes.parse(identity.vocabulary(self.workdir), self.workdir)
+    names, number = classes.parse(identity.vocabulary(self.workdir), self.workdir), self.config.data.num_classes
+    if number and len(names) != number:
+      raise UserError(f"{self.workdir}: the run has {len(names)} classes, but config.data.num_classes = {number}")
+    return names
 
   def check(self) -> None:
     _ = self.class_names

@@ -6,6 +6,7 @@ Letters beside the house's: P parameters of a pixel's distribution, or logits of
 import jax
 import jax.numpy as jnp
 
+from attention_zoo.ops import dmol
 from attention_zoo.protocols import PixelDecoding
 
 HEADS = ("categorical", "dmol")
@@ -15,8 +16,6 @@ VALUES = 256
 def log_likelihoods(head: str, outputs_BYXP, pixels_BYX3):
   """log P of each value in nats, float32 [B, Y, X, 3]; their sum is that of the image."""
   if head == "dmol":
-    from attention_zoo.ops import dmol
-
     return dmol.log_likelihoods(outputs_BYXP, pixels_BYX3)
   logits = jax.nn.log_softmax(outputs_BYXP.reshape(*pixels_BYX3.shape, VALUES).astype(jnp.float32))
   return jnp.take_along_axis(logits, pixels_BYX3[..., None], -1)[..., 0]
@@ -49,8 +48,6 @@ def draw(decoding: PixelDecoding, head: str, pixels_BYX3, known_BYX, seeds_B, te
 
   def one(outputs_P, key):
     if head == "dmol":
-      from attention_zoo.ops import dmol
-
       return dmol.sample(outputs_P, 3, key, temperature=temperature)
     # Where log p / t + gumbel has its maximum, log p + t gumbel has it.
     logits = jax.nn.log_softmax(outputs_P.astype(jnp.float32))

@@ -70,4 +70,5 @@ class Upscaler(ImageModel):
     enlarged = {"psnr": self._upscale(low, labels).pixels, "psnr bicubic": images_lib.bicubic(low, len(pixels[0]))}
     figures = {name: float(psnr(pixels, other).mean()) for name, other in enlarged.items()}
     scores = [Score(name, value) for name, value in figures.items()]
-    return Evaluation(found.scores + scores, [], found.record | {"psnr": figures, "images": len(pixels)})
+    record = {"scores": found.record["scores"] | figures, "images": len(pixels)}
+    return Evaluation(found.scores + scores, [], found.record | record)

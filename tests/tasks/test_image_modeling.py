@@ -14,6 +14,7 @@ from PIL import Image
 import attention_zoo as zoo
 from attention_zoo import tasks
 from attention_zoo.configs.image import factorised_shapes, quickstart, super_resolution_quickstart
+from attention_zoo.data import identity
 from attention_zoo.errors import UserError
 from attention_zoo.tasks import pixels as heads
 from attention_zoo.training import loop
@@ -103,7 +104,8 @@ def test_bits_of_images_are_those_of_evaluation(run, images):
   assert bits.shape == (9,) and bits.dtype == np.float64
   found = run.evaluate("test")
   assert found.record["bits"]["bits_per_dim"] == pytest.approx(bits.mean(), rel=1e-5)
-  assert [score.name for score in found.scores][0] == "bits per dim"
+  assert found.record["scores"] == {"bits per dim": found.record["bits"]["bits_per_dim"]}
+  assert [score.name for score in found.scores] == ["bits per dim", "bits red", "bits green", "bits blue"]
 
 
 def test_the_probabilities_of_a_value_sum_to_one(run, images):
@@ -179,6 +181,21 @@ def test_a_model_without_classes_takes_no_labels(tmp_path):
   assert run.sample(2).labels == ("", "")  # row by row, each step a whole pass
 
 
+def test_names_of_other_classes_are_told(tmp_path):
+  """A folder that somebody else made may hold any list of names."""
+  config = small(quickstart.get_config(), attention="dot_product")
+  task = tasks.make(config, tmp_path)
+  identity.claim(
+    tmp_path, train="0" * 64, directory="", settings={}, learn=lambda: b'{"classes": ["a", "b"]}', trained=False
+  )
+  with pytest.raises(UserError, match="the run has 2 classes, but config.data.num_classes = 4"):
+    task.check()
+  other = tmp_path / "other"
+  identity.claim(other, train="0" * 64, directory="", settings={}, learn=lambda: b'{"classes": 3}', trained=False)
+  with pytest.raises(UserError, match="does not hold the names of classes"):
+    tasks.make(config, other).check()
+
+
 # Super-resolution
 
 
@@ -194,7 +211,8 @@ def test_a_small_image_is_enlarged(upscaler):
   found = upscaler.upscale(low, n=2, temperature=0.8)
   assert found.pixels.shape == (2, SIZE, SIZE, 3)
   result = upscaler.evaluate("dev")
-  assert {"bits per dim", "psnr", "psnr bicubic"} <= {score.name for score in result.scores}
+  assert {"bits per dim", "psnr", "psnr bicubic"} == set(result.record["scores"])
+  assert set(result.record["scores"]) <= {score.name for score in result.scores}
   assert upscaler.bits_per_dim(upscaler.task.pictures("dev")[0]).mean() == pytest.approx(
     result.record["bits"]["bits_per_dim"], rel=1e-5
   )
