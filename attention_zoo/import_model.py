@@ -1,13 +1,14 @@
-"""Makes a model of transformers one of this package: MarianMT (OPUS-MT's models), GPT-2, BERT and RoBERTa.
+"""Makes a model of transformers one of this package: MarianMT (OPUS-MT's models), GPT-2, BERT, RoBERTa and XLNet.
 
   python -m attention_zoo.import_model --from=opus-mt-en-de --workdir=runs/opus-mt-en-de
   echo "Good morning." | python -m attention_zoo.translate --workdir=runs/opus-mt-en-de
 
 --from is a folder: config.json, model.safetensors (or its parts and their index) and the vocabulary (source.spm,
-target.spm and vocab.json; vocab.json and merges.txt, vocab.txt, or tokenizer.json); in Hugging Face's cache that is
-~/.cache/huggingface/hub/models--NAME/snapshots/REVISION. The result is a folder as `python -m attention_zoo.export`
-writes it: `attention_zoo.load` and all commands open it, export makes other formats of it, and config.train.init_from
-takes it, after its tokenizer.model was copied into the new workdir.
+target.spm and vocab.json; vocab.json and merges.txt, vocab.txt, spiece.model, or tokenizer.json); in Hugging Face's
+cache that is ~/.cache/huggingface/hub/models--NAME/snapshots/REVISION. The result is a folder as
+`python -m attention_zoo.export` writes it: `attention_zoo.load` and all commands open it, export makes other formats of
+it, and config.train.init_from takes it. Tasks on encoders take its vocabulary too; others after its tokenizer.model was
+copied into the new workdir.
 
 Not read: pickles (pytorch_model.bin, fairseq's .pt), which can run any program when they are opened, and TensorFlow's
 checkpoints (tensor2tensor), which need TensorFlow. Make safetensors of them with the framework they are from:

@@ -119,9 +119,7 @@ class SentencePairs:
     stops = np.concatenate([ends, [len(self._sizes)]])
     self._documents = [(int(a), int(b)) for a, b in zip(starts, stops, strict=True) if b > a]
     if len(self._documents) < 2:
-      raise UserError(
-        'config.data.batching = "sentence_pairs" needs several documents: half of the pairs are of two'
-      )
+      raise UserError('config.data.batching = "sentence_pairs" needs several documents: half of the pairs are of two')
     self.plan = functools.lru_cache(maxsize=2)(self.plan)
 
   def plan(self, epoch: int) -> list[Row]:

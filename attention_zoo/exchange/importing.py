@@ -6,10 +6,11 @@ import json
 from attention_zoo import files
 from attention_zoo.data import identity
 from attention_zoo.errors import UserError
-from attention_zoo.exchange import from_bert, from_gpt2, from_marian, reading
+from attention_zoo.exchange import from_bert, from_gpt2, from_marian, from_xlnet, reading
 
 READERS = {
-  "marian": from_marian.read, "gpt2": from_gpt2.read, "bert": from_bert.read, "roberta": from_bert.read
+  "marian": from_marian.read, "gpt2": from_gpt2.read, "bert": from_bert.read, "roberta": from_bert.read,
+  "xlnet": from_xlnet.read,
 }  # fmt: skip
 
 

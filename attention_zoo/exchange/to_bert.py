@@ -108,7 +108,9 @@ def tokenizer(run, folder) -> None:
     _json(folder / "vocab.json", {piece: i for i, piece in enumerate(ours.raw)})
     merges = "".join(f"{left} {right}\n" for left, right in ours.merges)
     files.write_text(folder / "merges.txt", f"#version: 0.2\n{merges}")
-    said = {"tokenizer_class": "RobertaTokenizer"}
+    mask = {"content": ours.mask_piece, "lstrip": True}  # it takes the space before it
+    mask |= {"__type": "AddedToken", "rstrip": False, "single_word": False, "normalized": False}
+    said = {"tokenizer_class": "RobertaTokenizer", "mask_token": mask}
   _json(folder / "tokenizer_config.json", said | {"model_max_length": run.config.data.row_length})
 
 

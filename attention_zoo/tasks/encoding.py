@@ -74,8 +74,10 @@ class EncoderTask(TextTask):
     if (path := self._inherited()) is not None:
       return settings | {"inherited": hashlib.sha256(tokenizers.read_model(path)).hexdigest()}
     if data.vocabulary and data.tokenizer != "wordpiece":
-      raise UserError(f'config.data.vocabulary is a file of word pieces: set config.data.tokenizer to "wordpiece", not '
-                      f'"{data.tokenizer}"')
+      raise UserError(
+        f'config.data.vocabulary is a file of word pieces: set config.data.tokenizer to "wordpiece", not '
+        f'"{data.tokenizer}"'
+      )
     if data.tokenizer == "wordpiece":
       settings["lower"] = data.lower
       if data.vocabulary:

@@ -89,9 +89,7 @@ class MaskedLanguageModeling(EncoderTask):
 
   def corpus(self, split: str):
     """The sentences of a split, kept on disk."""
-    return build_corpus(
-      _Sentences(self.source), split, self.tokenizer, max_length=_UNCUT, cache_dir=self.cache_dir
-    )
+    return build_corpus(_Sentences(self.source), split, self.tokenizer, max_length=_UNCUT, cache_dir=self.cache_dir)
 
   def masked_batches(self, split: str) -> masking.MaskedBatches:
     data, kinds = self.config.data, {"full_sentences": masking.FullSentences, "sentence_pairs": masking.SentencePairs}

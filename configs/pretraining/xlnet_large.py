@@ -31,8 +31,6 @@ def get_config():
     source="json_lines(field='text')", test_split="dev", vocab_size=32000, tokenizer="unigram", row_length=512,
     batch_tokens=2048 * 512,
   )  # fmt: skip
-  config.optimizer.update(
-    schedule="linear(decay_steps=460_000)", learning_rate=4e-4, warmup_steps=40_000, d_model=1024
-  )
+  config.optimizer.update(schedule="linear(decay_steps=460_000)", learning_rate=4e-4, warmup_steps=40_000, d_model=1024)
   config.train.update(steps=500_000)
   return config

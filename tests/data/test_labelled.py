@@ -8,6 +8,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from attention_zoo.data import labelled
+from attention_zoo.data.documents import make_documents
 from attention_zoo.data.labelled import Example, make_labelled
 from attention_zoo.data.tagged import check_bio, make_tagged
 from attention_zoo.errors import UserError
@@ -150,3 +151,16 @@ def test_the_phrasebook_has_labels_pairs_and_tags():
   for spec, message in (("phrasebook(kind='x')", "kind must be"), ("phrasebook(language='xx')", "has no 'xx'")):
     with pytest.raises(UserError, match=message):
       source(spec)
+
+
+def test_sentences_of_one_frame_make_a_document():
+  together, alone = (source(f"phrasebook(together={n})", make=make_documents) for n in (4, 0))
+  sentences = set(alone.documents("dev"))
+  frames = {x.texts[0]: x.label for x in source("phrasebook(kind='frame')").examples("dev")}
+  found = [document.split("\n") for document in together.documents("dev")]
+  assert len(found) > 250 and {len(lines) for lines in found} == {4}
+  for lines in found:
+    assert set(lines) <= sentences and len({frames[line] for line in lines}) == 1
+  assert together.fingerprint("dev") != alone.fingerprint("dev")
+  with pytest.raises(UserError, match="together must be at least 0"):
+    source("phrasebook(together=-1)", make=make_documents)

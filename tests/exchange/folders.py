@@ -198,3 +198,38 @@ def bert(folder, *, kind="bert", pooler=True, next_sentence=True, classes=0, old
     arrays[f"{name}.{names[1]}"] = rng.normal(0, 0.2, D).astype(np.float32)
   put(folder, arrays)
   return config, arrays
+
+
+def xlnet(folder, **config):
+  """(config, arrays) of an XLNet folder."""
+  import sentencepiece
+
+  folder.mkdir(parents=True)
+  model = io.BytesIO()
+  sentencepiece.SentencePieceTrainer.train(
+    sentence_iterator=iter([WORDS["source"]] * 20), model_writer=model, vocab_size=48, model_type="unigram",
+    minloglevel=2, hard_vocab_limit=False, num_threads=1,
+    control_symbols=["<cls>", "<sep>", "<pad>", "<mask>", "<eod>", "<eop>"],
+  )  # fmt: skip
+  (folder / "spiece.model").write_bytes(model.getvalue())
+  V = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue()).get_piece_size()
+  config = {
+    "model_type": "xlnet", "vocab_size": V, "d_model": 16, "n_layer": 2, "n_head": 2, "d_head": 8, "d_inner": 24,
+    "ff_activation": "gelu", "untie_r": True, "attn_type": "bi", "layer_norm_eps": 1e-12, "dropout": 0.1, "mem_len": 4,
+    "clamp_len": -1, "same_length": False, "bi_data": False, "pad_token_id": 5, "bos_token_id": 1, "eos_token_id": 2,
+  } | config  # fmt: skip
+  write(folder, "config.json", config)
+  D, N, K, F = config["d_model"], config["n_head"], config["d_head"], config["d_inner"]
+  shapes = {"transformer.word_embedding.weight": (V, D), "lm_loss.bias": (V,), "transformer.mask_emb": (1, 1, D)}
+  for i in range(config["n_layer"]):
+    at = f"transformer.layer.{i}"
+    shapes |= {f"{at}.rel_attn.{name}": (D, N, K) for name in "qkvor"}
+    shapes |= {f"{at}.rel_attn.{name}": (N, K) for name in ("r_r_bias", "r_s_bias", "r_w_bias")}
+    shapes[f"{at}.rel_attn.seg_embed"] = (2, N, K)
+    for name in ("rel_attn.layer_norm", "ff.layer_norm"):
+      shapes[f"{at}.{name}.weight"] = shapes[f"{at}.{name}.bias"] = (D,)
+    shapes |= {f"{at}.ff.layer_1.weight": (F, D), f"{at}.ff.layer_1.bias": (F,)}
+    shapes |= {f"{at}.ff.layer_2.weight": (D, F), f"{at}.ff.layer_2.bias": (D,)}
+  arrays = draw(shapes, deviation=0.3)
+  put(folder, arrays)
+  return config, arrays

@@ -137,6 +137,8 @@ def test_what_goes_back_computes_the_same_there(torch, tmp_path, name):
       given = peer("the one is unable.", return_tensors="pt")
       found.append(model(**given, output_hidden_states=True).hidden_states[-1])
   np.testing.assert_allclose(*found, atol=1e-4)
+  there = peer(f"the {peer.mask_token} is", return_tensors="pt").input_ids[0].tolist()
+  assert run.task.tokenizer.decode([there[1:-1]]) == ["the [MASK] is" if name == "pretraining" else "the<mask> is"]
 
 
 def test_it_is_tuned(tmp_path):

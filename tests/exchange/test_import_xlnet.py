@@ -1,0 +1,113 @@
+"""What is imported from transformers' folders of XLNet computes here what it computes there."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from attention_zoo.errors import UserError
+from attention_zoo.exchange import from_xlnet, importing, reading
+from attention_zoo.layers.linear import logits, with_bias
+from tests.exchange import folders
+from tests.exchange.test_import import imported
+
+B, T = 2, 7
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+  """(folder, run of it, the id there of each id here)."""
+  directory = tmp_path_factory.mktemp("xlnet")
+  folders.xlnet(directory / "there")
+  folder = reading.Folder(directory / "there")
+  ids, *_ = from_xlnet._vocabulary(folder, folder.config["vocab_size"])
+  return directory / "there", imported(directory / "there", directory / "here"), ids
+
+
+@pytest.fixture(scope="module")
+def both(made):
+  torch = pytest.importorskip("torch")
+  transformers = pytest.importorskip("transformers")
+  folder, run, ids = made
+  model, report = transformers.XLNetLMHeadModel.from_pretrained(folder, output_loading_info=True)
+  assert not report["missing_keys"] and not report["unexpected_keys"] and not report["mismatched_keys"]
+  return torch, model.eval(), run, ids
+
+
+def batch_of(run, **more):
+  rng = np.random.default_rng(0)
+  inputs = rng.integers(4, run.config.data.vocab_size, (B, T)).astype(np.int32)
+  types = np.broadcast_to(np.arange(T) >= 4, (B, T)).astype(np.int32)
+  return {"inputs": inputs, "segments": np.ones_like(inputs), "types": types} | more
+
+
+def streams(run, batch, carry=None):
+  return run.task.model.apply({"params": run.params}, batch, carry=carry, method="streams")
+
+
+def test_the_content_stream_is_the_same(both):
+  torch, model, run, ids = both
+  batch = batch_of(run)
+  given = dict(input_ids=torch.from_numpy(ids[batch["inputs"]]), token_type_ids=torch.from_numpy(batch["types"]))
+  with torch.no_grad():
+    wanted = model.transformer(**given, use_mems=False).last_hidden_state.numpy()
+  np.testing.assert_allclose(streams(run, batch)[0], wanted, atol=1e-4)
+
+
+def test_predictions_in_an_order_are_the_same(both):
+  torch, model, run, ids = both
+  order = np.array([[0, 2, 0, 1, 0, 0, 3], [1, 0, 0, 0, 3, 2, 0]], np.int32)
+  places = np.stack([np.flatnonzero(row) for row in order]).astype(np.int32)
+  batch = batch_of(run, order=order, places=places)
+  before = order[:, None, :] < order[:, :, None]
+  before |= (order[:, None, :] == 0) & (order[:, :, None] == 0)  # what is not predicted sees all of its kind
+  targets = np.zeros((B, 3, T), np.float32)
+  np.put_along_axis(targets, places[:, :, None], 1, 2)
+  with torch.no_grad():
+    wanted = model(
+      input_ids=torch.from_numpy(ids[batch["inputs"]]), token_type_ids=torch.from_numpy(batch["types"]),
+      perm_mask=torch.from_numpy((~before).astype(np.float32)), target_mapping=torch.from_numpy(targets),
+      use_mems=False,
+    ).logits.numpy()  # fmt: skip
+  _, x_BTD, _ = streams(run, batch)
+  x_BTD, bias_V = run.task.apply_head(run.params, x_BTD, None)
+  found = logits(run.task.model_config, x_BTD, with_bias(run.task.module.output_table(run.params), bias_V))
+  np.testing.assert_allclose(found, wanted[..., ids], atol=1e-4)
+
+
+def test_the_memory_is_the_same(both):
+  torch, model, run, ids = both
+  batch = batch_of(run)
+  batch["types"] = np.zeros_like(batch["types"])
+  given = torch.from_numpy(ids[batch["inputs"]])
+  with torch.no_grad():
+    first = model.transformer(given[:, :4], use_mems=True)
+    second = model.transformer(given[:, 4:], mems=first.mems, use_mems=True)
+  part = lambda at: {name: jnp.asarray(x[:, at]) for name, x in batch.items()}
+  carry = run.task.module.carry(run.task.model_config, B)
+  ours, _, carry = streams(run, part(np.s_[:4]), carry)
+  np.testing.assert_allclose(ours, first.last_hidden_state.numpy(), atol=1e-4)
+  ours, _, _ = streams(run, part(np.s_[4:]), carry)
+  np.testing.assert_allclose(ours, second.last_hidden_state.numpy(), atol=1e-4)
+
+
+def test_it_is_a_run_and_reads_text(made):
+  folder, run, ids = made
+  import sentencepiece
+
+  processor = sentencepiece.SentencePieceProcessor(model_file=str(folder / "spiece.model"))
+  texts = ["one two three", "eleven nineteen one!"]
+  for text, found in zip(texts, run.task.tokenizer.encode(texts), strict=True):
+    assert ids[found].tolist() == processor.encode(text)
+  (vectors,) = run.vectors(["one two"])
+  assert vectors.shape[1] == 16 and np.isfinite(vectors).all()
+  assert run.config.model.memory == 4
+
+
+def test_what_cannot_be_computed(tmp_path):
+  folders.xlnet(tmp_path / "a", attn_type="uni")
+  with pytest.raises(UserError, match="attn_type = 'uni' cannot be computed here"):
+    importing.read(tmp_path / "a")
+  folders.xlnet(tmp_path / "b", d_inner=25)
+  (tmp_path / "b" / "spiece.model").write_bytes(folders.pieces("source"))
+  with pytest.raises(UserError, match="spiece.model"):
+    importing.read(tmp_path / "b")
