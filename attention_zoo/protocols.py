@@ -100,6 +100,11 @@ class Task(Protocol):
 
   def init(self, rng) -> Initial: ...
 
+  def known_params(self) -> dict[str, Callable]:
+    """{path of a parameter: function of the value that was drawn, which returns the one to begin with}, for what a new
+    run has out of files (vectors of words). Not under jit; called once, where a run begins."""
+    return {}
+
   def carry(self, rows: int) -> PyTree:
     """What the first batch of `rows` rows is handed; leaves have the rows first. Under jit."""
     return {}

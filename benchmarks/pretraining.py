@@ -15,6 +15,7 @@ import pathlib
 import statistics
 
 from attention_zoo import files
+from benchmarks import pretraining_lstm
 
 SIZES = dict(d_model=128, d_ff=512, num_heads=4, d_k=32, d_v=32, num_layers=3, max_length=128)
 TINY = dict(d_model=16, d_ff=32, num_heads=2, d_k=8, d_v=8, num_layers=1, max_length=128)
@@ -174,7 +175,7 @@ def gpt(args, data, folder, text, seed):
   return config
 
 
-ROWS = {"random_bert": random_bert, "bert": bert, "random_gpt": random_gpt, "gpt": gpt}
+ROWS = {"random_bert": random_bert, "bert": bert, "random_gpt": random_gpt, "gpt": gpt} | pretraining_lstm.ROWS
 
 if __name__ == "__main__":
   main()

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from attention_zoo.data import words
 from attention_zoo.data.batches import Batch, Shapes, rng, share
 from attention_zoo.data.tokenizer import BOS, EOS
 from attention_zoo.errors import UserError
@@ -21,8 +22,8 @@ _ALIKE = 50  # batches whose examples are sorted by length together
 
 
 class Encoded(NamedTuple):
-  """ids: with special ones. first: how many of them are the first sentence's. labels: name -> a number, or an array of
-  as many as there are ids at most."""
+  """ids: with special ones. first: how many of them are the first sentence's. labels: name -> a number, or an array
+  with as many entries as there are ids at most."""
 
   ids: np.ndarray
   first: int
@@ -30,9 +31,10 @@ class Encoded(NamedTuple):
 
 
 def encode(
-  sentences: Sequence[Sequence[int]], *, length: int, separators: int = 1, labels=None
+  sentences: Sequence[Sequence[int]], *, length: int, separators: int = 1, labels=None, spelt=None
 ) -> tuple[Encoded, bool]:
   """(the example of one sentence or two, whether it had to be shortened). separators: between two sentences.
+  spelt: the characters of the tokens of each sentence [tokens, W], which the example then has too.
 
   What is longer than `length` loses the ends of its sentences, of the longer one first.
   """
@@ -44,7 +46,14 @@ def encode(
   first = len(ids)
   for sentence, size in zip(sentences[1:], sizes[1:], strict=True):
     ids += [EOS] * (separators - 1) + [*sentence[:size], EOS]
-  return Encoded(np.array(ids, np.int32), first, labels or {}), sizes != [len(ids) for ids in sentences]
+  labels = dict(labels or {})
+  if spelt is not None:
+    begin, end = (words.special(mark, spelt[0].shape[1])[None] for mark in (words.BEGIN_TEXT, words.END_TEXT))
+    rows = [begin, spelt[0][: sizes[0]], end]
+    for sentence, size in zip(spelt[1:], sizes[1:], strict=True):
+      rows += [end] * (separators - 1) + [sentence[:size], end]
+    labels["characters"] = np.concatenate(rows)
+  return Encoded(np.array(ids, np.int32), first, labels), sizes != [len(ids) for ids in sentences]
 
 
 def lengths_up_to(length: int) -> list[int]:
@@ -80,7 +89,7 @@ class ExampleBatches:
     shortest = int(np.searchsorted(self._lengths, self._sizes.min()))
     few = build(self._examples[:1], 1, self._lengths[-1])
     return tuple(
-      {name: (self._rows, length)[: x.ndim] for name, x in few.items()}
+      {name: (self._rows, length, *x.shape[2:])[: x.ndim] for name, x in few.items()}
       for length in self._lengths[shortest : longest + 1]
     )
 
@@ -136,6 +145,7 @@ def build(examples: Iterable[Encoded], rows: int, length: int) -> Batch:
     for name, label in example.labels.items():
       label = np.asarray(label)
       if name not in batch:
-        batch[name] = np.zeros((rows, length)[: 1 + label.ndim], np.int32 if label.dtype.kind in "iu" else np.float32)
-      batch[name][(b, slice(label.size))[: 1 + label.ndim]] = label
+        shape = (rows, length, *label.shape[1:])[: 1 + label.ndim]
+        batch[name] = np.zeros(shape, np.int32 if label.dtype.kind in "iu" else np.float32)
+      batch[name][(b, slice(len(label))) if label.ndim else b] = label
   return batch

@@ -1,4 +1,4 @@
-"""Dropout (Srivastava et al. 2014) that spends half the random bits."""
+"""Dropout (Srivastava et al. 2014) that spends half the random bits, of single values or of whole rows."""
 
 import flax.linen as nn
 import jax
@@ -27,3 +27,15 @@ class Dropout(nn.Module):
     if not train or self.rate == 0:
       return x
     return dropout(x, self.rate, self.make_rng("dropout"))
+
+
+class LockedDropout(nn.Module):
+  """Dropout by one mask for all positions of a row (Gal and Ghahramani 2016)."""
+
+  rate: float
+
+  def __call__(self, x_BTD, train):
+    if not train or self.rate == 0:
+      return x_BTD
+    B, _, D = x_BTD.shape
+    return x_BTD * dropout(jnp.ones((B, 1, D), x_BTD.dtype), self.rate, self.make_rng("dropout"))

@@ -2,7 +2,8 @@
 
 A module of `models/` offers `Config` (a frozen dataclass that checks itself), `Model` (a Flax module made from it),
 `BATCH` (the names of what it reads of a batch, int32 of `batch_shapes`), `parameter_count(config)`, `small()` (a Config
-for tests) and, if it generates, `decoding`, whose arguments the task says.
+for tests) and, if it generates, `decoding`, whose arguments the task says. Where some of its parameters learn at other
+rates, learning_rate_factor(config, path, step) is what `protocols.Task` says; 0 freezes.
 What a layer adds to the loss it sows into the collection "losses", figures about itself into "figures": scalars of the
 whole batch.
 """
@@ -29,6 +30,12 @@ MODELS = {
   "bert": "attention_zoo.models.pretraining.bert",
   "gpt": "attention_zoo.models.pretraining.gpt",
   "xlnet": "attention_zoo.models.pretraining.xlnet",
+  "bilm": "attention_zoo.models.pretraining.bilm",
+  "elmo": "attention_zoo.models.pretraining.elmo",
+  "taglm": "attention_zoo.models.pretraining.taglm",
+  "cove": "attention_zoo.models.pretraining.cove",
+  "ulmfit": "attention_zoo.models.pretraining.ulmfit",
+  "bilstm_crf": "attention_zoo.models.tagging.bilstm_crf",
   "bytenet": "attention_zoo.models.translation.bytenet",
   "conv_s2s": "attention_zoo.models.translation.conv_s2s",
   "image_transformer": "attention_zoo.models.image.image_transformer",
@@ -63,12 +70,14 @@ def find(name: str, batch=None):
 
 
 # Parts of a batch that are no rows of tokens: name -> (fields of the model's Config or sizes) of one row.
+# characters: those of each word (`data/words.py`), `word_length` of them.
 PICTURES = {"pixels": ("size", "size", 3), "low": ("low_size", "low_size", 3), "labels": ()}
 
 
 def batch_shapes(module, config, *, rows: int, length: int) -> dict[str, tuple[int, ...]]:
   """Name -> shape of what a model of a module reads of a batch. length: tokens of a row, where it has any."""
-  sizes = {name: PICTURES.get(name, (length,)) for name in module.BATCH}
+  known = PICTURES | {"characters": (length, "word_length")}
+  sizes = {name: known.get(name, (length,)) for name in module.BATCH}
   return {
     name: (rows, *(getattr(config, size) if isinstance(size, str) else size for size in row))
     for name, row in sizes.items()

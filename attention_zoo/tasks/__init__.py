@@ -12,6 +12,9 @@ from attention_zoo.training import config as config_lib
 TASKS = {
   "translation": "attention_zoo.tasks.translation:Translation",
   "language_modeling": "attention_zoo.tasks.language_modeling:LanguageModeling",
+  "bidirectional_language_modeling": (
+    "attention_zoo.tasks.bidirectional_language_modeling:BidirectionalLanguageModeling"
+  ),
   "music": "attention_zoo.tasks.music:Music",
   "image_modeling": "attention_zoo.tasks.image_modeling:ImageModeling",
   "classification": "attention_zoo.tasks.classification:Classification",

@@ -6,6 +6,8 @@ An encoder is any model with
     `types` tells apart, beginning with <s>, each ended by </s>.
   - hidden(batch, *, train) -> BTD, a method: the output at each token. Language models have it too; one with a state
     returns (BTD, carry).
+  - "characters" [B, T, W] in BATCH too, where it reads those of whole words (`data/words.py`), and `word_length`, W, in
+    its Config; WORD_TABLE in its module, the path of the parameter that config.data.word_vectors is for, `d_word` wide.
   - Perhaps pooled(x_BTD) -> BU, a method: what stands for the whole row (BERT's pooler, which
     config.head.pooling = "pooler" asks for).
 
@@ -25,19 +27,22 @@ import numpy as np
 
 from attention_zoo import files
 from attention_zoo.data import examples as batches_lib
-from attention_zoo.data import identity, wordpiece
+from attention_zoo.data import identity, word_vectors, wordpiece, words
 from attention_zoo.data import tokenizer as tokenizers
 from attention_zoo.data.batches import batch_rows, prefetch
+from attention_zoo.data.characters import FIRST
 from attention_zoo.errors import UserError
 from attention_zoo.protocols import Initial
-from attention_zoo.tasks.text import DATA, TextTask
+from attention_zoo.tasks.text import DATA, WORDS, TextTask
 from attention_zoo.training.config import COUNT, TEXT, Field
 
 logger = logging.getLogger(__name__)
 
-TOKENIZERS = ("wordpiece", "byte_bpe", "bpe", "unigram", "characters", "bytes")
+TOKENIZERS = ("wordpiece", "byte_bpe", "bpe", "unigram", "characters", "bytes", "words")
 ENCODED = {
   **DATA,
+  **WORDS,
+  "word_vectors": Field(str, default=""),  # a file that words begin with (`data/word_vectors.py`); "": at random
   "normalization": Field(str, default="nmt_nfkc"),
   "split_digits": Field(bool, default=False),
   "tokenizer": Field(str, choices=TOKENIZERS),
@@ -61,6 +66,17 @@ class EncoderTask(TextTask):
   def __init__(self, config, workdir):
     super().__init__(config, workdir)
     self.examples = functools.cache(self.examples)
+    whole = config.data.tokenizer == "words"
+    if self.spells and not whole:
+      raise UserError(
+        f"config.model.name = {config.model.name!r} reads the characters of whole words: "
+        f'set config.data.tokenizer to "words", not "{config.data.tokenizer}"'
+      )
+    if config.data.get("word_vectors") and not (whole and hasattr(self.module, "WORD_TABLE")):
+      raise UserError(
+        f'config.data.word_vectors is for config.data.tokenizer = "words" and a model with a table of words, '
+        f'which {config.model.name} has not: set it to ""'
+      )
 
   # Text and vocabulary
 
@@ -85,7 +101,8 @@ class EncoderTask(TextTask):
     return settings
 
   def _inherited(self):
-    name = self.config.train.init_from
+    """None too where words are read by their characters: what is taken then may know another list of words, or none."""
+    name = "" if self.spells else self.config.train.init_from
     path = files.expand(name) / identity.MODEL if name else None
     return path if path is not None and path.exists() else None
 
@@ -116,16 +133,48 @@ class EncoderTask(TextTask):
   def encode_texts(self, texts, labels) -> list[batches_lib.Encoded]:
     """texts: of one or two sentences each; labels: dicts of what is known of each. A warning counts those cut short."""
     data = self.config.data
-    ids = iter(self.tokenizer.encode([sentence for sentences in texts for sentence in sentences]))
+    whole = [sentence for sentences in texts for sentence in sentences]
+    ids, spelt = iter(self.tokenizer.encode(whole)), iter(self.spelt(whole) or ())
     pairs = [
       batches_lib.encode(
-        [next(ids) for _ in sentences], length=data.row_length, separators=data.separators, labels=label
+        [next(ids) for _ in sentences], length=data.row_length, separators=data.separators, labels=label,
+        spelt=[next(spelt) for _ in sentences] if self.spells else None,
       )
       for sentences, label in zip(texts, labels, strict=True)
     ]  # fmt: skip
     if cut := sum(short for _, short in pairs):
       logger.warning("%d of %d texts were cut to config.data.row_length = %d tokens", cut, len(pairs), data.row_length)
     return [encoded for encoded, _ in pairs]
+
+  @property
+  def spells(self) -> bool:
+    """Whether the model reads the characters of words."""
+    return "characters" in self.module.BATCH
+
+  def spelt(self, texts) -> list[np.ndarray] | None:
+    """The characters of the words of each text [words, W]; None where the model does not read them."""
+    if not self.spells:
+      return None
+    width, marks = self.model_config.word_length, self.tokenizer.marks
+    return [words.spelt(words.split(text, marks), width) for text in texts]
+
+  def known_params(self):
+    """Vectors of words out of a file. Of a word that the file lacks the row stays as it was drawn."""
+    if not (name := self.config.data.word_vectors):
+      return {}
+    self.claim()
+    file, tokenizer = word_vectors.make(name), self.tokenizer
+    path, width = self.module.WORD_TABLE, self.model_config.d_word
+    found = word_vectors.select(file, tokenizer.words, width)
+    logger.info("%s has %d of %d words", file.path, found.found_V.sum(), len(tokenizer.words))
+
+    def known(table_VD):
+      rows = FIRST + np.flatnonzero(found.found_V)
+      table_VD = np.array(table_VD)
+      table_VD[rows] = found.table_VD[found.found_V]
+      return table_VD
+
+    return {path: known}
 
   def train_batches(self, start, parts, count):
     self.claim()
@@ -149,6 +198,8 @@ class EncoderTask(TextTask):
   def batch_shapes(self):
     size = self._rows, self.config.data.row_length
     texts = {name: jax.ShapeDtypeStruct(size, jnp.int32) for name in batches_lib.INPUTS}
+    if "word_length" in self.config.model:
+      texts["characters"] = jax.ShapeDtypeStruct((*size, self.config.model.word_length), jnp.int32)
     labels = self.LABEL_SHAPES.items()
     return texts | {name: jax.ShapeDtypeStruct(size[: len(letters)], dtype) for name, (letters, dtype) in labels}
 
@@ -165,7 +216,8 @@ class EncoderTask(TextTask):
     return initial._replace(params=initial.params | {self.HEAD: head})
 
   def _tiny(self, params):
-    batch = {name: jnp.zeros((1, 2)[: len(x.shape)], x.dtype) for name, x in self.batch_shapes().items()}
+    shapes = self.batch_shapes().items()
+    batch = {name: jnp.zeros((1, 2, *x.shape[2:])[: len(x.shape)], x.dtype) for name, x in shapes}
     return self.encoded(params, batch, None)[0], batch
 
   def encoded(self, params, batch, rng):

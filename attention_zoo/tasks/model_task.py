@@ -53,6 +53,11 @@ class ModelTask(Task):
         **options,
       )
 
+  def learning_rate_factor(self, path, step):
+    """What the model's module says: frozen parts, gradual unfreezing."""
+    own = getattr(self.module, "learning_rate_factor", None)
+    return own(self.model_config, path, step) if own else super().learning_rate_factor(path, step)
+
   @contextlib.contextmanager
   def lent(self, params, variables):
     """A runner that has these parameters inside the `with`. It is kept without them:

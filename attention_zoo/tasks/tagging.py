@@ -18,6 +18,7 @@ import dataclasses
 import functools
 from collections.abc import Iterable
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,6 +30,7 @@ from attention_zoo.data.tokenizer import UNK
 from attention_zoo.errors import UserError
 from attention_zoo.evaluation import tags as tags_lib
 from attention_zoo.layers import heads
+from attention_zoo.ops import crf
 from attention_zoo.protocols import Evaluation, Examples, Loss, Score
 from attention_zoo.tasks.encoder import EncoderRun
 from attention_zoo.tasks.encoding import ENCODED, HEAD_DROPOUT, LABELS, EncoderTask, check_labels
@@ -49,7 +51,35 @@ class Softmax(heads.TagScores):
     return jnp.argmax(scores_BTO, -1)
 
 
-HEADS = {"softmax": Softmax}
+class CRF(heads.TagScores):
+  """The words of a sentence together: a conditional random field (`ops/crf.py`; Lample et al. 2016). What breaks BIO is
+  no path."""
+
+  @nn.compact
+  def __call__(self, x_BTD, *, train=False):
+    for name in ("transition_OO", "start_O", "end_O"):
+      shape = (self.num_classes,) * (2 if name.endswith("OO") else 1)
+      self.param(name, nn.initializers.normal(self.deviation), shape)
+    return super().__call__(x_BTD, train=train)
+
+  @staticmethod
+  def potentials(params) -> crf.Potentials:
+    labels = [OUTSIDE, *(f"{'BI'[i % 2]}-{i // 2}" for i in range(len(params["start_O"]) - 1))]
+    free = crf.Potentials(params["transition_OO"], params["start_O"], params["end_O"])
+    return crf.constrained(free, *crf.bio_rules(labels))
+
+  @classmethod
+  def loss(cls, params, scores_BTO, tags_BT, real_BT):
+    found_BT = cls.best(params, jax.lax.stop_gradient(scores_BTO), real_BT)
+    value_B = crf.log_likelihood(scores_BTO, tags_BT, real_BT > 0, cls.potentials(params))
+    return -value_B.sum(), jnp.sum(real_BT * (found_BT == tags_BT))
+
+  @classmethod
+  def best(cls, params, scores_BTO, real_BT):
+    return crf.viterbi(scores_BTO, real_BT > 0, cls.potentials(params))[0]
+
+
+HEADS = {"softmax": Softmax, "crf": CRF}
 
 
 class Tagging(EncoderTask):
@@ -80,13 +110,14 @@ class Tagging(EncoderTask):
     """Raises UserError for a sentence that does not fit into a row: none of its words may go without a tag."""
     spaced = getattr(self.tokenizer, "spaces", False)  # whether a space belongs to the word behind it
     words = [" " * (spaced and i > 0) + word for example in found for i, word in enumerate(example.words)]
-    pieces = iter(self.tokenizer.encode(words))
+    pieces, spelt = iter(self.tokenizer.encode(words)), iter(self.spelt(words) or ())
     encoded, length = [], self.config.data.row_length
     for example in found:
-      ids, firsts = [], []
+      ids, firsts, rows = [], [], []
       for _ in example.words:
         firsts.append(1 + len(ids))  # <s> stands before
         ids += next(pieces) or [UNK]
+        rows += [next(spelt)] if self.spells else []
       if len(ids) + 2 > length:
         raise UserError(
           f"{example.where} has {len(ids) + 2} tokens with <s> and </s>, more than config.data.row_length = {length}: "
@@ -95,7 +126,8 @@ class Tagging(EncoderTask):
       labels = {"firsts": np.array(firsts)}
       if example.tags:
         labels["tags"] = np.array([index_of(tag, self.labels, example.where) for tag in example.tags])
-      encoded.append(examples_lib.encode([ids], length=length, labels=labels)[0])
+      whole = [np.concatenate(rows)] if self.spells else None
+      encoded.append(examples_lib.encode([ids], length=length, labels=labels, spelt=whole)[0])
     return encoded
 
   def pooled(self, params, batch, x_BTD):

@@ -8,13 +8,13 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from attention_zoo import files
-from attention_zoo.data import byte_bpe, characters, corpus, identity, wordpiece
+from attention_zoo.data import byte_bpe, characters, corpus, identity, wordpiece, words
 from attention_zoo.data import tokenizer as tokenizers
 from attention_zoo.errors import UserError
 from attention_zoo.evaluation.perplexity import exp
 from attention_zoo.tasks.model_task import ModelTask
 from attention_zoo.training import checkpoints, sharding
-from attention_zoo.training.config import COUNT, FLAG, NATURAL, TEXT
+from attention_zoo.training.config import COUNT, FLAG, NATURAL, TEXT, Field
 
 DATA = {
   "source": TEXT,
@@ -30,6 +30,13 @@ DATA = {
   "row_multiple": COUNT,
   "seed": NATURAL,
   "cache_dir": TEXT,
+}
+
+
+# What a vocabulary of whole words adds to DATA.
+WORDS = {
+  "marks": Field(bool, default=False),  # whether marks at the end of a word are words of their own
+  "buckets": Field(int, low=0, default=0),  # ids that words without one share; 0: they are <unk>
 }
 
 
@@ -105,9 +112,13 @@ class TextTask(ModelTask):
     settings = {"tokenizer": data.tokenizer, "vocab_size": data.vocab_size}
     if data.tokenizer in ("bpe", "unigram"):
       settings |= {"normalization": data.normalization, "split_digits": data.split_digits}
+    if data.tokenizer == "words":
+      settings |= {"marks": data.marks, "buckets": data.buckets}
     return settings
 
   def _learn(self, tokenizer, vocab_size, **settings) -> bytes:
+    if tokenizer == "words":
+      return words.learn(self.training_texts(), vocab_size=vocab_size, **settings)
     if tokenizer == "wordpiece":
       return wordpiece.learn(self.training_texts(), vocab_size=vocab_size, **settings)
     if tokenizer == "byte_bpe":

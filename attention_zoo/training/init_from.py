@@ -12,6 +12,7 @@ from attention_zoo import files
 from attention_zoo.errors import UserError
 from attention_zoo.protocols import Initial
 from attention_zoo.training import exported, loading, sharding, untrusted
+from attention_zoo.training.step import on_first_device
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +29,24 @@ class Taken(NamedTuple):
     lines += [f"  new    {name}" for name in self.new] + [f"  left   {name}" for name in self.left]
     counts = f"{len(self.taken)} taken, {len(self.new)} new, {len(self.left)} left"
     return "\n".join([f"parameters: {counts}", *lines])
+
+
+def with_known(params, known, mesh):
+  """The parameters with the values that `Task.known_params` has, placed as they were. Raises UserError for a path that
+  there is not, and for another shape."""
+  leaves, tree = jax.tree_util.tree_flatten_with_path(params)
+  names = [sharding.path_name(path) for path, _ in leaves]
+  if missing := set(known) - set(names):
+    raise UserError(f"no parameter is called {', '.join(sorted(missing))}; they are {', '.join(names)}")
+  values = []
+  for name, (_, leaf) in zip(names, leaves, strict=True):
+    if name in known:
+      value = np.asarray(known[name](np.asarray(on_first_device(leaf, mesh))), leaf.dtype)
+      if value.shape != leaf.shape:
+        raise UserError(f"the parameter {name} has the shape {leaf.shape}, and what it begins with {value.shape}")
+      leaf = jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda at, value=value: value[at])
+    values.append(leaf)
+  return tree.unflatten(values)
 
 
 def init_from(initial: Initial, config, workdir=None) -> tuple[Initial, Taken]:

@@ -13,7 +13,7 @@ from attention_zoo.protocols import Initial, Task
 from attention_zoo.training import sharding, stopping
 from attention_zoo.training.best import Best
 from attention_zoo.training.checkpoints import Checkpoints
-from attention_zoo.training.init_from import init_from
+from attention_zoo.training.init_from import init_from, with_known
 from attention_zoo.training.metrics import Meter, Metrics
 from attention_zoo.training.optimizer import make_optimizer
 from attention_zoo.training.schedule import check_width, make_schedule
@@ -65,6 +65,9 @@ def train(task: Task, config, workdir, quiet=False, trackers=()) -> State:
         places = jax.tree.map(lambda x: x.sharding, abstract)
         init = functools.partial(init_state, task, optimizer, config)
         state, start = jax.jit(init, out_shardings=places)(), 0
+        if known := task.known_params():
+          params = with_known(state.params, known, mesh)
+          state = state._replace(params=params, ema=jax.tree.map(jnp.copy, params) if state.ema else {})
         if config.train.init_from:
           (params, variables), taken = init_from(Initial(state.params, state.variables), config, workdir)
           state = state._replace(

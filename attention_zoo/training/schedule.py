@@ -1,4 +1,7 @@
-"""Learning rates: linear warmup, then constant, inverse square root, linear, exponential, cosine or stepwise decay."""
+"""Learning rates: linear warmup, then constant, inverse square root, linear, exponential, cosine or stepwise decay; and
+the slanted triangle, which has its own warmup."""
+
+import math
 
 import jax.numpy as jnp
 import optax
@@ -32,6 +35,11 @@ def make_schedule(optimizer) -> optax.Schedule:
     cosine         c min(step / w, 1) (e + (1 - e) (1 + cos(pi min(u, 1))) / 2)
     stepwise       c min(step / w, 1) r^ceil(max(step - begin, 0) / n)     ("halved every epoch after epoch 5": r = 0.5)
 
+  Howard and Ruder 2018, equation 3, counts t = updates, T = total_steps; warmup_steps mean nothing to it:
+
+    slanted_triangular   c (1 + p (ratio - 1)) / ratio,   cut = floor(T cut_fraction), at least 1,
+                         p = t / cut before cut, then 1 - (t - cut) / (cut (1 / cut_fraction - 1)), at least 0
+
   Raises UserError for another name, an unknown option or a bad value.
   """
   try:
@@ -48,7 +56,10 @@ def make_schedule(optimizer) -> optax.Schedule:
   return lambda count: factor * function(count + 1.0, warmup, **options)
 
 
-_RANGES = {"begin": (0, 10**12), "decay_steps": (1, 10**12), "decay_rate": (0.0, 1.0), "end_factor": (0.0, 1.0)}
+_RANGES = {
+  "begin": (0, 10**12), "decay_steps": (1, 10**12), "decay_rate": (0.0, 1.0), "end_factor": (0.0, 1.0),
+  "total_steps": (2, 10**12), "cut_fraction": (1e-6, 1 - 1e-6), "ratio": (1.0, 1e12),
+}  # fmt: skip
 
 
 def inverse_sqrt(step, warmup):
@@ -77,10 +88,18 @@ def stepwise(step, warmup, begin: int, decay_steps: int, decay_rate: float = 0.5
   return constant(step, warmup) * decay_rate ** jnp.ceil(jnp.maximum(step - begin, 0.0) / decay_steps)
 
 
+def slanted_triangular(step, warmup, total_steps: int, cut_fraction: float = 0.1, ratio: float = 32.0):
+  cut = max(math.floor(total_steps * cut_fraction), 1)
+  t = step - 1
+  p = jnp.where(t < cut, t / cut, jnp.maximum(1 - (t - cut) / (cut * (1 / cut_fraction - 1)), 0.0))
+  return (1 + p * (ratio - 1)) / ratio
+
+
 def _progress(step, warmup, decay_steps):
   return jnp.clip((step - warmup) / decay_steps, 0.0, 1.0)
 
 
 SCHEDULES = {
-  function.__name__: function for function in (inverse_sqrt, constant, linear, exponential, cosine, stepwise)
+  function.__name__: function
+  for function in (inverse_sqrt, constant, linear, exponential, cosine, stepwise, slanted_triangular)
 }

@@ -13,12 +13,15 @@ from attention_zoo import tasks
 from attention_zoo.training.config import diff, from_json, to_json
 from attention_zoo.training.optimizer import make_optimizer
 from attention_zoo.training.schedule import make_schedule
+from attention_zoo.training.sharding import path_name
 from tests import config_files
 from tests.config_files import NAMES, get_config
 
 TOY = dict(
   d_model=8, d_hidden=8, d_ff=12, d_attention=8, d_maxout=8, num_heads=2, d_k=4, d_v=4, num_layers=3,
   num_encoder_layers=2, num_decoder_layers=2, max_length=8, vocab_size=16, row_length=8, batch_tokens=16,
+  d_word=4, d_character=4, d_spelling=4, word_length=8, filters=((1, 2), (2, 3)), lm_filters=((1, 2), (2, 3)),
+  lm_d_model=8, lm_d_hidden=8, lm_d_character=4, d_embedding=8, d_encoder=8,
   d=4, lowest_pitch=1, num_sets=1, max_rate=2, widths=(8, 6), kernel_sizes=(3, 1), size=4, low_size=2, batch_size=2,
   features=8, output_features=6, num_blocks=1, num_levels=2, num_components=2, d_noise=4, attention_size=8,
 )  # fmt: skip
@@ -136,7 +139,7 @@ def random_batch(task):
     elif key in ("masked", "places"):
       value = at + 1
     elif key == "firsts":
-      value = at  # 0: no word
+      value = (at + 1) % len(at)  # 0: no word
     elif key.endswith("segments"):
       value = np.digitize(at, [4, 7]) + 1
       value = np.where(value == 3, 0, value)
@@ -170,7 +173,14 @@ def step(key):
     moved = jax.tree.map(lambda update: jnp.abs(update).max(), updates)
     return loss, gradients, moved
 
-  return jax.device_get(run(params, random_batch(task), jax.random.key(1)))
+  found = jax.device_get(run(params, random_batch(task), jax.random.key(1)))
+  return found[0], *(without_frozen(task, tree) for tree in found[1:])
+
+
+def without_frozen(task, tree):
+  """The leaves, by path, of those parameters that the task does not keep as they are."""
+  leaves = {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+  return {name: leaf for name, leaf in leaves.items() if task.learning_rate_factor(name, 10**9)}
 
 
 def step_key(name):

@@ -11,9 +11,10 @@ import pytest
 
 from attention_zoo import models
 
+INPUTS = ("inputs", "segments", "positions")
 NAMES = [
   name for name, path in models.MODELS.items()
-  if path.split(".")[2] in ("language", "music", "pretraining") and "types" not in models.find(name).BATCH
+  if path.split(".")[2] in ("language", "music", "pretraining") and models.find(name).BATCH == INPUTS
 ]  # fmt: skip
 B, T = 3, 6
 IMPORTS = """

@@ -14,6 +14,7 @@ from attention_zoo.configs.language import quickstart
 from attention_zoo.configs.music import quickstart as music_quickstart
 from attention_zoo.configs.pretraining import (
   bert_quickstart,
+  bilm_quickstart,
   classification_quickstart,
   tagging_quickstart,
   xlnet_quickstart,
@@ -142,11 +143,21 @@ def gan(files):
   return config
 
 
+def bidirectional(files):
+  config = bilm_quickstart.get_config()
+  config.model.update(word_length=6, d_character=4, filters=((1, 2), (2, 3)), d_model=4, d_hidden=5, num_layers=1)
+  config.data.update(
+    source="text(documents='line')", dir=str(files / "train.en"), test_split="dev", vocab_size=20, batch_tokens=512,
+    row_length=32,
+  )  # fmt: skip
+  return config
+
+
 CONFIGS = {  # of a folder with text
   "translation": translation, "language_modeling": language_model, "music": music, "image_modeling": image_model,
   "classification": classification, "regression": regression, "tagging": tagging, "masked_language_modeling": masked,
   "permutation_language_modeling": permuted, "super_resolution": super_resolution,
-  "image_classification": classifier, "gan": gan,
+  "image_classification": classifier, "gan": gan, "bidirectional_language_modeling": bidirectional,
 }  # fmt: skip
 
 
@@ -193,7 +204,8 @@ def test_batches_have_the_shapes_that_were_announced(task):
   assert set(batch) == set(most)
   for name, x in batch.items():
     assert x.dtype == most[name].dtype and len(x) == most[name].shape[0] and x.size <= np.prod(most[name].shape)
-  assert task.batch_units() >= (len(x) if task.unit in ("examples", "images") else max(x.size for x in batch.values()))
+  whole = [x for name, x in batch.items() if name != "characters"]  # those of the words
+  assert task.batch_units() >= (len(x) if task.unit in ("examples", "images") else max(x.size for x in whole))
 
 
 def test_batches_are_functions_of_the_step_and_come_in_parts(task):

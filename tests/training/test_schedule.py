@@ -74,6 +74,16 @@ def test_stepwise_falls_at_once_and_then_every_so_many_steps(step, expected):
   np.testing.assert_allclose(make_schedule(config)(step - 1), expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+  ("updates", "expected"),
+  [(0, 0.01), (5, 0.165), (10, 0.32), (55, 0.165), (100, 0.01), (1000, 0.01)],  # p = 0, 1/2, 1, 1/2, 0, 0
+)
+def test_the_slanted_triangle_at_hand_computed_steps(updates, expected):
+  """Howard and Ruder 2018, equation 3: up in a tenth of the steps, down in the others."""
+  schedule = make_schedule(optimizer_config(schedule="slanted_triangular(total_steps=100)", learning_rate=0.32))
+  assert float(schedule(updates)) == pytest.approx(expected, rel=1e-5)
+
+
 def test_no_warmup():
   assert make_schedule(optimizer_config(schedule="cosine(decay_steps=1000)", warmup_steps=0))(0) == 1.0
 
@@ -131,6 +141,7 @@ def test_weight_decay_spares_biases_and_scales():
     ({"schedule": "cosine(decay_steps=0)"}, "decay_steps must be from 1"),
     ({"schedule": "cosine(decay_steps=3, end_factor=2)"}, "end_factor must be from 0.0 to 1.0"),
     ({"schedule": "cosine(3)"}, "not of the form"),
+    ({"schedule": "slanted_triangular(total_steps=9, cut_fraction=1)"}, "cut_fraction must be from 1e-06"),
     ({"name": "lion"}, "no optimizer 'lion'; there are adafactor, adam"),
     ({"name": "adam(b3=0.5)"}, "adam has no option 'b3'"),
     ({"name": "adam(b1=1.0)"}, "b1 must be at least 0 and below 1"),

@@ -119,12 +119,17 @@ def output_table(params):
 
 
 def decoding(config: Config, params, inputs, *, num_beams) -> Decoding:
-  """The Decoding of a batch of texts with nothing read yet. inputs: {"inputs": tokens [B, any]}.
+  """The Decoding of a batch of texts with nothing read yet. inputs: {"inputs": tokens [B, any]}."""
+  return decoding_of(LSTMLanguageModel(config), carry(config, 1), params, inputs, num_beams=num_beams)
 
-  The cache is the state after each position that has been read, [B, J, Z, F], so that a step may go back to t.
+
+def decoding_of(model, start, params, inputs, *, num_beams) -> Decoding:
+  """The Decoding of a model with a method step(tokens_BT, carry) -> (logits_BTV, carry).
+
+  start: the carry of one row before the first token. The cache is the state after each position that has been read,
+  [B, J, Z, F], so that a step may go back to t.
   """
   B = inputs["inputs"].shape[0]
-  model = LSTMLanguageModel(config)
 
   def step(tokens_BJT, t, cache):
     _, J, T = tokens_BJT.shape
@@ -151,5 +156,5 @@ def decoding(config: Config, params, inputs, *, num_beams) -> Decoding:
     room = lambda x_BJZF: jnp.pad(x_BJZF, ((0, 0), (0, 0), (0, length - x_BJZF.shape[2]), (0, 0)))
     return jax.tree.map(room, cache)
 
-  empty = jnp.zeros((B, num_beams, 0, config.d_hidden), jnp.float32)
-  return Decoding(jax.tree.map(lambda _: empty, carry(config, 1)), step, grow=grow)
+  empty = lambda x_1F: jnp.zeros((B, num_beams, 0, x_1F.shape[1]), jnp.float32)
+  return Decoding(jax.tree.map(empty, start), step, grow=grow)
