@@ -81,10 +81,13 @@ class ImageModel(PictureRun):
     """`n` images that begin with the upper `rows` rows of an image, which stay as they are: first of the result is the
     image itself.
 
-    image: uint8 [Y, X, 3], or a file. The other options are those of `sample`.
+    image: uint8 [Y, X, 3], or a file. The other options are those of `sample`. Raises UserError for rows that the model
+    does not generate first: with tiles, only whole tiles.
     """
     n, rows = arguments.whole(n, "n", 1, 10_000), arguments.whole(rows, "rows", 0, self._shape[0])
     given = self._pixels([image])
+    if (fitting := self._first_rows(rows)) != rows:
+      raise UserError(f"rows = {rows}: this model would draw pixels of them before it sees the others; take {fitting}")
     pixels = np.repeat(given, n, 0).astype(np.int32)
     known = np.zeros(pixels.shape[:3], bool)
     known[:, :rows] = True
@@ -98,8 +101,14 @@ class ImageModel(PictureRun):
     options = {"label": label, "temperature": temperature, "seed": seed}
     if not image:
       return self._write(output, others, lambda: self.sample(num_samples, **options))
-    rows = self._shape[0] // 2 if rows is None else rows
+    rows = self._first_rows(self._shape[0] // 2) if rows is None else rows
     self._write(output, others, lambda: self.complete(image, rows, n=num_samples, **options))
+
+  def _first_rows(self, rows: int) -> int:
+    """The least number of upper rows, at least these, whose positions come before all others."""
+    order = np.asarray(self.task.decoding(self.params, {"labels": np.zeros(1, np.int32)}).order)
+    of_row, size = len(order) // self._shape[0], self._shape[0]
+    return next(y for y in range(rows, size + 1) if (order[: y * of_row] < y * of_row).all())
 
   def _draw(self, pixels_BYX3, known_BYX, conditions, temperature, seed) -> Images:
     """In batches whose rows are filled up to what the devices share."""

@@ -218,7 +218,7 @@ def test_the_commands(run, upscaler, tmp_path):
   image, output = f"--image={tmp_path}/it.png", f"--output={tmp_path}/grid.png"
   for flags, message in (
     ([mine, "--label=cross", "--num_samples=3", output], ""),
-    ([mine, image, "--rows=1", output], ""),
+    ([mine, image, "--rows=2", output], ""),
     ([theirs, image, output], ""),
     ([mine], "need --output=FILE.png"),
     ([mine, "--top_k=3", output], "--top_k is for models of text"),

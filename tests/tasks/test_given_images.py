@@ -1,0 +1,43 @@
+"""Image models and what they are given: rows to complete, files, labels, names of outputs. Nothing is trained."""
+
+import jax
+import numpy as np
+import pytest
+
+from attention_zoo import tasks
+from attention_zoo.configs.image import quickstart
+from attention_zoo.errors import UserError
+
+SIZE = 4
+
+
+def small(config, **model):
+  config.model.update(d_model=8, d_ff=8, num_heads=1, d_k=4, d_v=4, num_layers=1, **model)
+  config.data.update(source="shapes(train=8, dev=4, test=4)", size=SIZE, batch_size=8)
+  config.decode.update(batch_size=8)
+  return config
+
+
+def begun(config, workdir):
+  tasks.validate(config)
+  task = tasks.make(config, workdir)
+  task.claim()
+  return task.runner(*jax.jit(task.init)(jax.random.key(0)), checkpoint="latest", step=0)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+  config = small(quickstart.get_config(), attention="local_2d(tile=(2, 2), flange=(2, 2))")
+  return begun(config, tmp_path_factory.mktemp("tiles"))
+
+
+@pytest.fixture(scope="module")
+def image(run):
+  return run.task.pictures("test")[0][0]
+
+
+def test_rows_that_are_kept_are_whole_tiles(run, image):
+  """Of half a tile's rows, pixels of the first tile would be drawn before the second one's rows are seen."""
+  for rows, fitting in ((1, 2), (3, 4)):
+    with pytest.raises(UserError, match=f"rows = {rows}: .* take {fitting}"):
+      run.complete(image, rows, label=0)
