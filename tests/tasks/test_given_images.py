@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from attention_zoo import tasks
 from attention_zoo.configs.image import quickstart
@@ -41,3 +42,19 @@ def test_rows_that_are_kept_are_whole_tiles(run, image):
   for rows, fitting in ((1, 2), (3, 4)):
     with pytest.raises(UserError, match=f"rows = {rows}: .* take {fitting}"):
       run.complete(image, rows, label=0)
+
+
+def test_classes_are_those_that_the_run_was_begun_with(tmp_path):
+  """A folder of another name would be another class's number."""
+  rng = np.random.default_rng(0)
+  for split in ("train", "dev"):
+    for name in ("cat", "dog"):
+      (tmp_path / split / name).mkdir(parents=True)
+      Image.fromarray(rng.integers(0, 256, (SIZE, SIZE, 3)).astype(np.uint8)).save(tmp_path / split / name / "0.png")
+  config = small(quickstart.get_config(), attention="dot_product")
+  config.data.update(source="images", dir=str(tmp_path), num_classes=2)
+  tasks.make(config, tmp_path / "run").claim()
+  for split in ("train", "dev"):
+    (tmp_path / split / "cat").rename(tmp_path / split / "eel")
+  with pytest.raises(UserError, match="the images have the classes dog, eel, but the run in .* has cat, dog"):
+    tasks.make(config, tmp_path / "run").pictures("dev")
