@@ -100,6 +100,12 @@ def _checked(resize, bad) -> dict:
   return {"resize": resize, "bad": bad}
 
 
+def file_options(source: str) -> dict:
+  """How a config's source brings files to its size, as options of `picture.read`: what a file of a user goes through."""
+  _, options = grammar.parse(source)
+  return {name: options[name] for name in ("resize", "enlarge") if name in options}
+
+
 SOURCES = {function.__name__: function for function in (shapes, markers, images, tfds)}
 
 
@@ -171,13 +177,14 @@ def batch_shapes(rows: int, size: int, low_size=0) -> dict:
   return shapes | ({"low": (rows, low_size, low_size, 3)} if low_size else {})
 
 
-def to_pixels(given, size: int, name="image") -> np.ndarray:
-  """uint8 [size, size, 3] of an array of whole numbers from 0 to 255, or of an image file, which is cut to size.
+def to_pixels(given, size: int, name="image", **options) -> np.ndarray:
+  """uint8 [size, size, 3] of an array of whole numbers from 0 to 255, or of an image file. options: of `picture.read`,
+  for files.
 
   name: the argument's, for the UserError.
   """
   if isinstance(given, (str, os.PathLike)):
-    return picture.read_file(given, size, enlarge=True)
+    return picture.read_file(given, size, **options)
   try:
     pixels = np.asarray(given)
   except ValueError:  # rows of several lengths

@@ -81,7 +81,7 @@ class ImageModel(PictureRun):
     """`n` images that begin with the upper `rows` rows of an image, which stay as they are: first of the result is the
     image itself.
 
-    image: uint8 [Y, X, 3], or a file. The other options are those of `sample`. Raises UserError for rows that the model
+    image: uint8 [Y, X, 3], or a file, which is cut to size as the run's images are. The other options are those of `sample`. Raises UserError for rows that the model
     does not generate first: with tiles, only whole tiles.
     """
     n, rows = arguments.whole(n, "n", 1, 10_000), arguments.whole(rows, "rows", 0, self._shape[0])
@@ -137,9 +137,9 @@ class ImageModel(PictureRun):
     """float64 [n]: what each value of each image costs, in bits, from its exact likelihood.
 
     images: uint8 [n, Y, X, 3], or a list of such images and files. labels: of a model that is told classes, which needs
-    them. Raises UserError for what is no image of the model's size.
+    them. Raises UserError for what is no image of the model's size; files are not cut to it.
     """
-    pixels = self._pixels(images)
+    pixels = self._pixels(images, resize="none")
     if labels is None and self.config.data.num_classes:
       raise UserError("this model is told classes: give the label of each image")
     conditions, n = self._conditions(pixels, self._labels(labels, len(pixels))), len(pixels)

@@ -47,10 +47,10 @@ class PictureRun(Run):
   def _shape(self):
     return self.config.data.size, self.config.data.size, 3
 
-  def _pixels(self, given) -> np.ndarray:
-    """uint8 [n, Y, X, 3] of arrays and files."""
-    size = self.config.data.size
-    return np.stack([images_lib.to_pixels(image, size, f"images[{i}]") for i, image in enumerate(given)])
+  def _pixels(self, given, **options) -> np.ndarray:
+    """uint8 [n, Y, X, 3] of arrays and files, which are brought to size as the run's own are. options: instead."""
+    size, options = self.config.data.size, options or images_lib.file_options(self.config.data.source)
+    return np.stack([images_lib.to_pixels(image, size, f"images[{i}]", **options) for i, image in enumerate(given)])
 
   def _labels(self, label, n: int) -> np.ndarray:
     """int32 [n]."""

@@ -7,6 +7,7 @@ from PIL import Image
 
 from attention_zoo import tasks
 from attention_zoo.configs.image import quickstart
+from attention_zoo.data import images
 from attention_zoo.errors import UserError
 
 SIZE = 4
@@ -58,3 +59,15 @@ def test_classes_are_those_that_the_run_was_begun_with(tmp_path):
     (tmp_path / split / "cat").rename(tmp_path / split / "eel")
   with pytest.raises(UserError, match="the images have the classes dog, eel, but the run in .* has cat, dog"):
     tasks.make(config, tmp_path / "run").pictures("dev")
+
+
+def test_files_are_cut_as_the_runs_are_and_not_where_they_are_scored(run, tmp_path):
+  wide = np.zeros((6, 9, 3), np.uint8)
+  Image.fromarray(wide).save(tmp_path / "wide.png")
+  Image.fromarray(wide[:3, :3]).save(tmp_path / "small.png")
+  assert len(run.complete(tmp_path / "wide.png", 2, label=0)) == 2
+  with pytest.raises(UserError, match="small.png has 3 x 3 pixels, fewer than 4 x 4"):
+    run.complete(tmp_path / "small.png", 2, label=0)
+  with pytest.raises(UserError, match="wide.png has 9 x 6 pixels, not 4 x 4"):
+    run.bits_per_dim([tmp_path / "wide.png"], [0])
+  assert images.file_options("images(enlarge=True, bad='refuse')") == {"enlarge": True}
