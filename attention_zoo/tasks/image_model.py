@@ -81,7 +81,8 @@ class ImageModel(PictureRun):
     """`n` images that begin with the upper `rows` rows of an image, which stay as they are: first of the result is the
     image itself.
 
-    image: uint8 [Y, X, 3], or a file, which is cut to size as the run's images are. The other options are those of `sample`. Raises UserError for rows that the model
+    image: uint8 [Y, X, 3], or a file, which is cut to size as the run's images are. The other options are
+    those of `sample`, but that a model that is told classes needs the label. Raises UserError for rows that the model
     does not generate first: with tiles, only whole tiles.
     """
     n, rows = arguments.whole(n, "n", 1, 10_000), arguments.whole(rows, "rows", 0, self._shape[0])
@@ -91,7 +92,7 @@ class ImageModel(PictureRun):
     pixels = np.repeat(given, n, 0).astype(np.int32)
     known = np.zeros(pixels.shape[:3], bool)
     known[:, :rows] = True
-    drawn = self._draw(pixels, known, {"labels": self._labels(label, n)}, temperature, seed)
+    drawn = self._draw(pixels, known, {"labels": self._labels_of(label, n)}, temperature, seed)
     return Images(np.concatenate([given, drawn.pixels]), ("", *drawn.labels), n + 1 if n < 8 else None)
 
   def save_samples(
@@ -140,9 +141,7 @@ class ImageModel(PictureRun):
     them. Raises UserError for what is no image of the model's size; files are not cut to it.
     """
     pixels = self._pixels(images, resize="none")
-    if labels is None and self.config.data.num_classes:
-      raise UserError("this model is told classes: give the label of each image")
-    conditions, n = self._conditions(pixels, self._labels(labels, len(pixels))), len(pixels)
+    conditions, n = self._conditions(pixels, self._labels_of(labels, len(pixels))), len(pixels)
     parts = self._parts((pixels.astype(np.int32), conditions), n)
     found = [np.asarray(self._scorer(self.params, *part)) for part in parts]
     return np.concatenate(found)[:n].astype(np.float64) / (math.log(2) * math.prod(self._shape))

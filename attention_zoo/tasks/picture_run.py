@@ -52,8 +52,14 @@ class PictureRun(Run):
     size, options = self.config.data.size, options or images_lib.file_options(self.config.data.source)
     return np.stack([images_lib.to_pixels(image, size, f"images[{i}]", **options) for i, image in enumerate(given)])
 
+  def _labels_of(self, label, n: int) -> np.ndarray:
+    """int32 [n], of images that are given: their class is the caller's to say."""
+    if label is None and self.config.data.num_classes:
+      raise UserError("this model is told classes: give the label of each image")
+    return self._labels(label, n)
+
   def _labels(self, label, n: int) -> np.ndarray:
-    """int32 [n]."""
+    """int32 [n]; by default each class in turn."""
     names, number = self.task.class_names, self.config.data.num_classes
     if not number:
       if label is not None:

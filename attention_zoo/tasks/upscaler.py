@@ -26,7 +26,7 @@ class Upscaler(ImageModel):
     """
     low = images_lib.to_pixels(image, self.config.data.low_size, "image")
     n = arguments.whole(n, "n", 1, 10_000)
-    return self._upscale(np.repeat(low[None], n, 0), self._labels(label, n), temperature, seed)
+    return self._upscale(np.repeat(low[None], n, 0), self._labels_of(label, n), temperature, seed)
 
   def _upscale(self, low_BYX3, labels_B, temperature=None, seed=0) -> Images:
     pixels = np.zeros((len(low_BYX3), *self._shape), np.int32)

@@ -71,3 +71,8 @@ def test_files_are_cut_as_the_runs_are_and_not_where_they_are_scored(run, tmp_pa
   with pytest.raises(UserError, match="wide.png has 9 x 6 pixels, not 4 x 4"):
     run.bits_per_dim([tmp_path / "wide.png"], [0])
   assert images.file_options("images(enlarge=True, bad='refuse')") == {"enlarge": True}
+
+
+def test_an_image_that_is_given_has_one_class(run, image):
+  with pytest.raises(UserError, match="give the label of each image"):
+    run.complete(image, 2)

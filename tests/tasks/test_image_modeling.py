@@ -95,7 +95,7 @@ def test_a_completion_keeps_the_rows_that_are_given(run, images):
   for drawn in done.pixels[1:]:
     np.testing.assert_array_equal(drawn[:2], pixels[0][:2])
   assert (done[1][2:] != done[2][2:]).any()
-  np.testing.assert_array_equal(run.complete(pixels[0], SIZE)[1], pixels[0])
+  np.testing.assert_array_equal(run.complete(pixels[0], SIZE, label=0)[1], pixels[0])
 
 
 def test_bits_of_images_are_those_of_evaluation(run, images):
@@ -218,7 +218,7 @@ def test_the_commands(run, upscaler, tmp_path):
   image, output = f"--image={tmp_path}/it.png", f"--output={tmp_path}/grid.png"
   for flags, message in (
     ([mine, "--label=cross", "--num_samples=3", output], ""),
-    ([mine, image, "--rows=2", output], ""),
+    ([mine, image, "--rows=2", "--label=cross", output], ""),
     ([theirs, image, output], ""),
     ([mine], "need --output=FILE.png"),
     ([mine, "--top_k=3", output], "--top_k is for models of text"),
