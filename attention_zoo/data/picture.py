@@ -27,6 +27,17 @@ def read(content: bytes, name, size: int, *, resize: str = "crop", enlarge: bool
   to make a smaller one larger. Grey images and palettes become colours, what is transparent is laid on white, and a
   photograph is turned as its EXIF data says. Raises UserError that names the file and what is wrong with it.
   """
+  from PIL import Image
+
+  return _sized(Image, _decoded(content, name), name, size, resize, enlarge)
+
+
+def file_size(path) -> tuple[int, int]:
+  """(columns, rows) of an image file, as `read` sees it. Raises UserError as it does."""
+  return _decoded(files.read_bytes(path, MOST), path).size
+
+
+def _decoded(content, name):
   from PIL import Image, ImageOps
 
   if len(content) > MOST:
@@ -37,7 +48,7 @@ def read(content: bytes, name, size: int, *, resize: str = "crop", enlarge: bool
       image = Image.open(io.BytesIO(content), formats=_FORMATS)
       _check(image, content, name)
       image.load()
-      image = _rgb(Image, ImageOps.exif_transpose(image))
+      return _rgb(Image, ImageOps.exif_transpose(image))
   except UserError:
     raise
   except Image.UnidentifiedImageError:
@@ -45,7 +56,6 @@ def read(content: bytes, name, size: int, *, resize: str = "crop", enlarge: bool
   except Exception as error:  # whatever the bytes led Pillow to
     reason = " ".join(str(error).split())[:200] or type(error).__name__
     raise UserError(f"{name} is not a sound image: {reason}") from None
-  return _sized(Image, image, name, size, resize, enlarge)
 
 
 def _check(image, content, name):

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from attention_zoo import tasks
-from attention_zoo.configs.image import quickstart
+from attention_zoo.configs.image import quickstart, super_resolution_quickstart
 from attention_zoo.data import images
 from attention_zoo.errors import UserError
 
@@ -76,3 +76,17 @@ def test_files_are_cut_as_the_runs_are_and_not_where_they_are_scored(run, tmp_pa
 def test_an_image_that_is_given_has_one_class(run, image):
   with pytest.raises(UserError, match="give the label of each image"):
     run.complete(image, 2)
+
+
+def test_a_file_is_made_small_as_in_training(tmp_path):
+  config = small(super_resolution_quickstart.get_config(), attention="local(block_width=12)")
+  config.data.low_size = 2
+  upscaler = begun(config, tmp_path / "run")
+  pixels = upscaler.task.pictures("dev")[0][:1]
+  low = images.shrink(pixels, 2)
+  for name, given in (("whole", pixels[0]), ("low", low[0])):
+    Image.fromarray(given).save(tmp_path / f"{name}.png")
+    np.testing.assert_array_equal(upscaler._low(tmp_path / f"{name}.png"), low[0])
+  Image.fromarray(pixels[0, :3, :3]).save(tmp_path / "between.png")
+  with pytest.raises(UserError, match="between.png has 3 x 3 pixels, fewer than 4 x 4"):
+    upscaler.upscale(tmp_path / "between.png")
