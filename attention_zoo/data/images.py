@@ -101,7 +101,7 @@ def _checked(resize, bad) -> dict:
 
 
 def file_options(source: str) -> dict:
-  """How a config's source brings files to its size, as options of `picture.read`: what a file of a user goes through."""
+  """How a config's source brings files to its size, as options of `picture.read`; a user's files go the same way."""
   _, options = grammar.parse(source)
   return {name: options[name] for name in ("resize", "enlarge") if name in options}
 

@@ -17,7 +17,7 @@ from attention_zoo.plots import image_grid, theme
 from attention_zoo.protocols import Evaluation, Score
 from attention_zoo.tasks import arguments
 from attention_zoo.tasks import pixels as heads
-from attention_zoo.tasks.picture_run import PictureRun
+from attention_zoo.tasks.picture_run import PictureRun, check_png
 from attention_zoo.tasks.report import task_report
 
 _MAX_SEED = 2**31 - 1
@@ -53,8 +53,7 @@ class Images:
 
   def save(self, path) -> None:
     """Writes the grid as a PNG file."""
-    if not str(path).lower().endswith(".png"):
-      raise UserError(f"{path}: a grid of images is written as a PNG file, whose name ends in .png")
+    check_png(path)
     files.write_bytes(files.expand(path), self.png())
 
 
@@ -101,6 +100,8 @@ class ImageModel(PictureRun):
     """Writes a grid of samples, or of completions of an image whose upper rows are kept, half of them by default."""
     options = {"label": label, "temperature": temperature, "seed": seed}
     if not image:
+      if rows is not None:
+        raise UserError("--rows says how much of an image is kept: it needs --image=FILE")
       return self._write(output, others, lambda: self.sample(num_samples, **options))
     rows = self._first_rows(self._shape[0] // 2) if rows is None else rows
     self._write(output, others, lambda: self.complete(image, rows, n=num_samples, **options))

@@ -17,6 +17,12 @@ from attention_zoo.training import sharding
 from attention_zoo.training.step import make_evaluate
 
 
+def check_png(path) -> None:
+  """Raises UserError for another name than that of a PNG file."""
+  if not str(path).lower().endswith(".png"):
+    raise UserError(f"{path}: a grid of images is written as a PNG file, whose name ends in .png")
+
+
 class PictureRun(Run):
   """Of a `picture_task.PictureTask` whose config.decode has a batch_size. Work is spread over all devices of this
   process."""
@@ -82,6 +88,7 @@ class PictureRun(Run):
       raise UserError("samples of images need --output=FILE.png")
     if given := [name for name, value in others.items() if value is not None]:
       raise UserError(f"--{given[0]} is for other models: images have --num_samples, --seed and most --temperature")
+    check_png(output)
     draw().save(output)
 
   def _parts(self, tree, n):

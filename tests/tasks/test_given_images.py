@@ -90,3 +90,13 @@ def test_a_file_is_made_small_as_in_training(tmp_path):
   Image.fromarray(pixels[0, :3, :3]).save(tmp_path / "between.png")
   with pytest.raises(UserError, match="between.png has 3 x 3 pixels, fewer than 4 x 4"):
     upscaler.upscale(tmp_path / "between.png")
+
+
+def test_options_that_cannot_be_are_told_before_anything_is_drawn(run, monkeypatch):
+  monkeypatch.setattr(run, "_draw", lambda *_: pytest.fail("it was drawn"))
+  for options, message in (
+    (dict(output="grid.png", rows=2), "--rows says .* needs --image=FILE"),
+    (dict(output="grid.jpg"), "grid.jpg: .* whose name ends in .png"),
+  ):
+    with pytest.raises(UserError, match=message):
+      run.save_samples(**options)
