@@ -189,7 +189,9 @@ def to_pixels(given, size: int, name="image", **options) -> np.ndarray:
     pixels = np.asarray(given)
   except ValueError:  # rows of several lengths
     pixels = np.zeros(())
-  if pixels.shape != (size, size, 3) or not np.issubdtype(pixels.dtype, np.number):
+  if not np.issubdtype(pixels.dtype, np.number):
+    raise UserError(f"{name} must hold whole numbers from 0 to 255, not {pixels.dtype}")
+  if pixels.shape != (size, size, 3):
     raise UserError(f"{name} must be an image of {size} x {size} x 3 values, not of the shape {list(pixels.shape)}")
   if not np.isfinite(pixels).all() or (pixels % 1).any() or pixels.min() < 0 or pixels.max() > 255:
     raise UserError(f"{name} must hold whole numbers from 0 to 255")

@@ -159,10 +159,6 @@ class ImageModel(PictureRun):
 
     return jax.jit(nats)
 
-  def programs(self):
-    """Image models are not exported as programs. Raises UserError."""
-    raise UserError("--format=stablehlo is for models of text: images are drawn by this package alone")
-
   # Evaluating
 
   def evaluate(self, split: str, *, report=None) -> Evaluation:

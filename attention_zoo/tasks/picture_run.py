@@ -55,6 +55,9 @@ class PictureRun(Run):
 
   def _pixels(self, given, **options) -> np.ndarray:
     """uint8 [n, Y, X, 3] of arrays and files, which are brought to size as the run's own are. options: instead."""
+    given = arguments.items(given, "images", "images", "[image]")
+    if not given:
+      raise UserError("images must hold at least one image")
     size, options = self.config.data.size, options or images_lib.file_options(self.config.data.source)
     return np.stack([images_lib.to_pixels(image, size, f"images[{i}]", **options) for i, image in enumerate(given)])
 
@@ -103,6 +106,10 @@ class PictureRun(Run):
   @functools.cached_property
   def _evaluate(self):
     return make_evaluate(self.task, self._mesh)
+
+  def programs(self):
+    """Models of images are not exported as programs. Raises UserError."""
+    raise UserError("--format=stablehlo is for models of text: models of images run in this package alone")
 
   def dev_loss(self) -> float:
     return self._evaluate(self.params, self.variables, "dev")["loss"]

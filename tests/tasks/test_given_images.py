@@ -100,3 +100,15 @@ def test_options_that_cannot_be_are_told_before_anything_is_drawn(run, monkeypat
   ):
     with pytest.raises(UserError, match=message):
       run.save_samples(**options)
+
+
+def test_arguments_that_are_no_images_are_told(run):
+  for given, message in (
+    ([], "images must hold at least one image"),
+    ("it.png", r"not a single string: write \[image\]"),
+    (5, "images must be a list of images, not int"),
+    ([np.zeros((SIZE, SIZE, 3), bool)], r"images\[0\] must hold whole numbers from 0 to 255, not bool"),
+    ([np.zeros((SIZE, SIZE))], r"images\[0\] must be an image of 4 x 4 x 3 values"),
+  ):
+    with pytest.raises(UserError, match=message):
+      run.bits_per_dim(given, 0)
