@@ -5,6 +5,7 @@ anything of that size is made.
 """
 
 import io
+import re
 import warnings
 
 import numpy as np
@@ -64,11 +65,18 @@ def _check(image, content, name):
     raise UserError(f"{name} has {width:,} x {height:,} pixels: at most {_MOST_PIXELS:,} are read")
   if getattr(image, "is_animated", False):
     raise UserError(f"{name} is an animation: it is several images")
-  deep = image.format == "PNG" and content[24:25] == b"\x10"  # of colours Pillow would drop the lower half
+  # Of deep colours Pillow would drop the lower half.
+  deep = (image.format == "PNG" and content[24:25] == b"\x10") or (image.format == "PPM" and _maxval(content) > 255)
   if deep or image.mode.startswith(("I", "F")):
     raise UserError(f"{name} has more than 8 bits for each value: convert it to 8")
   if image.mode not in ("1", "L", "P", "RGB", "LA", "PA", "RGBA"):
     raise UserError(f"{name} has the colours {image.mode}, which are no red, green and blue: convert it to RGB")
+
+
+def _maxval(content) -> int:
+  """The number that a PPM or PGM file's header gives for the brightest value; 1 of one without."""
+  words = re.sub(rb"#[^\r\n]*", b" ", content[:4096]).split(None, 4)[:4]
+  return int(words[3]) if words[0] in (b"P2", b"P3", b"P5", b"P6") and words[3:] and words[3].isdigit() else 1
 
 
 def _rgb(Image, image):
