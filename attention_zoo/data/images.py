@@ -46,7 +46,7 @@ def shapes(roles, directory, size, train: int = 20_000, dev: int = 1_000, test: 
   """Pictures of coloured shapes (`data/shapes.py`), in four classes. train, dev, test: images of each split."""
   from attention_zoo.data.shapes import Shapes
 
-  return Shapes(roles, size, _counts("shapes", train, dev, test, seed), seed)
+  return Shapes(roles, size, _counts("shapes", train, dev, test, seed, size), seed)
 
 
 def markers(
@@ -59,14 +59,15 @@ def markers(
   if only and only not in CLASSES:
     raise ValueError(f"markers has the classes {', '.join(CLASSES)}, not only={only!r}")
   label = CLASSES.index(only) if only else None
-  return Markers(roles, size, _counts("markers", train, dev, test, seed), seed, label)
+  return Markers(roles, size, _counts("markers", train, dev, test, seed, size), seed, label)
 
 
-def _counts(name, train, dev, test, seed) -> dict[str, int]:
+def _counts(name, train, dev, test, seed, size) -> dict[str, int]:
   """Images of each split of an embedded source."""
   counts = {"train": train, "dev": dev, "test": test}
   if min(counts.values()) < 1 or max(counts.values()) > 10**7 or not 0 <= seed < 2**63:
     raise ValueError(f"{name} needs at least one image in each split, at most 10,000,000, and a seed of 0 or more")
+  picture.check_memory(max(counts.values()), size, f"config.data.source={name}")
   return counts
 
 

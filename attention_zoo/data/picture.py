@@ -15,10 +15,20 @@ from attention_zoo.errors import UserError
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".ppm", ".pgm", ".webp")
 MOST = 64 << 20  # bytes of a file
+MOST_MEMORY = 1 << 36  # bytes of the images of a split
 RESIZES = ("crop", "none")
 
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP")
 _MOST_PIXELS = 1 << 25
+
+
+def check_memory(count: int, size: int, where) -> None:
+  """Raises UserError for more images than are held in memory at once."""
+  if count * size * size * 3 > MOST_MEMORY:
+    raise UserError(
+      f"{where}: {count:,} images of {size} x {size} take {count * size * size * 3 / 2**30:,.0f} GiB of memory, "
+      f"at most {MOST_MEMORY >> 30} GiB are held: take fewer, or a smaller config.data.size"
+    )
 
 
 def read(content: bytes, name, size: int, *, resize: str = "crop", enlarge: bool = False) -> np.ndarray:
