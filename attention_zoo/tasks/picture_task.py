@@ -37,6 +37,8 @@ class PictureTask(ModelTask):
 
   def __init__(self, config, workdir):
     super().__init__(config, workdir)
+    if config.data.num_classes == 1:
+      raise UserError("config.data.num_classes = 1: a single class tells a model nothing, set it to 0")
     self.pictures = functools.cache(self.pictures)
 
   @property

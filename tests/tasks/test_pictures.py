@@ -78,3 +78,18 @@ def test_a_model_of_another_task_is_told(config, model, message, tmp_path):
 def test_no_model_of_images_is_exported_as_programs(run):
   with pytest.raises(UserError, match="models of images run in this package alone"):
     run.programs(None)
+
+
+@pytest.mark.parametrize(
+  ("config", "number", "message"),
+  [
+    (sagan_markers, 1, "num_classes = 1: a single class tells a model nothing, set it to 0"),
+    (nonlocal_markers, 1, "a classifier needs config.data.num_classes of at least 2"),
+    (nonlocal_markers, 0, "a classifier needs config.data.num_classes of at least 2"),
+  ],
+)
+def test_one_class_is_none(config, number, message, tmp_path):
+  config = config.get_config()
+  config.data.num_classes = number
+  with pytest.raises(UserError, match=message):
+    tasks.make(config, tmp_path)
