@@ -41,21 +41,23 @@ class ImageFolder:
       return _classes(found.names)
 
   def pictures(self, split: str):
-    classes, kept, labels, skipped = self.classes, [], [], []
+    classes, labels, skipped = self.classes, [], []
     with self._open(split) as found:
       own = _classes(found.names)
       if classes and (missing := sorted({*own} - {*classes}) or (not own and ["none"])):
         raise UserError(f"{found.where} has the classes {', '.join(missing)[:200]}, which the training images have not")
+      picture.check_memory(len(found.names), self._size, found.where)
+      pixels = np.empty((len(found.names), self._size, self._size, 3), np.uint8)
       for name in found.names:
         try:
-          kept.append(picture.read(found.read(name), f"{found.where}/{name}", self._size, **self._options))
+          pixels[len(labels)] = picture.read(found.read(name), f"{found.where}/{name}", self._size, **self._options)
           labels.append(classes.index(name.split("/")[0]) if classes else 0)
         except UserError as error:
           if self._bad == "refuse":
             raise
           skipped.append(str(error))
       _tell(skipped, len(found.names), found.where)
-    return np.stack(kept), np.array(labels, np.int32)
+    return pixels[: len(labels)], np.array(labels, np.int32)
 
   def fingerprint(self, split: str) -> str:
     with self._open(split) as found:
@@ -164,6 +166,7 @@ class ImageRecords:
     kept, labels, skipped, number = [], [], [], 0
     for number, (pixels, *label) in enumerate(self._records.values(split), 1):
       try:
+        picture.check_memory(number, self._size, self._name)
         kept.append(picture.of_array(pixels, f"{self._name}, record {number}", self._size, **self._options))
         labels.append(int(label[0]) if label else 0)
       except UserError as error:

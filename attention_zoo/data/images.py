@@ -46,7 +46,7 @@ def shapes(roles, directory, size, train: int = 20_000, dev: int = 1_000, test: 
   """Pictures of coloured shapes (`data/shapes.py`), in four classes. train, dev, test: images of each split."""
   from attention_zoo.data.shapes import Shapes
 
-  return Shapes(roles, size, _counts("shapes", train, dev, test, seed), seed)
+  return Shapes(roles, size, _counts("shapes", train, dev, test, seed, size), seed)
 
 
 def markers(
@@ -59,14 +59,15 @@ def markers(
   if only and only not in CLASSES:
     raise ValueError(f"markers has the classes {', '.join(CLASSES)}, not only={only!r}")
   label = CLASSES.index(only) if only else None
-  return Markers(roles, size, _counts("markers", train, dev, test, seed), seed, label)
+  return Markers(roles, size, _counts("markers", train, dev, test, seed, size), seed, label)
 
 
-def _counts(name, train, dev, test, seed) -> dict[str, int]:
+def _counts(name, train, dev, test, seed, size) -> dict[str, int]:
   """Images of each split of an embedded source."""
   counts = {"train": train, "dev": dev, "test": test}
   if min(counts.values()) < 1 or max(counts.values()) > 10**7 or not 0 <= seed < 2**63:
     raise ValueError(f"{name} needs at least one image in each split, at most 10,000,000, and a seed of 0 or more")
+  picture.check_memory(max(counts.values()), size, f"config.data.source={name}")
   return counts
 
 
@@ -98,6 +99,12 @@ def _checked(resize, bad) -> dict:
     if value not in known:
       raise ValueError(f"{name} must be {' or '.join(map(repr, known))}, not {value!r}")
   return {"resize": resize, "bad": bad}
+
+
+def file_options(source: str) -> dict:
+  """How a config's source brings files to its size, as options of `picture.read`; a user's files go the same way."""
+  _, options = grammar.parse(source)
+  return {name: options[name] for name in ("resize", "enlarge") if name in options}
 
 
 SOURCES = {function.__name__: function for function in (shapes, markers, images, tfds)}
@@ -171,18 +178,21 @@ def batch_shapes(rows: int, size: int, low_size=0) -> dict:
   return shapes | ({"low": (rows, low_size, low_size, 3)} if low_size else {})
 
 
-def to_pixels(given, size: int, name="image") -> np.ndarray:
-  """uint8 [size, size, 3] of an array of whole numbers from 0 to 255, or of an image file, which is cut to size.
+def to_pixels(given, size: int, name="image", **options) -> np.ndarray:
+  """uint8 [size, size, 3] of an array of whole numbers from 0 to 255, or of an image file. options: of `picture.read`,
+  for files.
 
   name: the argument's, for the UserError.
   """
   if isinstance(given, (str, os.PathLike)):
-    return picture.read_file(given, size, enlarge=True)
+    return picture.read_file(given, size, **options)
   try:
     pixels = np.asarray(given)
   except ValueError:  # rows of several lengths
     pixels = np.zeros(())
-  if pixels.shape != (size, size, 3) or not np.issubdtype(pixels.dtype, np.number):
+  if not np.issubdtype(pixels.dtype, np.number):
+    raise UserError(f"{name} must hold whole numbers from 0 to 255, not {pixels.dtype}")
+  if pixels.shape != (size, size, 3):
     raise UserError(f"{name} must be an image of {size} x {size} x 3 values, not of the shape {list(pixels.shape)}")
   if not np.isfinite(pixels).all() or (pixels % 1).any() or pixels.min() < 0 or pixels.max() > 255:
     raise UserError(f"{name} must hold whole numbers from 0 to 255")

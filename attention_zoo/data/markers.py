@@ -35,9 +35,8 @@ def picture(split: str, index: int, size: int, seed: int = 0, label: int | None 
 class Markers:
   """A source of `data/images.py`."""
 
-  classes = CLASSES
-
   def __init__(self, roles, size, counts, seed, only=None):
+    self.classes = CLASSES if only is None else (CLASSES[only],)
     self._roles, self._size, self._counts, self._seed, self._only = roles, size, counts, seed, only
 
   def _name(self, split):
@@ -50,7 +49,8 @@ class Markers:
     """(uint8 [n, size, size, 3], labels int32 [n])."""
     name = self._name(split)
     found = [picture(name, i, self._size, self._seed, self._only) for i in range(self._counts[name])]
-    return np.stack([pixels for pixels, _ in found]), np.array([label for _, label in found], np.int32)
+    labels = [0 if self._only is not None else label for _, label in found]
+    return np.stack([pixels for pixels, _ in found]), np.array(labels, np.int32)
 
   def fingerprint(self, split: str) -> str:
     name = self._name(split)

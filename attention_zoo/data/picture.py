@@ -5,6 +5,7 @@ anything of that size is made.
 """
 
 import io
+import re
 import warnings
 
 import numpy as np
@@ -14,10 +15,20 @@ from attention_zoo.errors import UserError
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".ppm", ".pgm", ".webp")
 MOST = 64 << 20  # bytes of a file
+MOST_MEMORY = 1 << 36  # bytes of the images of a split
 RESIZES = ("crop", "none")
 
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP")
 _MOST_PIXELS = 1 << 25
+
+
+def check_memory(count: int, size: int, where) -> None:
+  """Raises UserError for more images than are held in memory at once."""
+  if count * size * size * 3 > MOST_MEMORY:
+    raise UserError(
+      f"{where}: {count:,} images of {size} x {size} take {count * size * size * 3 / 2**30:,.0f} GiB of memory, "
+      f"at most {MOST_MEMORY >> 30} GiB are held: take fewer, or a smaller config.data.size"
+    )
 
 
 def read(content: bytes, name, size: int, *, resize: str = "crop", enlarge: bool = False) -> np.ndarray:
@@ -27,6 +38,17 @@ def read(content: bytes, name, size: int, *, resize: str = "crop", enlarge: bool
   to make a smaller one larger. Grey images and palettes become colours, what is transparent is laid on white, and a
   photograph is turned as its EXIF data says. Raises UserError that names the file and what is wrong with it.
   """
+  from PIL import Image
+
+  return _sized(Image, _decoded(content, name), name, size, resize, enlarge)
+
+
+def file_size(path) -> tuple[int, int]:
+  """(columns, rows) of an image file, as `read` sees it. Raises UserError as it does."""
+  return _decoded(files.read_bytes(path, MOST), path).size
+
+
+def _decoded(content, name):
   from PIL import Image, ImageOps
 
   if len(content) > MOST:
@@ -37,7 +59,7 @@ def read(content: bytes, name, size: int, *, resize: str = "crop", enlarge: bool
       image = Image.open(io.BytesIO(content), formats=_FORMATS)
       _check(image, content, name)
       image.load()
-      image = _rgb(Image, ImageOps.exif_transpose(image))
+      return _rgb(Image, ImageOps.exif_transpose(image))
   except UserError:
     raise
   except Image.UnidentifiedImageError:
@@ -45,7 +67,6 @@ def read(content: bytes, name, size: int, *, resize: str = "crop", enlarge: bool
   except Exception as error:  # whatever the bytes led Pillow to
     reason = " ".join(str(error).split())[:200] or type(error).__name__
     raise UserError(f"{name} is not a sound image: {reason}") from None
-  return _sized(Image, image, name, size, resize, enlarge)
 
 
 def _check(image, content, name):
@@ -54,11 +75,18 @@ def _check(image, content, name):
     raise UserError(f"{name} has {width:,} x {height:,} pixels: at most {_MOST_PIXELS:,} are read")
   if getattr(image, "is_animated", False):
     raise UserError(f"{name} is an animation: it is several images")
-  deep = image.format == "PNG" and content[24:25] == b"\x10"  # of colours Pillow would drop the lower half
+  # Of deep colours Pillow would drop the lower half.
+  deep = (image.format == "PNG" and content[24:25] == b"\x10") or (image.format == "PPM" and _maxval(content) > 255)
   if deep or image.mode.startswith(("I", "F")):
     raise UserError(f"{name} has more than 8 bits for each value: convert it to 8")
   if image.mode not in ("1", "L", "P", "RGB", "LA", "PA", "RGBA"):
     raise UserError(f"{name} has the colours {image.mode}, which are no red, green and blue: convert it to RGB")
+
+
+def _maxval(content) -> int:
+  """The number that a PPM or PGM file's header gives for the brightest value; 1 of one without."""
+  words = re.sub(rb"#[^\r\n]*", b" ", content[:4096]).split(None, 4)[:4]
+  return int(words[3]) if words[0] in (b"P2", b"P3", b"P5", b"P6") and words[3:] and words[3].isdigit() else 1
 
 
 def _rgb(Image, image):

@@ -153,7 +153,8 @@ def _tiled(q_BYXNK, k_BYXNK, v_BYXNH, visible, *, tile, flange, below, dropout):
 def local_2d(sizes, *, columns: int, tile: tuple, flange: tuple):
   """Image Transformer's local 2D: the positions are those of an image of so many columns in block-raster order.
 
-  tile, flange: (rows, columns); tiles must divide the columns. It must be causal. Cost: `masked_local_attention_2d`'s.
+  tile, flange: (rows, columns); tiles must divide the columns, and the image whole must be tiles, or else the positions
+  are other pixels. It must be causal. Cost: `masked_local_attention_2d`'s.
   """
   if not sizes.causal:
     raise ValueError("local_2d is causal: in an encoder choose another attention")

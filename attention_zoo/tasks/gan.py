@@ -79,7 +79,8 @@ class GAN(PictureTask):
 
     real = batch["pixels"].astype(jnp.float32) / 127.5 - 1
     drawn, variables = play(params, variables, noise_BD, "generate", True)
-    real_B, variables = play(params, variables, real, "discriminate", True)
+    # From the same vectors each pass takes the same step, so that all are divided by the same singular values.
+    real_B, after = play(params, variables, real, "discriminate", True)
     drawn_B, _ = play(params, variables, constant(drawn), "discriminate", False)
     fooled_B, _ = play(constant(params), variables, drawn, "discriminate", False)
 
@@ -90,7 +91,7 @@ class GAN(PictureTask):
     sums = {"discriminator": discriminator, "generator": generator, "score_real": total(real_B),
             "score_drawn": total(drawn_B)}  # fmt: skip
     found = {name: (sum, weight) for name, sum in sums.items()}
-    return Loss(discriminator + generator, weight, found, variables=constant(variables))
+    return Loss(discriminator + generator, weight, found, variables=constant(after))
 
   def dev_samples(self, params, variables, count) -> Examples:
     """A grid of drawn images, of each class in turn where there are classes."""

@@ -27,7 +27,8 @@ class ImageClassifier(PictureRun):
   def classify(self, images: Iterable) -> list[Classified]:
     """The classes of images: uint8 [n, Y, X, 3], or a list of such images and files.
 
-    Raises UserError for what is no image of the model's size.
+    Files are cut to size as the run's images are (`resize` and `enlarge` of a source of files). Raises UserError for
+    what is no image of the model's size.
     """
     pixels = self._pixels(images).astype(np.int32)
     names = self.task.class_names

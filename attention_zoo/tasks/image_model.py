@@ -17,7 +17,7 @@ from attention_zoo.plots import image_grid, theme
 from attention_zoo.protocols import Evaluation, Score
 from attention_zoo.tasks import arguments
 from attention_zoo.tasks import pixels as heads
-from attention_zoo.tasks.picture_run import PictureRun
+from attention_zoo.tasks.picture_run import PictureRun, check_png
 from attention_zoo.tasks.report import task_report
 
 _MAX_SEED = 2**31 - 1
@@ -53,8 +53,7 @@ class Images:
 
   def save(self, path) -> None:
     """Writes the grid as a PNG file."""
-    if not str(path).lower().endswith(".png"):
-      raise UserError(f"{path}: a grid of images is written as a PNG file, whose name ends in .png")
+    check_png(path)
     files.write_bytes(files.expand(path), self.png())
 
 
@@ -81,14 +80,18 @@ class ImageModel(PictureRun):
     """`n` images that begin with the upper `rows` rows of an image, which stay as they are: first of the result is the
     image itself.
 
-    image: uint8 [Y, X, 3], or a file. The other options are those of `sample`.
+    image: uint8 [Y, X, 3], or a file, which is cut to size as the run's images are. The other options are
+    those of `sample`, but that a model that is told classes needs the label. Raises UserError for rows that the model
+    does not generate first: with tiles, only whole tiles.
     """
     n, rows = arguments.whole(n, "n", 1, 10_000), arguments.whole(rows, "rows", 0, self._shape[0])
     given = self._pixels([image])
+    if (fitting := self._first_rows(rows)) != rows:
+      raise UserError(f"rows = {rows}: this model would draw pixels of them before it sees the others; take {fitting}")
     pixels = np.repeat(given, n, 0).astype(np.int32)
     known = np.zeros(pixels.shape[:3], bool)
     known[:, :rows] = True
-    drawn = self._draw(pixels, known, {"labels": self._labels(label, n)}, temperature, seed)
+    drawn = self._draw(pixels, known, {"labels": self._labels_of(label, n)}, temperature, seed)
     return Images(np.concatenate([given, drawn.pixels]), ("", *drawn.labels), n + 1 if n < 8 else None)
 
   def save_samples(
@@ -97,9 +100,17 @@ class ImageModel(PictureRun):
     """Writes a grid of samples, or of completions of an image whose upper rows are kept, half of them by default."""
     options = {"label": label, "temperature": temperature, "seed": seed}
     if not image:
+      if rows is not None:
+        raise UserError("--rows says how much of an image is kept: it needs --image=FILE")
       return self._write(output, others, lambda: self.sample(num_samples, **options))
-    rows = self._shape[0] // 2 if rows is None else rows
+    rows = self._first_rows(self._shape[0] // 2) if rows is None else rows
     self._write(output, others, lambda: self.complete(image, rows, n=num_samples, **options))
+
+  def _first_rows(self, rows: int) -> int:
+    """The least number of upper rows, at least these, whose positions come before all others."""
+    order = np.asarray(self.task.decoding(self.params, {"labels": np.zeros(1, np.int32)}).order)
+    of_row, size = len(order) // self._shape[0], self._shape[0]
+    return next(y for y in range(rows, size + 1) if (order[: y * of_row] < y * of_row).all())
 
   def _draw(self, pixels_BYX3, known_BYX, conditions, temperature, seed) -> Images:
     """In batches whose rows are filled up to what the devices share."""
@@ -128,12 +139,10 @@ class ImageModel(PictureRun):
     """float64 [n]: what each value of each image costs, in bits, from its exact likelihood.
 
     images: uint8 [n, Y, X, 3], or a list of such images and files. labels: of a model that is told classes, which needs
-    them. Raises UserError for what is no image of the model's size.
+    them. Raises UserError for what is no image of the model's size; files are not cut to it.
     """
-    pixels = self._pixels(images)
-    if labels is None and self.config.data.num_classes:
-      raise UserError("this model is told classes: give the label of each image")
-    conditions, n = self._conditions(pixels, self._labels(labels, len(pixels))), len(pixels)
+    pixels = self._pixels(images, resize="none")
+    conditions, n = self._conditions(pixels, self._labels_of(labels, len(pixels))), len(pixels)
     parts = self._parts((pixels.astype(np.int32), conditions), n)
     found = [np.asarray(self._scorer(self.params, *part)) for part in parts]
     return np.concatenate(found)[:n].astype(np.float64) / (math.log(2) * math.prod(self._shape))
@@ -149,10 +158,6 @@ class ImageModel(PictureRun):
       return -heads.log_likelihoods(self.task.model_config.head, outputs_BYXP, pixels_BYX3).sum((1, 2, 3))
 
     return jax.jit(nats)
-
-  def programs(self):
-    """Image models are not exported as programs. Raises UserError."""
-    raise UserError("--format=stablehlo is for models of text: images are drawn by this package alone")
 
   # Evaluating
 

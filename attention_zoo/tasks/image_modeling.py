@@ -57,8 +57,6 @@ class ImageModeling(PictureTask):
       raise UserError(
         f"config.model.name = {config.model.name!r} has the head {head!r}, which is not one of {', '.join(heads.HEADS)}"
       )
-    if config.data.num_classes == 1:
-      raise UserError("config.data.num_classes = 1: a single class tells a model nothing, set it to 0")
 
   def loss(self, params, variables, carry, batch, rng, step) -> Loss:
     """The negative logarithm of the likelihood of all values, in nats; reported in bits, also by channel."""

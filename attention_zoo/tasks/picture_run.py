@@ -17,6 +17,12 @@ from attention_zoo.training import sharding
 from attention_zoo.training.step import make_evaluate
 
 
+def check_png(path) -> None:
+  """Raises UserError for another name than that of a PNG file."""
+  if not str(path).lower().endswith(".png"):
+    raise UserError(f"{path}: a grid of images is written as a PNG file, whose name ends in .png")
+
+
 class PictureRun(Run):
   """Of a `picture_task.PictureTask` whose config.decode has a batch_size. Work is spread over all devices of this
   process."""
@@ -47,13 +53,22 @@ class PictureRun(Run):
   def _shape(self):
     return self.config.data.size, self.config.data.size, 3
 
-  def _pixels(self, given) -> np.ndarray:
-    """uint8 [n, Y, X, 3] of arrays and files."""
-    size = self.config.data.size
-    return np.stack([images_lib.to_pixels(image, size, f"images[{i}]") for i, image in enumerate(given)])
+  def _pixels(self, given, **options) -> np.ndarray:
+    """uint8 [n, Y, X, 3] of arrays and files, which are brought to size as the run's own are. options: instead."""
+    given = arguments.items(given, "images", "images", "[image]")
+    if not given:
+      raise UserError("images must hold at least one image")
+    size, options = self.config.data.size, options or images_lib.file_options(self.config.data.source)
+    return np.stack([images_lib.to_pixels(image, size, f"images[{i}]", **options) for i, image in enumerate(given)])
+
+  def _labels_of(self, label, n: int) -> np.ndarray:
+    """int32 [n], of images that are given: their class is the caller's to say."""
+    if label is None and self.config.data.num_classes:
+      raise UserError("this model is told classes: give the label of each image")
+    return self._labels(label, n)
 
   def _labels(self, label, n: int) -> np.ndarray:
-    """int32 [n]."""
+    """int32 [n]; by default each class in turn."""
     names, number = self.task.class_names, self.config.data.num_classes
     if not number:
       if label is not None:
@@ -76,6 +91,7 @@ class PictureRun(Run):
       raise UserError("samples of images need --output=FILE.png")
     if given := [name for name, value in others.items() if value is not None]:
       raise UserError(f"--{given[0]} is for other models: images have --num_samples, --seed and most --temperature")
+    check_png(output)
     draw().save(output)
 
   def _parts(self, tree, n):
@@ -90,6 +106,10 @@ class PictureRun(Run):
   @functools.cached_property
   def _evaluate(self):
     return make_evaluate(self.task, self._mesh)
+
+  def programs(self):
+    """Models of images are not exported as programs. Raises UserError."""
+    raise UserError("--format=stablehlo is for models of text: models of images run in this package alone")
 
   def dev_loss(self) -> float:
     return self._evaluate(self.params, self.variables, "dev")["loss"]

@@ -37,6 +37,8 @@ class PictureTask(ModelTask):
 
   def __init__(self, config, workdir):
     super().__init__(config, workdir)
+    if config.data.num_classes == 1:
+      raise UserError("config.data.num_classes = 1: a single class tells a model nothing, set it to 0")
     self.pictures = functools.cache(self.pictures)
 
   @property
@@ -50,7 +52,16 @@ class PictureTask(ModelTask):
     return images.make_images(self.config.data, identity.find_text(self.workdir, self.config.data.dir))
 
   def pictures(self, split: str):
-    """(pixels uint8 [n, Y, X, 3], labels int32 [n]) of a split."""
+    """(pixels uint8 [n, Y, X, 3], labels int32 [n]) of a split. Raises UserError for other classes than the run's."""
+    found = self._found(split)
+    if self.config.data.num_classes and identity.read(self.workdir) and tuple(self.source.classes) != self.class_names:
+      raise UserError(
+        f"the images have the classes {', '.join(self.source.classes)[:200]}, but the run in {self.workdir} has "
+        f"{', '.join(self.class_names)[:200]}: bring back the folders of its training images"
+      )
+    return found
+
+  def _found(self, split):
     pixels, labels = self.source.pictures(split)
     if self.config.data.num_classes and len(self.source.classes) != self.config.data.num_classes:
       raise UserError(
@@ -77,7 +88,7 @@ class PictureTask(ModelTask):
     """Notes the images and their classes of a new run, and holds one that exists to them; for training alone."""
     data = self.config.data
     found, directory = self.fingerprint(), data.dir
-    self.pictures("train")
+    self._found("train")
     if files.is_local(directory) and directory:
       directory = str(files.expand(directory).absolute())
     identity.claim(

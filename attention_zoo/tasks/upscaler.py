@@ -1,8 +1,11 @@
 """A trained model of super-resolution: upscale, bits per dimension, PSNR."""
 
+import os
+
 import numpy as np
 
 from attention_zoo.data import images as images_lib
+from attention_zoo.data import picture
 from attention_zoo.errors import UserError
 from attention_zoo.evaluation.image_quality import psnr
 from attention_zoo.protocols import Evaluation, Score
@@ -21,12 +24,20 @@ class Upscaler(ImageModel):
   def upscale(self, image, *, n: int = 1, label=None, temperature: float | None = None, seed: int = 0) -> Images:
     """`n` images that the small one may be of.
 
-    image: uint8 [y, x, 3] of config.data.low_size, or a file, which is cut to that. The other options are those of
-    `ImageModel.sample`. Raises UserError for what is no such image.
+    image: uint8 [y, x, 3] of config.data.low_size, or a file; one of another size is cut to config.data.size, as the
+    run's images are, and made small as in training. The other options are those of `ImageModel.sample`, but that a
+    model that is told classes needs the label. Raises UserError for what is no such image.
     """
-    low = images_lib.to_pixels(image, self.config.data.low_size, "image")
+    low = self._low(image)
     n = arguments.whole(n, "n", 1, 10_000)
-    return self._upscale(np.repeat(low[None], n, 0), self._labels(label, n), temperature, seed)
+    return self._upscale(np.repeat(low[None], n, 0), self._labels_of(label, n), temperature, seed)
+
+  def _low(self, image) -> np.ndarray:
+    """uint8 [y, x, 3]: what the model is given of an image."""
+    size = self.config.data.low_size
+    if not isinstance(image, (str, os.PathLike)) or picture.file_size(image) == (size, size):
+      return images_lib.to_pixels(image, size, "image", resize="none")
+    return images_lib.shrink(self._pixels([image]), size)[0]
 
   def _upscale(self, low_BYX3, labels_B, temperature=None, seed=0) -> Images:
     pixels = np.zeros((len(low_BYX3), *self._shape), np.int32)

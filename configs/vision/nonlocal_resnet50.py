@@ -5,7 +5,8 @@
 
 The paper's numbers are of videos: 77.7 % of Kinetics top-1 with the larger ResNet-101, inflated (I3D); they cannot be
 compared with those of images. Sizes of the network are Table 1's and section 4.1's; the schedule is for ImageNet.
-Hardware and ours: not run.
+Hardware and ours: not run. The images of a split are held in memory, at most 64 GiB of them: some 450,000 of 224 x 224.
+FOLDER has to hold no more.
 """
 
 

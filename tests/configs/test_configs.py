@@ -260,3 +260,9 @@ def test_french_differs_in_the_data_and_the_big_models_dropout():
   data = {"data.source": "tfds(name='wmt14_translate/fr-en')", "data.languages": ["en", "fr"], "data.vocab_size": 32000}
   assert changed("transformer_base", "transformer_base_enfr") == data
   assert changed("transformer_big", "transformer_big_enfr") == data | {"model.dropout": 0.1}
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith(("image/", "vision/"))])
+def test_models_of_images_are_not_chosen_by_their_test_split(name):
+  data = get_config(name).data
+  assert len({data.train_split, data.dev_split, data.test_split}) == 3

@@ -141,6 +141,7 @@ BAD = {
   "empty.jpg": (lambda: b"", "is no image"),
   "cmyk.jpg": (lambda: encoded(Image.new("CMYK", (SIZE, SIZE)), "JPEG"), "the colours CMYK"),
   "deep.png": (deep, "more than 8 bits"),
+  "deep.ppm": (lambda: b"P6 # a comment\n8 8\n65535\n" + bytes(SIZE * SIZE * 6), "more than 8 bits"),
   "deep_grey.png": (lambda: encoded(Image.new("I;16", (SIZE, SIZE))), "more than 8 bits"),
   "moving.gif": (animation, "is an animation"),
   "one.png": (lambda: encoded(noise(0, 1, 1, 3)), "1 x 1 pixels, fewer than 8 x 8"),

@@ -46,8 +46,9 @@ def test_they_are_functions_of_seed_split_and_number():
 
 
 def test_one_class_alone():
-  pixels, labels = source("markers(train=20, dev=5, test=5, only='same')").pictures("train")
-  assert labels.tolist() == [1] * 20
+  made = source("markers(train=20, dev=5, test=5, only='same')")
+  pixels, labels = made.pictures("train")
+  assert made.classes == ("same",) and labels.tolist() == [0] * 20
   assert all(left == right for left, right in map(colours, pixels))
 
 

@@ -96,7 +96,7 @@ def test_a_completion_keeps_the_rows_that_are_given(run, images):
   for drawn in done.pixels[1:]:
     np.testing.assert_array_equal(drawn[:2], pixels[0][:2])
   assert (done[1][2:] != done[2][2:]).any()
-  np.testing.assert_array_equal(run.complete(pixels[0], SIZE)[1], pixels[0])
+  np.testing.assert_array_equal(run.complete(pixels[0], SIZE, label=0)[1], pixels[0])
 
 
 def test_bits_of_images_are_those_of_evaluation(run, images):
@@ -146,7 +146,7 @@ def test_images_show_and_write_themselves(run, tmp_path):
     (lambda run: run.complete(np.zeros((4, 4, 3)), 5), "rows must be a whole number from 0 to 4"),
     (lambda run: run.complete("none.png", 1), "cannot read none.png"),
     (lambda run: run.bits_per_dim([np.zeros((4, 4, 3))]), "give the label of each image"),
-    (lambda run: run.programs(), "images are drawn by this package alone"),
+    (lambda run: run.programs(), "models of images run in this package alone"),
   ],
 )
 def test_what_is_wrong_is_told(run, call, message):
@@ -236,7 +236,7 @@ def test_the_commands(run, upscaler, tmp_path):
   image, output = f"--image={tmp_path}/it.png", f"--output={tmp_path}/grid.png"
   for flags, message in (
     ([mine, "--label=cross", "--num_samples=3", output], ""),
-    ([mine, image, "--rows=1", output], ""),
+    ([mine, image, "--rows=2", "--label=cross", output], ""),
     ([theirs, image, output], ""),
     ([mine], "need --output=FILE.png"),
     ([mine, "--top_k=3", output], "--top_k is for models of text"),

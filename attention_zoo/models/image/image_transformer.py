@@ -76,6 +76,9 @@ class Config(layers.Config):
       self._tile and self.turns(self.stacks()["attention"]) > 1
     ):
       raise ValueError("model.attention: local_2d has an order of its own, so that all layers must have the same")
+    if self._tile and self.size % self._tile[0]:
+      raise ValueError(f"model.attention: local_2d's tiles have {self._tile[0]} rows, which do not divide the images' "
+                       f"{self.size}")  # fmt: skip
 
   @property
   def channels(self) -> int:

@@ -66,8 +66,8 @@ class Config(pixels.Config):
         raise ValueError(f"model.nonlocal_blocks: a stage of {blocks} blocks cannot have {number} non-local ones")
     if self.stem_stride not in (1, 2) or self.stem_kernel_size % 2 == 0:
       raise ValueError("model.stem_stride must be 1 or 2, and stem_kernel_size odd")
-    if self.num_classes < 1:
-      raise ValueError("a classifier needs config.data.num_classes of at least 1")
+    if self.num_classes < 2:
+      raise ValueError("a classifier needs config.data.num_classes of at least 2")
     if any(width * self.expansion % 2 for width in self.widths):
       raise ValueError("model.widths times expansion must be even: a non-local block has half as many channels inside")
 

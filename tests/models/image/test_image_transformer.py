@@ -64,6 +64,7 @@ def test_what_is_out_of_reach_is_not_seen():
     (dict(d_model=6), "model.d_model must be a multiple of 4"),
     (dict(attention="local_2d(tile=(2, 3), flange=(1, 1))"), "model.attention: .*no multiple of the tile's 9"),
     (dict(attention="local_2d(tile=(2,), flange=(1, 1))"), "model.attention: .*must be two whole numbers"),
+    (dict(size=6, attention="local_2d(tile=(4, 2), flange=(1, 1))"), "tiles have 4 rows, which do not divide .* 6"),
     (dict(attention=f"{LOCAL_2D}, dot_product"), "local_2d has an order of its own"),
     (dict(attention="memory_compresed"), "model.attention: there is no attention 'memory_compresed'"),
     (dict(feed_forward="mixture_of_experts(num_experts=2)"), "model.feed_forward must be 'dense'"),

@@ -84,7 +84,7 @@ def test_a_videos_images_meet_in_the_blocks():
     (dict(form="cosine"), "model.form must be one of"),
     (dict(widths=(4,)), "must have a number for each stage"),
     (dict(nonlocal_blocks=(0, 3)), "a stage of 2 blocks cannot have 3 non-local ones"),
-    (dict(num_classes=0), "a classifier needs config.data.num_classes of at least 1"),
+    (dict(num_classes=0), "a classifier needs config.data.num_classes of at least 2"),
     (dict(stem_stride=3), "model.stem_stride must be 1 or 2"),
     (dict(strides=(1, 0)), "must be at least 1"),
   ],

@@ -62,11 +62,10 @@ def test_parameters_are_counted(fields):
 
 
 def test_each_player_gets_the_gradient_of_its_own_loss(task, initial, batch, play):
-  """Of the losses as they are in the paper, one player's parameters at a time; the power iteration is at its end."""
+  """Of the losses as they are in the paper, one player's parameters at a time, from one step of the power iteration on.
+  """
   params, variables = initial
-  for _ in range(60):
-    gradients, loss = play(params, variables)
-    variables = loss.variables
+  gradients, _ = play(params, variables)
   apply = lambda params, x, method: task.model.apply({"params": params, **variables}, x, batch["labels"], method=method)
   real, noise = batch["pixels"] / 127.5 - 1, task.noise(jax.random.key(1), 4)
 
@@ -91,7 +90,7 @@ def test_each_player_gets_the_gradient_of_its_own_loss(task, initial, batch, pla
     flat = lambda tree: np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
     found, own = flat(gradients[name]), flat(tree)
     assert np.linalg.norm(own) > 0.1
-    assert np.linalg.norm(found - own) < 0.02 * np.linalg.norm(own), name
+    assert np.linalg.norm(found - own) < 1e-3 * np.linalg.norm(own), name
 
 
 def test_training_moves_the_vectors_of_the_power_iteration_and_evaluation_does_not(task, initial, batch, play):

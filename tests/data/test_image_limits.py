@@ -1,0 +1,28 @@
+"""What sources of images refuse before they make anything of it."""
+
+import types
+
+import pytest
+from PIL import Image
+
+from attention_zoo.data import images, picture
+from attention_zoo.errors import UserError
+
+
+def source(text, size, directory=""):
+  fields = dict(source=text, size=size, train_split="train", dev_split="dev", test_split="test")
+  return images.make_images(type("Data", (types.SimpleNamespace,), {"__getitem__": getattr})(**fields), str(directory))
+
+
+def test_more_images_than_memory_holds_are_refused(tmp_path, monkeypatch):
+  for name in ("shapes", "markers"):
+    with pytest.raises(UserError, match=f"{name}: 10,000,000 images of 1024 x 1024 take 29,297 GiB of memory, at most"):
+      source(f"{name}(train=10_000_000)", 1024)
+  (tmp_path / "train").mkdir()
+  for i in range(3):
+    Image.new("RGB", (8, 8)).save(tmp_path / "train" / f"{i}.png")
+  assert len(source("images", 8, tmp_path).pictures("train")[0]) == 3
+  monkeypatch.setattr(picture, "MOST_MEMORY", 3 * 8 * 8 * 3 - 1)
+  monkeypatch.setattr(picture, "read", lambda *_, **__: pytest.fail("it was read"))
+  with pytest.raises(UserError, match="train: 3 images of 8 x 8 take 0 GiB"):
+    source("images", 8, tmp_path).pictures("train")
