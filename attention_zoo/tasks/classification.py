@@ -28,6 +28,7 @@ from attention_zoo.tasks.encoding import (
   EncoderTask,
   check_labels,
   real_rows,
+  sees_both_sides,
 )
 from attention_zoo.training.config import Field
 from attention_zoo.training.loss import linear_cross_entropy, smoothed_cross_entropy
@@ -53,8 +54,11 @@ class _Pooled(EncoderTask):
     kinds = (*heads.POOLINGS, *(["pooler"] if hasattr(self.module.Model, "pooled") else []))
     if config.head.pooling not in kinds:
       raise UserError(f"config.head.pooling = {config.head.pooling!r} is not one of {', '.join(kinds)} of this model")
-    if config.train.language_model_weight and not hasattr(self.module, "output_table"):
-      raise UserError(f"config.train.language_model_weight: {config.model.name} is no language model; set it to 0.0")
+    language_model = hasattr(self.module, "output_table") and not sees_both_sides(self.module)
+    if config.train.language_model_weight and not language_model:
+      raise UserError(
+        f"config.train.language_model_weight: {config.model.name} is no causal language model; set it to 0.0"
+      )
     self.head = heads.Classifier(self.num_outputs, config.head.dropout, config.head.width)
 
   @functools.cached_property

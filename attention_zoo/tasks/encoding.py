@@ -209,6 +209,12 @@ def check_labels(config, least=2) -> tuple[str, ...]:
   return labels
 
 
+def sees_both_sides(module) -> bool:
+  """Whether the model sees what stands behind a token. Encoders read `types`, causal language models do not: the tests
+  of conformance hold both to what they see."""
+  return "types" in module.BATCH
+
+
 def real_rows(batch):
   """Which rows hold an example, float32 B."""
   return (batch["segments"][:, 0] > 0).astype(jnp.float32)

@@ -40,7 +40,7 @@ from attention_zoo.layers.linear import logits, with_bias
 from attention_zoo.protocols import Evaluation, Examples, Loss, Score
 from attention_zoo.tasks import arguments
 from attention_zoo.tasks.encoder import EncoderRun
-from attention_zoo.tasks.encoding import ENCODED, EncoderTask, real_rows
+from attention_zoo.tasks.encoding import ENCODED, EncoderTask, real_rows, sees_both_sides
 from attention_zoo.training.config import FRACTION, Field
 from attention_zoo.training.loss import linear_cross_entropy, smoothed_cross_entropy
 
@@ -66,6 +66,10 @@ class MaskedLanguageModeling(EncoderTask):
   def __init__(self, config, workdir):
     self.pairs = config.data.batching == "sentence_pairs"
     super().__init__(config, workdir)
+    if not sees_both_sides(self.module):
+      raise UserError(
+        f'config.model.name = {config.model.name!r} does not see what stands behind a mask: set it to "bert"'
+      )
     if not hasattr(self.module, "output_table"):
       raise UserError(f"config.model.name = {config.model.name!r} has no table of its tokens to guess masks by")
     if self.pairs and not (hasattr(self.module.Model, "pooled") and getattr(self.model_config, "pooler", True)):

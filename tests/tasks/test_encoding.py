@@ -1,0 +1,36 @@
+"""What tasks on encoders refuse before anything is read, and what they take of a model."""
+
+import pytest
+
+from attention_zoo import tasks
+from attention_zoo.configs.pretraining import bert_quickstart, classification_quickstart
+from attention_zoo.errors import UserError
+
+GPT = dict(
+  name="gpt", d_model=16, d_ff=32, num_heads=2, d_k=8, d_v=8, num_layers=1, max_length=64, dropout=0.0,
+  activation="gelu_tanh", attention_dropout=0.0,
+)  # fmt: skip
+
+
+def make(config, workdir, model=None):
+  if model:
+    config.model = type(config)(model)
+  config.data.row_length = 32
+  return tasks.make(config, workdir)
+
+
+def test_the_loss_of_a_language_model_is_for_models_that_do_not_see_the_next_token(tmp_path):
+  config = classification_quickstart.get_config()
+  config.train.language_model_weight = 0.5
+  with pytest.raises(UserError, match="language_model_weight: bert is no causal language model; set it to 0.0"):
+    make(config, tmp_path)
+  config.head.pooling = "last"
+  make(config, tmp_path, GPT)
+
+
+def test_a_causal_model_guesses_no_masks(tmp_path):
+  config = bert_quickstart.get_config()
+  config.data.batching = "full_sentences"
+  make(config, tmp_path)
+  with pytest.raises(UserError, match="'gpt' does not see what stands behind a mask"):
+    make(config, tmp_path, GPT)
