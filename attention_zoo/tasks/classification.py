@@ -51,7 +51,7 @@ class _Pooled(EncoderTask):
 
   def __init__(self, config, workdir):
     super().__init__(config, workdir)
-    kinds = (*heads.POOLINGS, *(["pooler"] if hasattr(self.module.Model, "pooled") else []))
+    kinds = (*heads.POOLINGS, *(["pooler"] if self.has_pooler else []))
     if config.head.pooling not in kinds:
       raise UserError(f"config.head.pooling = {config.head.pooling!r} is not one of {', '.join(kinds)} of this model")
     language_model = hasattr(self.module, "output_table") and not sees_both_sides(self.module)

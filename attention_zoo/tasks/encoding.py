@@ -171,6 +171,10 @@ class EncoderTask(TextTask):
     hidden, sown = self.apply_hidden(params, batch, rng)
     return hidden[0] if hasattr(self.module, "carry") else hidden, sown
 
+  @property
+  def has_pooler(self) -> bool:
+    return hasattr(self.module.Model, "pooled") and getattr(self.model_config, "pooler", True)
+
   def pooled(self, params, batch, x_BTD):
     """What the head reads."""
     return x_BTD

@@ -72,7 +72,7 @@ class MaskedLanguageModeling(EncoderTask):
       )
     if not hasattr(self.module, "output_table"):
       raise UserError(f"config.model.name = {config.model.name!r} has no table of its tokens to guess masks by")
-    if self.pairs and not (hasattr(self.module.Model, "pooled") and getattr(self.model_config, "pooler", True)):
+    if self.pairs and not self.has_pooler:
       raise UserError(
         'config.data.batching = "sentence_pairs" asks for the next sentence, which is read off the pooler: '
         'set config.model.pooler=True, or config.data.batching="full_sentences"'

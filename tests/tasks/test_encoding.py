@@ -34,3 +34,10 @@ def test_a_causal_model_guesses_no_masks(tmp_path):
   make(config, tmp_path)
   with pytest.raises(UserError, match="'gpt' does not see what stands behind a mask"):
     make(config, tmp_path, GPT)
+
+
+def test_a_model_without_a_pooler_is_not_asked_for_it(tmp_path):
+  config = classification_quickstart.get_config()
+  config.model.pooler = False
+  with pytest.raises(UserError, match="config.head.pooling = 'pooler' is not one of first, .* of this model"):
+    make(config, tmp_path)
