@@ -18,6 +18,7 @@ from attention_zoo.data.labelled import index_of, make_labelled, number_of
 from attention_zoo.errors import UserError
 from attention_zoo.evaluation import agreement
 from attention_zoo.layers import heads
+from attention_zoo.layers.linear import with_one
 from attention_zoo.protocols import Evaluation, Examples, Loss, Score
 from attention_zoo.tasks.encoder import EncoderRun
 from attention_zoo.tasks.encoding import (
@@ -77,7 +78,7 @@ class _Pooled(EncoderTask):
       return value, sums
     real_BT = (batch["segments"][:, 1:] > 0).astype(jnp.float32)
     weights_BT = real_BT / jnp.maximum(real_BT.sum(1, keepdims=True), 1)
-    table_VD = self.module.output_table(params)
+    table_VD, x_BTD = self.module.output_table(params), with_one(x_BTD, params.get("output_bias_V"))
     cost, *_ = linear_cross_entropy(x_BTD[:, :-1], table_VD, batch["inputs"][:, 1:], weights_BT)
     return value + factor * cost, sums | {"language_model": (cost, weights_BT.sum())}
 

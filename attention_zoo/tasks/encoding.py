@@ -167,9 +167,11 @@ class EncoderTask(TextTask):
     return self.encoded(params, batch, None)[0], batch
 
   def encoded(self, params, batch, rng):
-    """(the encoder's output BTD, what its layers add, see `added`). rng None: without dropout."""
+    """(the encoder's output BTD, what its layers add, see `added`). rng None: without dropout. The 1 that a language
+    model adds for the bias of its logits is left out."""
     hidden, sown = self.apply_hidden(params, batch, rng)
-    return hidden[0] if hasattr(self.module, "carry") else hidden, sown
+    x_BTD = hidden[0] if hasattr(self.module, "carry") else hidden
+    return x_BTD[..., :-1] if "output_bias_V" in params else x_BTD, sown
 
   @property
   def has_pooler(self) -> bool:

@@ -1,5 +1,8 @@
 """What tasks on encoders refuse before anything is read, and what they take of a model."""
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from attention_zoo import tasks
@@ -41,3 +44,21 @@ def test_a_model_without_a_pooler_is_not_asked_for_it(tmp_path):
   config.model.pooler = False
   with pytest.raises(UserError, match="config.head.pooling = 'pooler' is not one of first, .* of this model"):
     make(config, tmp_path)
+
+
+def test_heads_do_not_read_the_one_of_a_language_models_bias(tmp_path):
+  config = classification_quickstart.get_config()
+  config.head.pooling = "last"
+  config.train.language_model_weight = 0.5
+  task = make(config, tmp_path, GPT | {"output_bias": True})
+  params = task.init(jax.random.key(0)).params
+  assert params[task.HEAD]["output"]["kernel_UO"].shape[0] == 16
+  params["output_bias_V"] = jnp.arange(512, dtype=jnp.float32) / 50
+  ids = np.array([[1, 7, 8, 2, 0]], np.int32)
+  batch = {"inputs": ids, "segments": (ids > 0).astype(np.int32), "positions": np.arange(5, dtype=np.int32)[None]}
+  x_BTD, _ = task.encoded(params, batch, None)
+  assert x_BTD.shape == (1, 5, 16)
+  value, _ = task.with_language_model(0.0, {}, params, batch, x_BTD)
+  logits_BTV = x_BTD @ params["embedding"]["table_VD"].T + params["output_bias_V"][None, None]
+  wanted = -np.mean([jax.nn.log_softmax(logits_BTV[0, t])[ids[0, t + 1]] for t in range(3)])
+  np.testing.assert_allclose(value, 0.5 * wanted, rtol=1e-5)
