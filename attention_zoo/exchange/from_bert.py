@@ -49,6 +49,8 @@ def read(folder: reading.Folder) -> reading.Imported:
       f"{folder.path} has neither the output of masks nor BERT's classifier: save it with AutoModelForMaskedLM or "
       "AutoModelForSequenceClassification"
     )
+  if classes:  # other classes' arrays have the same names
+    folder.wanted(architectures=["BertForSequenceClassification"], problem_type="single_label_classification")
   labels = _labels(folder) if classes else ()
 
   expected = {names.inner(name): shape for name, shape in _encoder(V, D, F, L, Z, types).items()}
