@@ -20,3 +20,34 @@ def test_a_classifier_of_another_kind(tmp_path, field, value):
   folders.write(tmp_path / "bert", "config.json", config | {field: value})
   with pytest.raises(UserError, match=f"{field} = .* cannot be computed here"):
     importing.read(tmp_path / "bert")
+
+
+@pytest.mark.parametrize(
+  ("part", "field", "value"),
+  [
+    ("normalizer", "clean_text", False), ("model", "continuing_subword_prefix", ""),
+    ("model", "max_input_chars_per_word", 50), ("model", "unk_token", "<unk>"),
+  ],
+)  # fmt: skip
+def test_a_tokenizer_that_cuts_otherwise(tmp_path, part, field, value):
+  folder = tmp_path / "bert"
+  folders.bert(folder)
+  said = {
+    "model": {
+      "type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100,
+      "vocab": {piece: i for i, piece in enumerate((folder / "vocab.txt").read_text().split("\n")[:-1])},
+    },
+    "normalizer": {
+      "type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "strip_accents": None,
+      "lowercase": True,
+    },
+    "pre_tokenizer": {"type": "BertPreTokenizer"},
+  }  # fmt: skip
+  wanted = importing.read(folder).tokenizer
+  (folder / "vocab.txt").unlink()
+  folders.write(folder, "tokenizer.json", said)
+  assert importing.read(folder).tokenizer == wanted
+  said[part][field] = value
+  folders.write(folder, "tokenizer.json", said)
+  with pytest.raises(UserError, match=f"tokenizer.json: {field} = .*, which BERT has as"):
+    importing.read(folder)
