@@ -26,6 +26,7 @@ def bert(run) -> tuple[dict, dict]:
     run, f"transformers' {kind}", "bert", residual="post", bias=True, positions="learned", scale_embedding=False,
     output_bias=False, attention="dot_product",
   )  # fmt: skip
+  _check_pairs(run, kind)
   params, shift = jax.device_get(run.params), 1 if kind == "roberta" else 0
   config = {
     "model_type": kind, "vocab_size": c.vocab_size, "hidden_size": c.d_model, "num_attention_heads": c.num_heads,
@@ -63,6 +64,18 @@ def _kind(run) -> str:
   if isinstance(tokenizer, byte_bpe.ByteBPE):
     return "roberta"
   raise UserError("transformers' BERT needs a vocabulary of word pieces, RoBERTa one of bytes (byte_bpe)")
+
+
+def _check_pairs(run, kind) -> None:
+  """Raises UserError unless a pair of texts becomes the same row there."""
+  separators = 2 if kind == "roberta" else 1
+  if run.config.data.separators != separators:
+    raise UserError(
+      f"config.data.separators = {run.config.data.separators}, but transformers' {kind} has {separators} </s> between "
+      "two sentences"
+    )
+  if kind == "roberta" and (types := run.task.model_config.num_types) > 1:
+    raise UserError(f"config.model.num_types = {types}, but transformers' roberta does not tell two sentences apart")
 
 
 def _heads(run, kind, params, embedding, state) -> dict:

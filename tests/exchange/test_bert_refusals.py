@@ -3,8 +3,9 @@
 import pytest
 
 from attention_zoo.errors import UserError
-from attention_zoo.exchange import importing
+from attention_zoo.exchange import importing, to_bert
 from tests.exchange import folders
+from tests.exchange.test_import import imported
 
 
 @pytest.mark.parametrize(
@@ -51,3 +52,18 @@ def test_a_tokenizer_that_cuts_otherwise(tmp_path, part, field, value):
   folders.write(folder, "tokenizer.json", said)
   with pytest.raises(UserError, match=f"tokenizer.json: {field} = .*, which BERT has as"):
     importing.read(folder)
+
+
+def test_pairs_that_would_be_other_rows_there(tmp_path):
+  for kind, separators in (("bert", 1), ("roberta", 2)):
+    folders.bert(tmp_path / kind, kind=kind)
+    run = imported(tmp_path / kind, tmp_path / f"{kind}_run")
+    to_bert.bert(run)
+    with run.config.unlocked():
+      run.config.data.separators = 3 - separators
+    with pytest.raises(UserError, match=f"config.data.separators = {3 - separators}, but .* {kind} has {separators}"):
+      to_bert.bert(run)
+  folders.bert(tmp_path / "types", kind="roberta", type_vocab_size=2)
+  run = imported(tmp_path / "types", tmp_path / "types_run")
+  with pytest.raises(UserError, match="config.model.num_types = 2, but .* does not tell two sentences apart"):
+    to_bert.bert(run)
