@@ -5,7 +5,8 @@ A batch has the arrays of `data/examples.py`, with some of its `inputs` replaced
 [B, K]: where, and what stood there; 0 where a row has fewer. Rows of two segments have `unrelated` [B] too: 1 where the
 second is of another document. Each time a row comes it is masked anew.
 
-A document's sentences are its lines. They are kept as the items of a `Corpus`, an empty one at the end of a document.
+A document's sentences are its lines. They are kept as the items of a `Corpus`: sentences on its first side, and on the
+second a mark beside each of them. An item that is empty on both sides is the end of a document.
 """
 
 import functools
@@ -62,6 +63,24 @@ def most_masked(rate: float, length: int) -> int:
   return max(1, round(rate * length))
 
 
+class _Sentences:
+  """The sentences of a corpus and the ends of its documents, which have size 0. What is longer than `most` tokens
+  counts as several sentences; what has none, as a line of signs that the vocabulary leaves out, is not there."""
+
+  def __init__(self, corpus, length: int, most: int):
+    if most < 1:
+      raise UserError(f"config.data.row_length = {length} leaves no room for sentences: set it to 5 or more")
+    sizes = corpus.source_lengths - 1  # without </s>
+    parts = np.maximum(-(-sizes // most), corpus.target_lengths == 1)
+    before = most * (np.arange(parts.sum()) - np.repeat(np.cumsum(parts) - parts, parts))
+    self.sizes = np.minimum(np.repeat(sizes, parts) - before, most)
+    self._starts = np.repeat(corpus.source_offsets[:-1], parts) + before
+    self._tokens = corpus.source_tokens
+
+  def __getitem__(self, i: int) -> np.ndarray:
+    return self._tokens[self._starts[i] : self._starts[i] + self.sizes[i]]
+
+
 class Row(NamedTuple):
   """Ranges of sentences, the last one not included. unrelated: of the second segment; None: there is none."""
 
@@ -74,8 +93,8 @@ class FullSentences:
   """Rows of as many whole sentences as fit, one after the other, over the ends of documents, where </s> stands."""
 
   def __init__(self, corpus, length: int, seed: int):
-    self._corpus, self._length = corpus, length
-    sizes = corpus.source_lengths - 1  # without </s>
+    self._sentences, self._length = _Sentences(corpus, length, length - 2), length
+    sizes = self._sentences.sizes
     rows, start, used = [], 0, 0
     for i, size in enumerate(np.maximum(sizes, 1).tolist()):  # the end of a document takes one place
       if used and used + size > length - 2:
@@ -89,15 +108,14 @@ class FullSentences:
     return self._rows
 
   def ids(self, row: Row) -> tuple[np.ndarray, int]:
-    """(ids of a row, how many are the first segment's); a sentence that is longer than a row ends with it."""
-    offsets, tokens = self._corpus.source_offsets, self._corpus.source_tokens
+    """(ids of a row, how many are the first segment's)."""
     start, stop = row.first
     parts = []
     for i in range(start, stop):
-      sentence = tokens[offsets[i] : offsets[i + 1] - 1]
+      sentence = self._sentences[i]
       inside = 0 < i - start and i + 1 < stop  # no </s> at the ends, which have one already
       parts.append(sentence if len(sentence) else np.full(int(inside), EOS, np.int32))
-    ids = np.concatenate([[BOS], np.concatenate(parts)[: self._length - 2], [EOS]]).astype(np.int32)
+    ids = np.concatenate([[BOS], *parts, [EOS]]).astype(np.int32)
     return ids, len(ids)
 
 
@@ -112,8 +130,9 @@ class SentencePairs:
   SHORT = 0.1  # of the chunks have a random length
 
   def __init__(self, corpus, length: int, seed: int):
-    self._corpus, self._length, self._seed = corpus, length, seed
-    self._sizes = corpus.source_lengths - 1
+    self._length, self._seed = length, seed
+    self._sentences = _Sentences(corpus, length, (length - 3) // 2)  # two of the longest make a row
+    self._sizes = self._sentences.sizes
     ends = np.flatnonzero(self._sizes == 0)
     starts = np.concatenate([[0], ends + 1])
     stops = np.concatenate([ends, [len(self._sizes)]])
@@ -161,8 +180,7 @@ class SentencePairs:
     return encoded.ids, encoded.first
 
   def _tokens(self, start, stop) -> list[int]:
-    offsets, tokens = self._corpus.source_offsets, self._corpus.source_tokens
-    return np.concatenate([tokens[offsets[i] : offsets[i + 1] - 1] for i in range(start, stop)]).tolist()
+    return np.concatenate([self._sentences[i] for i in range(start, stop)]).tolist()
 
 
 class MaskedBatches:

@@ -184,16 +184,16 @@ class _Lines:
 
 
 class _Sentences:
-  """Sentences as the first side of pairs, for `data/corpus.py`; an empty one ends a document."""
+  """What `data/masking.py` wants of a corpus: sentences, each with a mark, and an empty pair where a document ends."""
 
-  languages = ("text", "sentences")
+  languages = ("sentences", "marks")
 
   def __init__(self, source):
     self._source, self.fingerprint = source, source.fingerprint
 
   def pairs(self, split):
     for document in self._source.documents(split):
-      yield from ((line, "") for line in document.split("\n") if line.strip())
+      yield from ((line, ".") for line in document.split("\n") if line.strip())
       yield "", ""
 
 

@@ -78,8 +78,31 @@ def test_full_sentences_come_once_and_cross_the_ends_of_documents():
   for ids, _ in crossing:
     for at in np.flatnonzero(np.isin(ids, list(starts))):
       assert ids[at - 1] in (BOS, EOS)
-  long = FullSentences(corpus_of([[list(range(5, 105))], [[200, 201]]]), LENGTH, seed=1)
-  assert [len(long.ids(row)[0]) for row in long.plan(0)] == [32, 4]
+
+
+@pytest.mark.parametrize("kind", [FullSentences, SentencePairs])
+def test_of_long_sentences_nothing_is_lost(kind):
+  long = list(range(5, 105))
+  source = kind(corpus_of([[long, [200, 201]], [[202]], [[203], [204]]]), LENGTH, seed=1)
+  rows = [source.ids(row)[0] for row in source.plan(0)]
+  assert max(map(len, rows)) <= LENGTH
+  assert {*long, *range(200, 205)} <= {i for ids in rows for i in ids.tolist()}
+  if kind is FullSentences:
+    assert [len(ids) for ids in rows] == [32, 32, 32, 2 + 10 + 2 + 1 + 1 + 1 + 2]
+
+
+@pytest.mark.parametrize("kind", [FullSentences, SentencePairs])
+def test_a_line_that_encodes_to_nothing_ends_no_document(kind):
+  texts = documents()
+  with_empty = [[text[0], [], *text[1:]] for text in texts]
+  corpus = corpus_of(with_empty)
+  marks = [mark for text in with_empty for mark in (*[True] * len(text), False)]
+  offsets = np.concatenate([[0], np.cumsum([1 + mark for mark in marks])])
+  corpus = Corpus(corpus.source_tokens, corpus.source_offsets, np.full(offsets[-1], EOS, np.int32), offsets)
+  found, wanted = kind(corpus, LENGTH, seed=1), kind(corpus_of(texts), LENGTH, seed=1)
+  assert found.plan(0) == wanted.plan(0)
+  for row in found.plan(0):
+    np.testing.assert_array_equal(found.ids(row)[0], wanted.ids(row)[0])
 
 
 def test_half_of_the_pairs_belong_together():
@@ -138,3 +161,9 @@ def test_batches_are_functions_of_the_step_and_masked_anew(kind):
   assert (rows[0]["masked"] != rows[2]["masked"]).any()
   order = list(batches.in_order(8))
   assert sum((batch["segments"][:, 0] > 0).sum() for batch in order) == batches.rows_per_epoch
+
+
+@pytest.mark.parametrize("kind", [FullSentences, SentencePairs])
+def test_rows_too_short_for_sentences(kind):
+  with pytest.raises(UserError, match="config.data.row_length = 2 leaves no room"):
+    kind(corpus_of(documents()), 2, seed=1)
