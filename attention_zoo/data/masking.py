@@ -38,15 +38,16 @@ class Masked(NamedTuple):
   targets: np.ndarray
 
 
-def mask(ids: np.ndarray, vocabulary: Vocabulary, rate: float, chance: np.random.Generator) -> Masked:
+def mask(ids: np.ndarray, vocabulary: Vocabulary, rate: float, chance: np.random.Generator, starts=()) -> Masked:
   """Hides round(rate len(ids)) tokens, at least one, none of them special: 80 % become [MASK], 10 % another token at
-  random, 10 % stay. With `goes_on`, the pieces of a word are hidden together, as many words as do not exceed that."""
+  random, 10 % stay. With `goes_on`, the pieces of a word are hidden together, as many words as do not exceed that.
+  starts: the places where sentences begin, and so words."""
   free = np.flatnonzero(~np.isin(ids, (PAD, BOS, EOS)))
   most = max(1, round(rate * len(ids)))
   if vocabulary.goes_on is None:
     places = np.sort(chance.permutation(free)[:most])
   else:
-    begins = ~vocabulary.goes_on[ids[free]] | (np.diff(free, prepend=-2) > 1)
+    begins = ~vocabulary.goes_on[ids[free]] | (np.diff(free, prepend=-2) > 1) | np.isin(free, starts)
     words = np.split(free, np.flatnonzero(begins)[1:]) if len(free) else []
     chosen = []
     for i in chance.permutation(len(words)):
@@ -81,6 +82,12 @@ class _Sentences:
     return self._tokens[self._starts[i] : self._starts[i] + self.sizes[i]]
 
 
+def _beginnings(sizes, place: int, end: int) -> np.ndarray:
+  """Where things of these sizes begin, one after the other from a place on, as far as that is before the end."""
+  places = place + np.cumsum(sizes) - sizes
+  return places[places < end]
+
+
 class Row(NamedTuple):
   """Ranges of sentences, the last one not included. unrelated: of the second segment; None: there is none."""
 
@@ -109,14 +116,21 @@ class FullSentences:
 
   def ids(self, row: Row) -> tuple[np.ndarray, int]:
     """(ids of a row, how many are the first segment's)."""
+    ids = np.concatenate([[BOS], *self._parts(row), [EOS]]).astype(np.int32)
+    return ids, len(ids)
+
+  def starts(self, row: Row) -> np.ndarray:
+    """Where sentences begin in the ids of a row."""
+    return _beginnings(np.array([len(part) for part in self._parts(row)]), 1, self._length)
+
+  def _parts(self, row):
     start, stop = row.first
     parts = []
     for i in range(start, stop):
       sentence = self._sentences[i]
       inside = 0 < i - start and i + 1 < stop  # no </s> at the ends, which have one already
       parts.append(sentence if len(sentence) else np.full(int(inside), EOS, np.int32))
-    ids = np.concatenate([[BOS], *parts, [EOS]]).astype(np.int32)
-    return ids, len(ids)
+    return parts
 
 
 class SentencePairs:
@@ -179,6 +193,12 @@ class SentencePairs:
     encoded, _ = examples.encode([self._tokens(*row.first), self._tokens(*row.second)], length=self._length)
     return encoded.ids, encoded.first
 
+  def starts(self, row: Row) -> np.ndarray:
+    """Where sentences begin in the ids of a row."""
+    ids, first = self.ids(row)
+    sizes = (self._sizes[slice(*segment)] for segment in (row.first, row.second))
+    return np.concatenate([_beginnings(next(sizes), 1, first - 1), _beginnings(next(sizes), first, len(ids) - 1)])
+
   def _tokens(self, start, stop) -> list[int]:
     return np.concatenate([self._sentences[i] for i in range(start, stop)]).tolist()
 
@@ -221,7 +241,7 @@ class MaskedBatches:
     for row, number in zip(rows, numbers, strict=True):
       ids, first = self._source.ids(row)
       chance = np.random.Generator(np.random.Philox(key=[self._seed % 2**64, number], counter=[0, 0, 0, 1]))
-      hidden = mask(ids, self._vocabulary, self._rate, chance)
+      hidden = mask(ids, self._vocabulary, self._rate, chance, self._source.starts(row))
       labels = {} if row.unrelated is None else {"unrelated": int(row.unrelated)}
       found.append((examples.Encoded(hidden.inputs, first, labels), hidden))
     batch = examples.build([encoded for encoded, _ in found], size, self._length)

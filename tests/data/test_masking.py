@@ -81,6 +81,26 @@ def test_full_sentences_come_once_and_cross_the_ends_of_documents():
 
 
 @pytest.mark.parametrize("kind", [FullSentences, SentencePairs])
+def test_a_sentence_begins_a_word(kind):
+  """Also where its first piece looks like one that goes on with a word, as in a vocabulary with spaces before words."""
+  texts = documents(number=30)
+  goes_on = np.ones(10**4, bool)  # each sentence is one word
+  word = {i: (d, s) for d, text in enumerate(texts) for s, sentence in enumerate(text) for i in sentence}
+  source = kind(corpus_of(texts), LENGTH, seed=1)
+  batches = MaskedBatches(source, Vocabulary(10**4, MASK, goes_on), rows=8, length=LENGTH, rate=0.4, seed=2)
+  some = 0
+  for step in range(20):
+    batch = batches[step]
+    for ids, targets, at in zip(batch["inputs"], batch["masked_targets"], batch["masked"], strict=True):
+      hidden = [word[i] for i in targets[at > 0].tolist()]
+      ids[at[at > 0]] = targets[at > 0]
+      there = [word[i] for i in ids.tolist() if i in word]
+      assert all(hidden.count(place) == there.count(place) for place in hidden)
+      some += len(set(hidden)) > 1
+  assert some > 20
+
+
+@pytest.mark.parametrize("kind", [FullSentences, SentencePairs])
 def test_of_long_sentences_nothing_is_lost(kind):
   long = list(range(5, 105))
   source = kind(corpus_of([[long, [200, 201]], [[202]], [[203], [204]]]), LENGTH, seed=1)
