@@ -38,10 +38,11 @@ class Masked(NamedTuple):
   targets: np.ndarray
 
 
-def mask(ids: np.ndarray, vocabulary: Vocabulary, rate: float, chance: np.random.Generator, starts=()) -> Masked:
+def mask(ids, vocabulary: Vocabulary, rate: float, chance: np.random.Generator, starts=(), room=None) -> Masked:
   """Hides round(rate len(ids)) tokens, at least one, none of them special: 80 % become [MASK], 10 % another token at
-  random, 10 % stay. With `goes_on`, the pieces of a word are hidden together, as many words as do not exceed that.
-  starts: the places where sentences begin, and so words."""
+  random, 10 % stay. With `goes_on`, the pieces of a word are hidden together, as many words as do not exceed that;
+  where each has more pieces, the shortest, of which `room` at most. starts: the places where sentences begin, and so
+  words."""
   free = np.flatnonzero(~np.isin(ids, (PAD, BOS, EOS)))
   most = max(1, round(rate * len(ids)))
   if vocabulary.goes_on is None:
@@ -53,6 +54,8 @@ def mask(ids: np.ndarray, vocabulary: Vocabulary, rate: float, chance: np.random
     for i in chance.permutation(len(words)):
       if len(chosen) + len(words[i]) <= most:
         chosen += words[i].tolist()
+    if words and not chosen:
+      chosen = min(words, key=len)[:room].tolist()
     places = np.array(sorted(chosen), np.int64)
   inputs, dice = ids.copy(), chance.random(len(places))
   others = chance.integers(max(UNK, vocabulary.mask) + 1, vocabulary.size, len(places))
@@ -229,23 +232,23 @@ class MaskedBatches:
     for number in numbers.tolist():
       epoch, row = divmod(number, self.rows_per_epoch)
       plan = self._source.plan(epoch)
-      found.append(plan[self._epoch(epoch)[row] % len(plan)])
+      found.append(plan[self._epoch(epoch)[row] * len(plan) // self.rows_per_epoch])  # its plan may have more or fewer
     return self.build(found, numbers.tolist(), len(found))
 
   def _epoch(self, epoch: int) -> np.ndarray:
-    return rng(self._seed, epoch).permutation(self.rows_per_epoch)
+    chance = np.random.Generator(np.random.Philox(key=[self._seed % 2**64, epoch], counter=[0, 0, 0, 3]))
+    return chance.permutation(self.rows_per_epoch)
 
   def build(self, rows: Sequence[Row], numbers: Sequence[int], size: int) -> Batch:
     """The batch of these rows; each is masked as its number says."""
-    found = []
+    K, found = most_masked(self._rate, self._length), []
     for row, number in zip(rows, numbers, strict=True):
       ids, first = self._source.ids(row)
       chance = np.random.Generator(np.random.Philox(key=[self._seed % 2**64, number], counter=[0, 0, 0, 1]))
-      hidden = mask(ids, self._vocabulary, self._rate, chance, self._source.starts(row))
+      hidden = mask(ids, self._vocabulary, self._rate, chance, self._source.starts(row), K)
       labels = {} if row.unrelated is None else {"unrelated": int(row.unrelated)}
       found.append((examples.Encoded(hidden.inputs, first, labels), hidden))
     batch = examples.build([encoded for encoded, _ in found], size, self._length)
-    K = most_masked(self._rate, self._length)
     for name in ("masked", "masked_targets"):
       batch[name] = np.zeros((size, K), np.int32)
     for b, (_, hidden) in enumerate(found):

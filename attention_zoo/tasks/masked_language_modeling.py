@@ -56,7 +56,7 @@ class MaskedLanguageModeling(EncoderTask):
     "data": {
       **ENCODED,
       "batching": Field(str, choices=masking.KINDS),
-      "mask_rate": Field(float, low=0.0, high=1.0, default=0.15),
+      "mask_rate": Field(float, low=0.001, high=1.0, default=0.15),
       "whole_words": Field(bool, default=False),
     },
     "train": {"label_smoothing": FRACTION},

@@ -62,6 +62,15 @@ def test_whole_words_are_hidden_together():
   assert set(sizes) == {6}  # of at most 8, in threes
 
 
+def test_of_whole_words_that_are_all_too_long_the_shortest_is_hidden():
+  goes_on = np.arange(V) % 10 != 0
+  ids = np.array([BOS, *range(10, 20), *range(20, 25), EOS], np.int32)
+  chance = np.random.default_rng(0)
+  assert masking.mask(ids, Vocabulary(V, MASK, goes_on), 0.15, chance).targets.tolist() == list(range(20, 25))
+  found = masking.mask(ids, Vocabulary(V, MASK, goes_on), 0.15, chance, room=4)
+  assert found.targets.tolist() == list(range(20, 24))
+
+
 def test_full_sentences_come_once_and_cross_the_ends_of_documents():
   texts = documents()
   source = FullSentences(corpus_of(texts), LENGTH, seed=1)
@@ -160,6 +169,17 @@ def _ends(texts):
     found.add(at + len(text))
     at += len(text) + 1
   return found
+
+
+@pytest.mark.parametrize("number", [30, 50])
+def test_an_epoch_of_more_or_fewer_rows_comes_from_all_documents(number, monkeypatch):
+  source = SentencePairs(corpus_of(documents()), LENGTH, 1)
+  first = source.plan(0)[:40]
+  other = [row._replace(unrelated=i) for i, row in enumerate(source.plan(1)[:number])]
+  monkeypatch.setattr(source, "plan", lambda epoch: other if epoch else first)
+  batches = MaskedBatches(source, Vocabulary(10**6, MASK), rows=8, length=LENGTH, rate=0.15, seed=2)
+  seen = sorted(i for step in range(5, 10) for i in batches[step]["unrelated"].tolist())
+  assert seen == [i * number // 40 for i in range(40)]
 
 
 @pytest.mark.parametrize("kind", [FullSentences, SentencePairs])

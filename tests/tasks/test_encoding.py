@@ -62,3 +62,10 @@ def test_heads_do_not_read_the_one_of_a_language_models_bias(tmp_path):
   logits_BTV = x_BTD @ params["embedding"]["table_VD"].T + params["output_bias_V"][None, None]
   wanted = -np.mean([jax.nn.log_softmax(logits_BTV[0, t])[ids[0, t + 1]] for t in range(3)])
   np.testing.assert_allclose(value, 0.5 * wanted, rtol=1e-5)
+
+
+def test_a_masked_model_hides_something(tmp_path):
+  config = bert_quickstart.get_config()
+  config.data.mask_rate = 0.0
+  with pytest.raises(UserError, match="mask_rate"):
+    tasks.validate(config)
