@@ -97,11 +97,12 @@ class MaskedLanguageModeling(EncoderTask):
       _Sentences(self.source), split, self.tokenizer, max_length=_UNCUT, cache_dir=self.cache_dir
     )
 
-  def masked_batches(self, split: str) -> masking.MaskedBatches:
+  def masked_batches(self, split: str, seed: int = 0) -> masking.MaskedBatches:
+    """seed: of rows and masks; evaluations of runs with different ones have the same."""
     data, kinds = self.config.data, {"full_sentences": masking.FullSentences, "sentence_pairs": masking.SentencePairs}
-    source = kinds[data.batching](self.corpus(split), data.row_length, data.seed)
+    source = kinds[data.batching](self.corpus(split), data.row_length, seed)
     return masking.MaskedBatches(
-      source, self.vocabulary, rows=self._rows, length=data.row_length, rate=data.mask_rate, seed=data.seed
+      source, self.vocabulary, rows=self._rows, length=data.row_length, rate=data.mask_rate, seed=seed
     )
 
   @property
@@ -117,7 +118,7 @@ class MaskedLanguageModeling(EncoderTask):
 
   @functools.cached_property
   def batches(self):
-    return self.masked_batches("train")
+    return self.masked_batches("train", self.config.data.seed)
 
   def train_batches(self, start, parts, count):
     self.claim()

@@ -98,7 +98,7 @@ class PermutationLanguageModeling(EncoderTask):
   def eval_batches(self, split):
     data = self.config.data
     found = windows.eval_batches(data.batching, self.stream(split), rows=self._rows, row_length=data.row_length)
-    return permutations.in_order(found, data.one_in, data.seed)
+    return permutations.in_order(found, data.one_in)
 
   def batch_shapes(self):
     data = self.config.data

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from attention_zoo import tasks
-from attention_zoo.configs.pretraining import bert_quickstart, classification_quickstart
+from attention_zoo.configs.pretraining import bert_quickstart, classification_quickstart, xlnet_quickstart
+from attention_zoo.data.masking import Vocabulary
+from attention_zoo.data.windows import Stream
 from attention_zoo.errors import UserError
+from tests.data.test_masking import corpus_of, documents
 
 GPT = dict(
   name="gpt", d_model=16, d_ff=32, num_heads=2, d_k=8, d_v=8, num_layers=1, max_length=64, dropout=0.0,
@@ -69,3 +72,21 @@ def test_a_masked_model_hides_something(tmp_path):
   config.data.mask_rate = 0.0
   with pytest.raises(UserError, match="mask_rate"):
     tasks.validate(config)
+
+
+@pytest.mark.parametrize("quickstart", [bert_quickstart, xlnet_quickstart])
+def test_runs_of_different_seeds_are_evaluated_alike(quickstart, tmp_path, monkeypatch):
+  found = []
+  for seed in (1, 2):
+    config = quickstart.get_config()
+    config.data.seed = seed
+    task = make(config, tmp_path)
+    corpus = corpus_of(documents())
+    monkeypatch.setattr(type(task), "vocabulary", Vocabulary(10**4, 4), raising=False)
+    task.corpus = lambda split, corpus=corpus: corpus
+    task.stream = lambda split, corpus=corpus: Stream(corpus.source_tokens, corpus.source_offsets)
+    found.append((task.batches[0], next(iter(task.eval_batches("dev")))))
+  (train, dev), (other_train, other_dev) = found
+  assert any((train[name] != other_train[name]).any() for name in train)
+  for name in dev:
+    np.testing.assert_array_equal(dev[name], other_dev[name])
