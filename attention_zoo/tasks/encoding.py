@@ -85,7 +85,14 @@ class EncoderTask(TextTask):
   def _inherited(self):
     name = self.config.train.init_from
     path = files.expand(name) / identity.MODEL if name else None
-    return path if path is not None and path.exists() else None
+    if path is None or path.exists():
+      return path
+    if not (files.expand(self.workdir) / identity.MODEL).exists():
+      raise UserError(
+        f"config.train.init_from = {name} has no {identity.MODEL}, which says what the rows of its embedding mean: "
+        "bring it back, or put the vocabulary into the new workdir"
+      )
+    return None
 
   def _learn(self, tokenizer, vocab_size, inherited=None, published=None, **settings):
     if inherited is not None:

@@ -7,9 +7,11 @@ import pytest
 
 from attention_zoo import tasks
 from attention_zoo.configs.pretraining import bert_quickstart, classification_quickstart, xlnet_quickstart
+from attention_zoo.data import wordpiece
 from attention_zoo.data.masking import Vocabulary
 from attention_zoo.data.windows import Stream
 from attention_zoo.errors import UserError
+from attention_zoo.training import checkpoints
 from tests.data.test_masking import corpus_of, documents
 
 GPT = dict(
@@ -90,3 +92,22 @@ def test_runs_of_different_seeds_are_evaluated_alike(quickstart, tmp_path, monke
   assert any((train[name] != other_train[name]).any() for name in train)
   for name in dev:
     np.testing.assert_array_equal(dev[name], other_dev[name])
+
+
+def test_a_vocabulary_that_is_gone(tmp_path, monkeypatch):
+  """The embedding of another run needs its vocabulary; a run that has begun has its own."""
+  config = classification_quickstart.get_config()
+  config.train.init_from = str(tmp_path / "there")
+  config.data.vocabulary = str(tmp_path / "vocab.txt")
+  for name in ("there", "here"):
+    (tmp_path / name).mkdir()
+  task = make(config, tmp_path / "here")
+  with pytest.raises(UserError, match="there has no tokenizer.model, which says what the rows of its embedding mean"):
+    task.claim()
+  (tmp_path / "there" / "tokenizer.model").write_bytes(wordpiece.dump(["[PAD]", "[UNK]"], True))
+  task.claim()
+  (tmp_path / "there" / "tokenizer.model").unlink()
+  monkeypatch.setattr(checkpoints, "steps", lambda workdir: [100])
+  task.claim()
+  config.train.init_from = ""
+  task.claim()
