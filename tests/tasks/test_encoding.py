@@ -1,5 +1,8 @@
 """What tasks on encoders refuse before anything is read, and what they take of a model."""
 
+import pathlib
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +15,7 @@ from attention_zoo.data.masking import Vocabulary
 from attention_zoo.data.windows import Stream
 from attention_zoo.errors import UserError
 from attention_zoo.training import checkpoints
+from attention_zoo.training.step import learning_rate_factors
 from tests.data.test_masking import corpus_of, documents
 
 GPT = dict(
@@ -111,3 +115,16 @@ def test_a_vocabulary_that_is_gone(tmp_path, monkeypatch):
   task.claim()
   config.train.init_from = ""
   task.claim()
+
+
+@pytest.mark.parametrize("model", [None, GPT])
+def test_the_pattern_of_the_docs_freezes_all_but_the_head(model, tmp_path):
+  config = classification_quickstart.get_config()
+  config.head.pooling = "first"
+  task = make(config, tmp_path, model)
+  text = (pathlib.Path(__file__).parents[2] / "docs/pretraining.md").read_text()
+  (pattern,) = re.findall(r"learning_rate_factors='..\"(.*?)\", 0.0", text)
+  config.train.learning_rate_factors = ((pattern, 0.0),)
+  factors = learning_rate_factors(config, jax.eval_shape(lambda: task.init(jax.random.key(0)).params))
+  learnt = {name for name, factor in factors.items() if factor}
+  assert learnt == {"classification_head/output/kernel_UO", "classification_head/output/bias_O"}
