@@ -2,8 +2,8 @@
 tokens are hidden (Devlin et al. 2018, section 3.1; Liu et al. 2019, section 4).
 
 A batch has the arrays of `data/examples.py`, with some of its `inputs` replaced, and `masked` and `masked_targets`
-[B, K]: where, and what stood there; 0 where a row has fewer. Rows of two segments have `unrelated` [B] too: 1 where the
-second is of another document. Each time a row comes it is masked anew.
+[B, most_masked]: where, and what stood there; 0 where a row has fewer. Rows of two segments have `unrelated` [B] too: 1
+where the second is of another document. Each time a row comes it is masked anew.
 
 A document's sentences are its lines. They are kept as the items of a `Corpus`: sentences on its first side, and on the
 second a mark beside each of them. An item that is empty on both sides is the end of a document.
@@ -241,16 +241,16 @@ class MaskedBatches:
 
   def build(self, rows: Sequence[Row], numbers: Sequence[int], size: int) -> Batch:
     """The batch of these rows; each is masked as its number says."""
-    K, found = most_masked(self._rate, self._length), []
+    most, found = most_masked(self._rate, self._length), []
     for row, number in zip(rows, numbers, strict=True):
       ids, first = self._source.ids(row)
       chance = np.random.Generator(np.random.Philox(key=[self._seed % 2**64, number], counter=[0, 0, 0, 1]))
-      hidden = mask(ids, self._vocabulary, self._rate, chance, self._source.starts(row), K)
+      hidden = mask(ids, self._vocabulary, self._rate, chance, self._source.starts(row), most)
       labels = {} if row.unrelated is None else {"unrelated": int(row.unrelated)}
       found.append((examples.Encoded(hidden.inputs, first, labels), hidden))
     batch = examples.build([encoded for encoded, _ in found], size, self._length)
     for name in ("masked", "masked_targets"):
-      batch[name] = np.zeros((size, K), np.int32)
+      batch[name] = np.zeros((size, most), np.int32)
     for b, (_, hidden) in enumerate(found):
       batch["masked"][b, : len(hidden.places)] = hidden.places
       batch["masked_targets"][b, : len(hidden.places)] = hidden.targets

@@ -13,6 +13,8 @@ The parameters of a run are the encoder's, under the names that they have in eve
 under one name of the task's own, `HEAD`. So config.train.init_from takes a pretrained encoder from a run of any task,
 also from language modelling, and draws a new head; the vocabulary comes with it.
 `tests/conformance/test_encoders.py` holds every encoder to this.
+
+Letters beside the house's: U width of what stands for a row.
 """
 
 import functools
