@@ -29,7 +29,6 @@ import numpy as np
 
 from attention_zoo.data import examples as batches_lib
 from attention_zoo.data import masking
-from attention_zoo.data.batches import prefetch
 from attention_zoo.data.corpus import build_corpus
 from attention_zoo.data.documents import make_documents
 from attention_zoo.data.tokenizer import BOS, EOS
@@ -119,12 +118,6 @@ class MaskedLanguageModeling(EncoderTask):
   @functools.cached_property
   def batches(self):
     return self.masked_batches("train", self.config.data.seed)
-
-  def train_batches(self, start, parts, count):
-    self.claim()
-    batches = self.batches
-    next(iter(self.eval_batches("dev")), None)  # What is wrong with it is told now, not at the first evaluation.
-    return prefetch(batches, start, parts, count)
 
   def eval_batches(self, split):
     return self.masked_batches(split).in_order(self._rows)
