@@ -63,6 +63,7 @@ class EncoderTask(TextTask):
   def __init__(self, config, workdir):
     super().__init__(config, workdir)
     self.examples = functools.cache(self.examples)
+    self._encoded = functools.cache(self._encoded)
 
   # Text and vocabulary
 
@@ -149,9 +150,11 @@ class EncoderTask(TextTask):
     return batch_rows(data.batch_tokens, data.row_length, data.row_multiple)
 
   def eval_batches(self, split):
-    encoded = self.encode(self.examples(split))
-    rows = batches_lib.in_batches(encoded, rows=self._rows, length=self.config.data.row_length)
+    rows = batches_lib.in_batches(self._encoded(split), rows=self._rows, length=self.config.data.row_length)
     return (batch for _, batch in rows)
+
+  def _encoded(self, split):
+    return self.encode(self.examples(split))
 
   def batch_shapes(self):
     size = self._rows, self.config.data.row_length

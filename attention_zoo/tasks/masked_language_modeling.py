@@ -249,12 +249,14 @@ class MaskedModel(EncoderRun):
   def samples(self, split: str, count: int) -> Sequence[dict[str, str]]:
     """Rows of a split with [MASK] where tokens are hidden, and with what was guessed there."""
     batch = next(iter(self.task.masked_batches(split).in_order(max(count, 1))))
-    tokenizer, found = self.task.tokenizer, []
+    tokenizer, rows, found = self.task.tokenizer, [], []
     for b in range(min(count, int((batch["segments"][:, 0] > 0).sum()))):
-      ids = batch["inputs"][b, : int((batch["segments"][b] > 0).sum())].copy()
+      ids = batch["inputs"][b, : int((batch["segments"][b] > 0).sum())]
       places = batch["masked"][b][batch["masked"][b] > 0]
-      encoded = batches_lib.Encoded(ids, int((batch["types"][b] == 0)[: len(ids)].sum()), {"masked": places})
-      (logits_TV,) = self._run([encoded], self._logits)
+      first = int((batch["types"][b] == 0)[: len(ids)].sum())
+      rows.append(batches_lib.Encoded(ids, first, {"masked": places}))
+    for b, (row, logits_TV) in enumerate(zip(rows, self._run(rows, self._logits), strict=True)):
+      ids, places = row.ids, row.labels["masked"]
       guessed, hidden = ids.copy(), ids.copy()
       guessed[places], hidden[places] = logits_TV[: len(places)].argmax(-1), tokenizer.mask
       show = lambda ids: tokenizer.decode([ids[1:]])[0]

@@ -11,9 +11,11 @@ import pytest
 from attention_zoo import tasks
 from attention_zoo.configs.pretraining import bert_quickstart, classification_quickstart, xlnet_quickstart
 from attention_zoo.data import wordpiece
+from attention_zoo.data.examples import Encoded
 from attention_zoo.data.masking import Vocabulary
 from attention_zoo.data.windows import Stream
 from attention_zoo.errors import UserError
+from attention_zoo.tasks.classification import Classification
 from attention_zoo.training import checkpoints
 from attention_zoo.training.step import learning_rate_factors
 from tests.data.test_masking import corpus_of, documents
@@ -128,3 +130,11 @@ def test_the_pattern_of_the_docs_freezes_all_but_the_head(model, tmp_path):
   factors = learning_rate_factors(config, jax.eval_shape(lambda: task.init(jax.random.key(0)).params))
   learnt = {name for name, factor in factors.items() if factor}
   assert learnt == {"classification_head/output/kernel_UO", "classification_head/output/bias_O"}
+
+
+def test_a_split_that_is_evaluated_again_is_not_encoded_again(tmp_path, monkeypatch):
+  calls = []
+  monkeypatch.setattr(Classification, "examples", lambda self, split: ["example"])
+  monkeypatch.setattr(Classification, "encode", lambda self, found: calls.append(found) or [Encoded(np.arange(3), 3)])
+  task = make(classification_quickstart.get_config(), tmp_path)
+  assert len([*task.eval_batches("dev"), *task.eval_batches("dev")]) == 2 and len(calls) == 1
