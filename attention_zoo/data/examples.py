@@ -2,8 +2,8 @@
 
 A batch is a dict of int32 arrays [B, T]: `inputs`, `segments` (1; 0 is padding, where everything else is 0 too),
 `positions` and `types` (1 in the second sentence), and whatever else an example has: numbers [B] or arrays [B, T].
-T is the shortest of 16, 32, 64, .. and the length of a row that holds all examples of the batch: those of like length
-come together.
+T is the first of 16, 32, 64, .. and the length of a row into which all examples of the batch fit: examples of about the
+same length come together.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -115,8 +115,9 @@ class ExampleBatches:
     for start in range(0, len(order), _ALIKE * self._rows):
       alike = order[start : start + _ALIKE * self._rows]
       alike = alike[np.argsort(self._sizes[alike], kind="stable")]
-      if cut := len(alike) % self._rows:  # not always the longest
-        alike = np.delete(alike, chance.permutation(len(alike))[:cut]) if len(alike) > self._rows else alike
+      cut = len(alike) % self._rows
+      if cut and len(order) > self._rows:  # not always the longest
+        alike = np.delete(alike, chance.permutation(len(alike))[:cut])
       batches += [alike[i : i + self._rows] for i in range(0, len(alike), self._rows)]
     chance.shuffle(batches)
     return [batches[i % len(batches)] for i in range(self.steps_per_epoch)]

@@ -281,7 +281,8 @@ def tfds(roles, directory, name: str, text: str = "text", second: str = "", labe
 class _TensorFlow:
   def __init__(self, name, directory, fields, roles):
     self._fields, self._name = fields, name
-    self._source = sources.TensorFlowDatasets(name, directory, tuple(field for field in fields if field), roles)
+    given, said = tuple(field for field in fields if field), "its text, second and label"
+    self._source = sources.TensorFlowDatasets(name, directory, given, roles, said=said)
     self._names = self._source.class_names(fields[2])
     self.fingerprint = self._source.fingerprint
 
@@ -292,6 +293,9 @@ class _TensorFlow:
         label = self._names[int(label)] if int(label) >= 0 else ""  # GLUE's test splits have -1
       else:
         label = label.decode() if isinstance(label, bytes) else str(label)
+      for text, field in zip(texts, self._fields, strict=False):
+        if not isinstance(text, bytes):
+          raise UserError(f"{where}: the {field} is no text; set text and second of config.data.source to others")
       yield _checked([text.decode() for text in texts], label, where, self._fields)
 
 

@@ -2,10 +2,11 @@
 tokens are hidden (Devlin et al. 2018, section 3.1; Liu et al. 2019, section 4).
 
 A batch has the arrays of `data/examples.py`, with some of its `inputs` replaced, and `masked` and `masked_targets`
-[B, K]: where, and what stood there; 0 where a row has fewer. Rows of two segments have `unrelated` [B] too: 1 where the
-second is of another document. Each time a row comes it is masked anew.
+[B, most_masked]: where, and what stood there; 0 where a row has fewer. Rows of two segments have `unrelated` [B] too: 1
+where the second is of another document. Each time a row comes it is masked anew.
 
-A document's sentences are its lines. They are kept as the items of a `Corpus`, an empty one at the end of a document.
+A document's sentences are its lines. They are kept as the items of a `Corpus`: sentences on its first side, and on the
+second a mark beside each of them. An item that is empty on both sides is the end of a document.
 """
 
 import functools
@@ -37,20 +38,24 @@ class Masked(NamedTuple):
   targets: np.ndarray
 
 
-def mask(ids: np.ndarray, vocabulary: Vocabulary, rate: float, chance: np.random.Generator) -> Masked:
+def mask(ids, vocabulary: Vocabulary, rate: float, chance: np.random.Generator, starts=(), room=None) -> Masked:
   """Hides round(rate len(ids)) tokens, at least one, none of them special: 80 % become [MASK], 10 % another token at
-  random, 10 % stay. With `goes_on`, the pieces of a word are hidden together, as many words as do not exceed that."""
+  random, 10 % stay. With `goes_on`, the pieces of a word are hidden together, as many words as do not exceed that;
+  where each has more pieces, the shortest, of which `room` at most. starts: the places where sentences begin, and so
+  words."""
   free = np.flatnonzero(~np.isin(ids, (PAD, BOS, EOS)))
   most = max(1, round(rate * len(ids)))
   if vocabulary.goes_on is None:
     places = np.sort(chance.permutation(free)[:most])
   else:
-    begins = ~vocabulary.goes_on[ids[free]] | (np.diff(free, prepend=-2) > 1)
+    begins = ~vocabulary.goes_on[ids[free]] | (np.diff(free, prepend=-2) > 1) | np.isin(free, starts)
     words = np.split(free, np.flatnonzero(begins)[1:]) if len(free) else []
     chosen = []
     for i in chance.permutation(len(words)):
       if len(chosen) + len(words[i]) <= most:
         chosen += words[i].tolist()
+    if words and not chosen:
+      chosen = min(words, key=len)[:room].tolist()
     places = np.array(sorted(chosen), np.int64)
   inputs, dice = ids.copy(), chance.random(len(places))
   others = chance.integers(max(UNK, vocabulary.mask) + 1, vocabulary.size, len(places))
@@ -60,6 +65,30 @@ def mask(ids: np.ndarray, vocabulary: Vocabulary, rate: float, chance: np.random
 
 def most_masked(rate: float, length: int) -> int:
   return max(1, round(rate * length))
+
+
+class _Sentences:
+  """The sentences of a corpus and the ends of its documents, which have size 0. What is longer than `most` tokens
+  counts as several sentences; what has none, as a line of signs that the vocabulary leaves out, is not there."""
+
+  def __init__(self, corpus, length: int, most: int):
+    if most < 1:
+      raise UserError(f"config.data.row_length = {length} leaves no room for sentences: set it to 5 or more")
+    sizes = corpus.source_lengths - 1  # without </s>
+    parts = np.maximum(-(-sizes // most), corpus.target_lengths == 1)
+    before = most * (np.arange(parts.sum()) - np.repeat(np.cumsum(parts) - parts, parts))
+    self.sizes = np.minimum(np.repeat(sizes, parts) - before, most)
+    self._starts = np.repeat(corpus.source_offsets[:-1], parts) + before
+    self._tokens = corpus.source_tokens
+
+  def __getitem__(self, i: int) -> np.ndarray:
+    return self._tokens[self._starts[i] : self._starts[i] + self.sizes[i]]
+
+
+def _beginnings(sizes, place: int, end: int) -> np.ndarray:
+  """Where things of these sizes begin, one after the other from a place on, as far as that is before the end."""
+  places = place + np.cumsum(sizes) - sizes
+  return places[places < end]
 
 
 class Row(NamedTuple):
@@ -74,8 +103,8 @@ class FullSentences:
   """Rows of as many whole sentences as fit, one after the other, over the ends of documents, where </s> stands."""
 
   def __init__(self, corpus, length: int, seed: int):
-    self._corpus, self._length = corpus, length
-    sizes = corpus.source_lengths - 1  # without </s>
+    self._sentences, self._length = _Sentences(corpus, length, length - 2), length
+    sizes = self._sentences.sizes
     rows, start, used = [], 0, 0
     for i, size in enumerate(np.maximum(sizes, 1).tolist()):  # the end of a document takes one place
       if used and used + size > length - 2:
@@ -89,16 +118,22 @@ class FullSentences:
     return self._rows
 
   def ids(self, row: Row) -> tuple[np.ndarray, int]:
-    """(ids of a row, how many are the first segment's); a sentence that is longer than a row ends with it."""
-    offsets, tokens = self._corpus.source_offsets, self._corpus.source_tokens
+    """(ids of a row, how many are the first segment's)."""
+    ids = np.concatenate([[BOS], *self._parts(row), [EOS]]).astype(np.int32)
+    return ids, len(ids)
+
+  def starts(self, row: Row) -> np.ndarray:
+    """Where sentences begin in the ids of a row."""
+    return _beginnings(np.array([len(part) for part in self._parts(row)]), 1, self._length)
+
+  def _parts(self, row):
     start, stop = row.first
     parts = []
     for i in range(start, stop):
-      sentence = tokens[offsets[i] : offsets[i + 1] - 1]
+      sentence = self._sentences[i]
       inside = 0 < i - start and i + 1 < stop  # no </s> at the ends, which have one already
       parts.append(sentence if len(sentence) else np.full(int(inside), EOS, np.int32))
-    ids = np.concatenate([[BOS], np.concatenate(parts)[: self._length - 2], [EOS]]).astype(np.int32)
-    return ids, len(ids)
+    return parts
 
 
 class SentencePairs:
@@ -112,8 +147,9 @@ class SentencePairs:
   SHORT = 0.1  # of the chunks have a random length
 
   def __init__(self, corpus, length: int, seed: int):
-    self._corpus, self._length, self._seed = corpus, length, seed
-    self._sizes = corpus.source_lengths - 1
+    self._length, self._seed = length, seed
+    self._sentences = _Sentences(corpus, length, (length - 3) // 2)  # two of the longest make a row
+    self._sizes = self._sentences.sizes
     ends = np.flatnonzero(self._sizes == 0)
     starts = np.concatenate([[0], ends + 1])
     stops = np.concatenate([ends, [len(self._sizes)]])
@@ -158,9 +194,14 @@ class SentencePairs:
     encoded, _ = examples.encode([self._tokens(*row.first), self._tokens(*row.second)], length=self._length)
     return encoded.ids, encoded.first
 
+  def starts(self, row: Row) -> np.ndarray:
+    """Where sentences begin in the ids of a row."""
+    ids, first = self.ids(row)
+    sizes = (self._sizes[slice(*segment)] for segment in (row.first, row.second))
+    return np.concatenate([_beginnings(next(sizes), 1, first - 1), _beginnings(next(sizes), first, len(ids) - 1)])
+
   def _tokens(self, start, stop) -> list[int]:
-    offsets, tokens = self._corpus.source_offsets, self._corpus.source_tokens
-    return np.concatenate([tokens[offsets[i] : offsets[i + 1] - 1] for i in range(start, stop)]).tolist()
+    return np.concatenate([self._sentences[i] for i in range(start, stop)]).tolist()
 
 
 class MaskedBatches:
@@ -189,25 +230,25 @@ class MaskedBatches:
     for number in numbers.tolist():
       epoch, row = divmod(number, self.rows_per_epoch)
       plan = self._source.plan(epoch)
-      found.append(plan[self._epoch(epoch)[row] % len(plan)])
+      found.append(plan[self._epoch(epoch)[row] * len(plan) // self.rows_per_epoch])  # its plan may have more or fewer
     return self.build(found, numbers.tolist(), len(found))
 
   def _epoch(self, epoch: int) -> np.ndarray:
-    return rng(self._seed, epoch).permutation(self.rows_per_epoch)
+    chance = np.random.Generator(np.random.Philox(key=[self._seed % 2**64, epoch], counter=[0, 0, 0, 3]))
+    return chance.permutation(self.rows_per_epoch)
 
   def build(self, rows: Sequence[Row], numbers: Sequence[int], size: int) -> Batch:
     """The batch of these rows; each is masked as its number says."""
-    found = []
+    most, found = most_masked(self._rate, self._length), []
     for row, number in zip(rows, numbers, strict=True):
       ids, first = self._source.ids(row)
       chance = np.random.Generator(np.random.Philox(key=[self._seed % 2**64, number], counter=[0, 0, 0, 1]))
-      hidden = mask(ids, self._vocabulary, self._rate, chance)
+      hidden = mask(ids, self._vocabulary, self._rate, chance, self._source.starts(row), most)
       labels = {} if row.unrelated is None else {"unrelated": int(row.unrelated)}
       found.append((examples.Encoded(hidden.inputs, first, labels), hidden))
     batch = examples.build([encoded for encoded, _ in found], size, self._length)
-    K = most_masked(self._rate, self._length)
     for name in ("masked", "masked_targets"):
-      batch[name] = np.zeros((size, K), np.int32)
+      batch[name] = np.zeros((size, most), np.int32)
     for b, (_, hidden) in enumerate(found):
       batch["masked"][b, : len(hidden.places)] = hidden.places
       batch["masked_targets"][b, : len(hidden.places)] = hidden.targets

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 def learn(words: Mapping[tuple[str, ...], int], number: int, join=str.__add__) -> list[tuple[str, str]]:
   """At most `number` pairs in the order in which they were joined. words: their parts -> how often they occur.
 
-  join: (left, right) -> what both are as one. Of pairs that are equally frequent the first in the order of texts is
-  joined. Pairs that occur once are not. Cost: each merge touches only the words that it changes.
+  join: (left, right) -> what both are as one. Of pairs that are equally frequent, the smallest as tuples of strings is
+  joined first. Pairs that occur once are not joined. Cost: each merge touches only the words that it changes.
   """
   parts, counts = [list(word) for word in words], [*words.values()]
   frequency, places = Counter(), defaultdict(set)

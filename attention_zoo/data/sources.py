@@ -163,7 +163,8 @@ class TensorFlowDatasets:
 
   _READ = 1024  # records a read
 
-  def __init__(self, name: str, directory: str, languages: tuple[str, str], roles: dict[str, str]):
+  def __init__(self, name: str, directory: str, languages, roles: dict[str, str], said="config.data.languages"):
+    """languages: fields of its records. said: where the config has them."""
     if not name:
       raise UserError("config.data.source: tfds needs a name, for example tfds(name='wmt14_translate/de-en')")
     import tensorflow_datasets as tfds
@@ -182,7 +183,7 @@ class TensorFlowDatasets:
     if missing:
       raise UserError(
         f"{name} has no text in {', '.join(missing)}; its features are "
-        f"{', '.join(self._builder.info.features)}. Set config.data.languages or another name in config.data.source."
+        f"{', '.join(self._builder.info.features)}. Set {said} or another name in config.data.source."
       )
 
   @property

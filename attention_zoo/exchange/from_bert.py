@@ -23,6 +23,9 @@ _TIED = {  # copies that may be there
   "bert": ("cls.predictions.decoder.weight", "cls.predictions.decoder.bias"),
   "roberta": ("lm_head.decoder.weight", "lm_head.decoder.bias"),
 }
+_CUT = {  # how tokenizer.json says that texts are cut
+  "clean_text": True, "continuing_subword_prefix": "##", "max_input_chars_per_word": 100, "unk_token": "[UNK]"
+}  # fmt: skip
 _NEXT, _CLASSES, _POOLER = "cls.seq_relationship", "classifier", "pooler.dense"
 
 
@@ -49,6 +52,8 @@ def read(folder: reading.Folder) -> reading.Imported:
       f"{folder.path} has neither the output of masks nor BERT's classifier: save it with AutoModelForMaskedLM or "
       "AutoModelForSequenceClassification"
     )
+  if classes:  # other classes' arrays have the same names
+    folder.wanted(architectures=["BertForSequenceClassification"], problem_type="single_label_classification")
   labels = _labels(folder) if classes else ()
 
   expected = {names.inner(name): shape for name, shape in _encoder(V, D, F, L, Z, types).items()}
@@ -226,6 +231,10 @@ def _word_pieces(folder, V):
     kinds = [x.get("type") if isinstance(x, dict) else None for x in (model, normal, cut)]
     if kinds != ["WordPiece", "BertNormalizer", "BertPreTokenizer"] or not isinstance(model.get("vocab"), dict):
       raise UserError(f"{folder.path}/tokenizer.json does not cut texts as BERT does")
+    said = model | normal
+    for field, value in _CUT.items():
+      if said.get(field, value) != value:
+        raise UserError(f"{folder.path}/tokenizer.json: {field} = {said[field]!r:.60}, which BERT has as {value!r}")
     found = reading.pieces_of(model["vocab"], V, folder.path / name)
     content = "\n".join(found).encode()
     lower, accents = normal.get("lowercase", True), normal.get("strip_accents")

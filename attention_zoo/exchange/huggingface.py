@@ -13,7 +13,6 @@ Written without transformers or torch. `AutoModelForSeq2SeqLM.from_pretrained(FO
 | GPT-2's bias of logits, <s> beside the end of a text | none | what `from_gpt2` added is taken away; else refused |
 """
 
-import json
 
 import jax
 import ml_dtypes
@@ -26,8 +25,6 @@ from attention_zoo.data.tokenizer import BOS, EOS, PAD, UNK
 from attention_zoo.errors import UserError
 from attention_zoo.exchange import card, needs, to_bert
 from attention_zoo.exchange.folder import write_sums
-
-ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "gelu_tanh": "gelu_new", "swish": "swish"}
 
 
 def check(dtype) -> None:
@@ -51,14 +48,10 @@ def write(run, to, dtype="float32") -> None:
   state = {name: np.ascontiguousarray(np.asarray(state[name]).astype(kind)) for name in sorted(state)}
   with files.new_folder(to) as folder:
     files.write_bytes(folder / "model.safetensors", safetensors.numpy.save(state, {"format": "pt"}))
-    _json(folder / "config.json", config | {"dtype": dtype})
+    needs.write_json(folder / "config.json", config | {"dtype": dtype})
     _tokenizer(run, folder, config["model_type"])
     files.write_text(folder / "README.md", _text(run, config["model_type"]))
     write_sums(folder)
-
-
-def _json(path, value):
-  files.write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def marian(run) -> tuple[dict, dict]:
@@ -79,7 +72,7 @@ def marian(run) -> tuple[dict, dict]:
     "decoder_vocab_size": c.vocab_size, "share_encoder_decoder_embeddings": True, "tie_word_embeddings": True,
     "encoder_layers": c.num_encoder_layers, "decoder_layers": c.num_decoder_layers,
     "encoder_attention_heads": c.num_heads, "decoder_attention_heads": c.num_heads,
-    "encoder_ffn_dim": c.d_ff, "decoder_ffn_dim": c.d_ff, "activation_function": ACTIVATIONS[c.activation],
+    "encoder_ffn_dim": c.d_ff, "decoder_ffn_dim": c.d_ff, "activation_function": needs.ACTIVATIONS[c.activation],
     "dropout": c.dropout, "attention_dropout": c.attention_dropout, "activation_dropout": 0.0,
     "scale_embedding": True, "static_position_embeddings": True, "max_position_embeddings": longest,
     "is_encoder_decoder": True, "pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": EOS,
@@ -94,12 +87,12 @@ def marian(run) -> tuple[dict, dict]:
       for ours, theirs in (("self_attention", "self_attn"), ("cross_attention", "encoder_attn")):
         if ours in layer:
           for name, values in needs.attention(layer[ours], c.d_model).items():
-            _linear(state, f"{at}.{theirs}.{'out' if name == 'output' else name[0]}_proj", values)
-          _norm(state, f"{at}.{theirs}_layer_norm", layer[f"{ours}_norm"])
+            needs.linear(state, f"{at}.{theirs}.{'out' if name == 'output' else name[0]}_proj", values)
+          needs.norm(state, f"{at}.{theirs}_layer_norm", layer[f"{ours}_norm"])
       wi, wo = layer["feed_forward"]["wi"], layer["feed_forward"]["wo"]
-      _linear(state, f"{at}.fc1", (wi["kernel_DF"].T, wi["bias_F"]))
-      _linear(state, f"{at}.fc2", (wo["kernel_FD"].T, wo["bias_D"]))
-      _norm(state, f"{at}.final_layer_norm", layer["feed_forward_norm"])
+      needs.linear(state, f"{at}.fc1", (wi["kernel_DF"].T, wi["bias_F"]))
+      needs.linear(state, f"{at}.fc2", (wo["kernel_FD"].T, wo["bias_D"]))
+      needs.norm(state, f"{at}.final_layer_norm", layer["feed_forward_norm"])
   return config, state
 
 
@@ -117,17 +110,17 @@ def gpt2(run) -> tuple[dict, dict]:
   config = {
     "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "vocab_size": len(table), "n_embd": c.d_model,
     "n_positions": c.max_length, "n_layer": c.num_layers, "n_head": c.num_heads, "n_inner": c.d_ff,
-    "activation_function": ACTIVATIONS[c.activation], "layer_norm_epsilon": c.norm_epsilon, "resid_pdrop": c.dropout,
-    "embd_pdrop": c.dropout, "attn_pdrop": c.attention_dropout, "bos_token_id": bos, "eos_token_id": eos,
-    "tie_word_embeddings": True,
+    "activation_function": needs.ACTIVATIONS[c.activation], "layer_norm_epsilon": c.norm_epsilon,
+    "resid_pdrop": c.dropout, "embd_pdrop": c.dropout, "attn_pdrop": c.attention_dropout, "bos_token_id": bos,
+    "eos_token_id": eos, "tie_word_embeddings": True,
   }  # fmt: skip
   state = {"transformer.wte.weight": table}
   state["transformer.wpe.weight"] = params["positions"]["table_TD"]
-  _norm(state, "transformer.ln_f", params["decoder"]["norm"])
+  needs.norm(state, "transformer.ln_f", params["decoder"]["norm"])
   for i in range(c.num_layers):
     layer, at = params["decoder"][f"layer_{i}"], f"transformer.h.{i}"
-    _norm(state, f"{at}.ln_1", layer["self_attention_norm"])
-    _norm(state, f"{at}.ln_2", layer["feed_forward_norm"])
+    needs.norm(state, f"{at}.ln_1", layer["self_attention_norm"])
+    needs.norm(state, f"{at}.ln_2", layer["feed_forward_norm"])
     found = needs.attention(layer["self_attention"], c.d_model)
     joined = [np.concatenate([found[name][j] for name in ("query", "key", "value")]) for j in (0, 1)]
     wi, wo = layer["feed_forward"]["wi"], layer["feed_forward"]["wo"]
@@ -137,7 +130,7 @@ def gpt2(run) -> tuple[dict, dict]:
       "mlp.c_fc": (wi["kernel_DF"].T, wi["bias_F"]),
       "mlp.c_proj": (wo["kernel_FD"].T, wo["bias_D"]),
     }.items():
-      _linear(state, f"{at}.{name}", (weight.T, bias))  # GPT-2's linear maps are [in, out]
+      needs.linear(state, f"{at}.{name}", (weight.T, bias))  # GPT-2's linear maps are [in, out]
   return config, state
 
 
@@ -153,14 +146,6 @@ def _without_added(table_VD, bias_V):
       "they do after training"
     )
   return np.concatenate([table_VD[UNK + 1 :], table_VD[[EOS]]])
-
-
-def _linear(state, name, values):
-  state[f"{name}.weight"], state[f"{name}.bias"] = values
-
-
-def _norm(state, name, values):
-  state[f"{name}.weight"], state[f"{name}.bias"] = values["scale"], values["bias"]
 
 
 def reordered(params, order):
@@ -195,10 +180,10 @@ def _tokenizer(run, folder, kind):
   pieces, *models = found
   for name, model in zip(("source.spm", "target.spm"), models, strict=True):
     files.write_bytes(folder / name, model)
-  _json(folder / "vocab.json", {piece: i for i, piece in enumerate(pieces)})
+  needs.write_json(folder / "vocab.json", {piece: i for i, piece in enumerate(pieces)})
   languages = run.config.data.languages
   special = {name: pieces[i] for name, i in (("pad_token", PAD), ("eos_token", EOS), ("unk_token", UNK))}
-  _json(
+  needs.write_json(
     folder / "tokenizer_config.json",
     special | {
       "tokenizer_class": "MarianTokenizer", "source_lang": languages[0], "target_lang": languages[1],
@@ -206,7 +191,7 @@ def _tokenizer(run, folder, kind):
     },
   )  # fmt: skip
   decode = run.config.decode
-  _json(
+  needs.write_json(
     folder / "generation_config.json",
     {
       "num_beams": decode.beam_size, "length_penalty": decode.alpha,
@@ -220,11 +205,11 @@ def _byte_bpe(folder, tokenizer, reduced):
   """GPT2Tokenizer's files. reduced: the pieces are those of the rows of `_without_added`."""
   special = tokenizer.raw[EOS]
   pieces = [*tokenizer.raw[UNK + 1 :], special] if reduced else tokenizer.raw
-  _json(folder / "vocab.json", {piece: i for i, piece in enumerate(pieces)})
+  needs.write_json(folder / "vocab.json", {piece: i for i, piece in enumerate(pieces)})
   merges = "".join(f"{left} {right}\n" for left, right in tokenizer.merges)
   files.write_text(folder / "merges.txt", f"#version: 0.2\n{merges}")
   names = dict.fromkeys(("bos_token", "eos_token", "unk_token"), special)
-  _json(folder / "tokenizer_config.json", {"tokenizer_class": "GPT2Tokenizer"} | names)
+  needs.write_json(folder / "tokenizer_config.json", {"tokenizer_class": "GPT2Tokenizer"} | names)
 
 
 def _text(run, kind):

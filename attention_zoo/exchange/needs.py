@@ -1,8 +1,14 @@
-"""What another framework's class computes and ours may not: settings are checked before anything is written."""
+"""What another framework's class computes and ours may not: settings are checked before anything is written. And what
+several folders for transformers are written with."""
+
+import json
 
 import numpy as np
 
+from attention_zoo import files
 from attention_zoo.errors import UserError
+
+ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "gelu_tanh": "gelu_new", "swish": "swish"}  # as transformers has them
 
 
 def check(run, framework, **wanted) -> None:
@@ -39,3 +45,16 @@ def attention(layer, d_model) -> dict:
     bias = next((value for leaf, value in layer[name].items() if leaf.startswith("bias")), None)
     found[name] = kernel, np.zeros(len(kernel), np.float32) if bias is None else bias.reshape(-1)
   return found
+
+
+def linear(state, name, values) -> None:
+  """Puts the (weight [out, in], bias [out]) of a linear map into a state dict."""
+  state[f"{name}.weight"], state[f"{name}.bias"] = values
+
+
+def norm(state, name, values) -> None:
+  state[f"{name}.weight"], state[f"{name}.bias"] = values["scale"], values["bias"]
+
+
+def write_json(path, value) -> None:
+  files.write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

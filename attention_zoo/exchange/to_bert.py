@@ -5,7 +5,6 @@ classifier that reads the pooler with its own. Special tokens have the ids 0 to 
 is the one behind the id of padding: a row of zeros stands before ours.
 """
 
-import json
 
 import jax
 import numpy as np
@@ -16,8 +15,6 @@ from attention_zoo.data.tokenizer import BOS, EOS, PAD
 from attention_zoo.errors import UserError
 from attention_zoo.exchange import needs
 
-ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "gelu_tanh": "gelu_new", "swish": "silu"}
-
 
 def bert(run) -> tuple[dict, dict]:
   """(config.json, the state dict). Raises UserError for what transformers has no class for."""
@@ -26,10 +23,11 @@ def bert(run) -> tuple[dict, dict]:
     run, f"transformers' {kind}", "bert", residual="post", bias=True, positions="learned", scale_embedding=False,
     output_bias=False, attention="dot_product",
   )  # fmt: skip
+  _check_pairs(run, kind)
   params, shift = jax.device_get(run.params), 1 if kind == "roberta" else 0
   config = {
     "model_type": kind, "vocab_size": c.vocab_size, "hidden_size": c.d_model, "num_attention_heads": c.num_heads,
-    "num_hidden_layers": c.num_layers, "intermediate_size": c.d_ff, "hidden_act": ACTIVATIONS[c.activation],
+    "num_hidden_layers": c.num_layers, "intermediate_size": c.d_ff, "hidden_act": needs.ACTIVATIONS[c.activation],
     "max_position_embeddings": c.max_length + shift, "type_vocab_size": c.num_types, "layer_norm_eps": c.norm_epsilon,
     "hidden_dropout_prob": c.dropout, "attention_probs_dropout_prob": c.attention_dropout, "pad_token_id": PAD,
     "bos_token_id": BOS, "eos_token_id": EOS, "tie_word_embeddings": True,
@@ -41,18 +39,18 @@ def bert(run) -> tuple[dict, dict]:
     f"{at}.position_embeddings.weight": np.concatenate([np.zeros_like(positions[:shift]), positions]),
     f"{at}.token_type_embeddings.weight": params["types"][f"table_{c.num_types}D"],
   }
-  _norm(state, f"{at}.LayerNorm", params["embedding_norm"])
+  needs.norm(state, f"{at}.LayerNorm", params["embedding_norm"])
   for i in range(c.num_layers):
     layer, at = params["encoder"][f"layer_{i}"], f"{kind}.encoder.layer.{i}"
     for name, values in needs.attention(layer["self_attention"], c.d_model).items():
-      _linear(state, f"{at}.attention.{'output.dense' if name == 'output' else f'self.{name}'}", values)
-    _norm(state, f"{at}.attention.output.LayerNorm", layer["self_attention_norm"])
+      needs.linear(state, f"{at}.attention.{'output.dense' if name == 'output' else f'self.{name}'}", values)
+    needs.norm(state, f"{at}.attention.output.LayerNorm", layer["self_attention_norm"])
     wi, wo = layer["feed_forward"]["wi"], layer["feed_forward"]["wo"]
-    _linear(state, f"{at}.intermediate.dense", (wi["kernel_DF"].T, wi["bias_F"]))
-    _linear(state, f"{at}.output.dense", (wo["kernel_FD"].T, wo["bias_D"]))
-    _norm(state, f"{at}.output.LayerNorm", layer["feed_forward_norm"])
+    needs.linear(state, f"{at}.intermediate.dense", (wi["kernel_DF"].T, wi["bias_F"]))
+    needs.linear(state, f"{at}.output.dense", (wo["kernel_FD"].T, wo["bias_D"]))
+    needs.norm(state, f"{at}.output.LayerNorm", layer["feed_forward_norm"])
   if c.pooler:
-    _linear(state, f"{kind}.pooler.dense", (params["pooler"]["kernel_DU"].T, params["pooler"]["bias_U"]))
+    needs.linear(state, f"{kind}.pooler.dense", (params["pooler"]["kernel_DU"].T, params["pooler"]["bias_U"]))
   return config | _heads(run, kind, params, embedding, state), state
 
 
@@ -65,37 +63,41 @@ def _kind(run) -> str:
   raise UserError("transformers' BERT needs a vocabulary of word pieces, RoBERTa one of bytes (byte_bpe)")
 
 
+def _check_pairs(run, kind) -> None:
+  """Raises UserError unless a pair of texts becomes the same row there."""
+  separators = 2 if kind == "roberta" else 1
+  if run.config.data.separators != separators:
+    raise UserError(
+      f"config.data.separators = {run.config.data.separators}, but transformers' {kind} has {separators} </s> between "
+      "two sentences"
+    )
+  if kind == "roberta" and (types := run.task.model_config.num_types) > 1:
+    raise UserError(f"config.model.num_types = {types}, but transformers' roberta does not tell two sentences apart")
+
+
 def _heads(run, kind, params, embedding, state) -> dict:
   """What config.json says of the head; its arrays go into the state."""
   if head := params.get("masked_head"):
     prefix = "cls.predictions" if kind == "bert" else "lm_head"
     linear, norm = ("transform.dense", "transform.LayerNorm") if kind == "bert" else ("dense", "layer_norm")
-    _linear(state, f"{prefix}.{linear}", (head["transform"]["kernel_DF"].T, head["transform"]["bias_F"]))
-    _norm(state, f"{prefix}.{norm}", head["norm"])
+    needs.linear(state, f"{prefix}.{linear}", (head["transform"]["kernel_DF"].T, head["transform"]["bias_F"]))
+    needs.norm(state, f"{prefix}.{norm}", head["norm"])
     state[f"{prefix}.bias"] = head["bias_V"]
     if after := head.get("next_sentence"):
       if kind != "bert":
         raise UserError("transformers' RoBERTa does not tell the next sentence")
-      _linear(state, "cls.seq_relationship", (after["kernel_UO"].T, after["bias_O"]))
+      needs.linear(state, "cls.seq_relationship", (after["kernel_UO"].T, after["bias_O"]))
       return {"architectures": ["BertForPreTraining"]}
     return {"architectures": ["BertForMaskedLM" if kind == "bert" else "RobertaForMaskedLM"]}
   head = params.get("classification_head")
   if not head or "hidden" in head or run.config.head.pooling != "pooler" or kind != "bert":
     raise UserError("transformers has no class for this head: only masks, and classes that BERT's pooler is asked for")
-  _linear(state, "classifier", (head["output"]["kernel_UO"].T, head["output"]["bias_O"]))
+  needs.linear(state, "classifier", (head["output"]["kernel_UO"].T, head["output"]["bias_O"]))
   labels = dict(enumerate(run.task.labels))
   return {
     "architectures": ["BertForSequenceClassification"], "id2label": {str(i): label for i, label in labels.items()},
     "label2id": {label: i for i, label in labels.items()},
   }  # fmt: skip
-
-
-def _linear(state, name, values):
-  state[f"{name}.weight"], state[f"{name}.bias"] = values
-
-
-def _norm(state, name, values):
-  state[f"{name}.weight"], state[f"{name}.bias"] = values["scale"], values["bias"]
 
 
 def tokenizer(run, folder) -> None:
@@ -105,14 +107,10 @@ def tokenizer(run, folder) -> None:
     files.write_text(folder / "vocab.txt", "".join(f"{piece}\n" for piece in ours.raw))
     said = {"tokenizer_class": "BertTokenizer", "do_lower_case": ours.lower, "strip_accents": not ours.accents}
   else:
-    _json(folder / "vocab.json", {piece: i for i, piece in enumerate(ours.raw)})
+    needs.write_json(folder / "vocab.json", {piece: i for i, piece in enumerate(ours.raw)})
     merges = "".join(f"{left} {right}\n" for left, right in ours.merges)
     files.write_text(folder / "merges.txt", f"#version: 0.2\n{merges}")
     mask = {"content": ours.mask_piece, "lstrip": True}  # it takes the space before it
     mask |= {"__type": "AddedToken", "rstrip": False, "single_word": False, "normalized": False}
     said = {"tokenizer_class": "RobertaTokenizer", "mask_token": mask}
-  _json(folder / "tokenizer_config.json", said | {"model_max_length": run.config.data.row_length})
-
-
-def _json(path, value):
-  files.write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+  needs.write_json(folder / "tokenizer_config.json", said | {"model_max_length": run.config.data.row_length})

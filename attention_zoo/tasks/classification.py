@@ -18,6 +18,7 @@ from attention_zoo.data.labelled import index_of, make_labelled, number_of
 from attention_zoo.errors import UserError
 from attention_zoo.evaluation import agreement
 from attention_zoo.layers import heads
+from attention_zoo.layers.linear import with_one
 from attention_zoo.protocols import Evaluation, Examples, Loss, Score
 from attention_zoo.tasks.encoder import EncoderRun
 from attention_zoo.tasks.encoding import (
@@ -28,6 +29,7 @@ from attention_zoo.tasks.encoding import (
   EncoderTask,
   check_labels,
   real_rows,
+  sees_both_sides,
 )
 from attention_zoo.training.config import Field
 from attention_zoo.training.loss import linear_cross_entropy, smoothed_cross_entropy
@@ -50,11 +52,14 @@ class _Pooled(EncoderTask):
 
   def __init__(self, config, workdir):
     super().__init__(config, workdir)
-    kinds = (*heads.POOLINGS, *(["pooler"] if hasattr(self.module.Model, "pooled") else []))
+    kinds = (*heads.POOLINGS, *(["pooler"] if self.has_pooler else []))
     if config.head.pooling not in kinds:
       raise UserError(f"config.head.pooling = {config.head.pooling!r} is not one of {', '.join(kinds)} of this model")
-    if config.train.language_model_weight and not hasattr(self.module, "output_table"):
-      raise UserError(f"config.train.language_model_weight: {config.model.name} is no language model; set it to 0.0")
+    language_model = hasattr(self.module, "output_table") and not sees_both_sides(self.module)
+    if config.train.language_model_weight and not language_model:
+      raise UserError(
+        f"config.train.language_model_weight: {config.model.name} is no causal language model; set it to 0.0"
+      )
     self.head = heads.Classifier(self.num_outputs, config.head.dropout, config.head.width)
 
   @functools.cached_property
@@ -73,7 +78,7 @@ class _Pooled(EncoderTask):
       return value, sums
     real_BT = (batch["segments"][:, 1:] > 0).astype(jnp.float32)
     weights_BT = real_BT / jnp.maximum(real_BT.sum(1, keepdims=True), 1)
-    table_VD = self.module.output_table(params)
+    table_VD, x_BTD = self.module.output_table(params), with_one(x_BTD, params.get("output_bias_V"))
     cost, *_ = linear_cross_entropy(x_BTD[:, :-1], table_VD, batch["inputs"][:, 1:], weights_BT)
     return value + factor * cost, sums | {"language_model": (cost, weights_BT.sum())}
 

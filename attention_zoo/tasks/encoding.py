@@ -15,6 +15,8 @@ The parameters of a run are the encoder's, under the names that they have in eve
 under one name of the task's own, `HEAD`. So config.train.init_from takes a pretrained encoder from a run of any task,
 also from language modelling, and draws a new head; the vocabulary comes with it.
 `tests/conformance/test_encoders.py` holds every encoder to this.
+
+Letters beside the house's: U width of what stands for a row.
 """
 
 import functools
@@ -77,6 +79,7 @@ class EncoderTask(TextTask):
         f'config.data.word_vectors is for config.data.tokenizer = "words" and a model with a table of words, '
         f'which {config.model.name} has not: set it to ""'
       )
+    self._encoded = functools.cache(self._encoded)
 
   # Text and vocabulary
 
@@ -104,7 +107,14 @@ class EncoderTask(TextTask):
     """None too where words are read by their characters: what is taken then may know another list of words, or none."""
     name = "" if self.spells else self.config.train.init_from
     path = files.expand(name) / identity.MODEL if name else None
-    return path if path is not None and path.exists() else None
+    if path is None or path.exists():
+      return path
+    if not (files.expand(self.workdir) / identity.MODEL).exists():
+      raise UserError(
+        f"config.train.init_from = {name} has no {identity.MODEL}, which says what the rows of its embedding mean: "
+        "bring it back, or put the vocabulary into the new workdir"
+      )
+    return None
 
   def _learn(self, tokenizer, vocab_size, inherited=None, published=None, **settings):
     if inherited is not None:
@@ -191,9 +201,11 @@ class EncoderTask(TextTask):
     return batch_rows(data.batch_tokens, data.row_length, data.row_multiple)
 
   def eval_batches(self, split):
-    encoded = self.encode(self.examples(split))
-    rows = batches_lib.in_batches(encoded, rows=self._rows, length=self.config.data.row_length)
+    rows = batches_lib.in_batches(self._encoded(split), rows=self._rows, length=self.config.data.row_length)
     return (batch for _, batch in rows)
+
+  def _encoded(self, split):
+    return self.encode(self.examples(split))
 
   def batch_shapes(self):
     size = self._rows, self.config.data.row_length
@@ -221,9 +233,15 @@ class EncoderTask(TextTask):
     return self.encoded(params, batch, None)[0], batch
 
   def encoded(self, params, batch, rng):
-    """(the encoder's output BTD, what its layers add, see `added`). rng None: without dropout."""
+    """(the encoder's output BTD, what its layers add, see `added`). rng None: without dropout. The 1 that a language
+    model adds for the bias of its logits is left out."""
     hidden, sown = self.apply_hidden(params, batch, rng)
-    return hidden[0] if hasattr(self.module, "carry") else hidden, sown
+    x_BTD = hidden[0] if hasattr(self.module, "carry") else hidden
+    return x_BTD[..., :-1] if "output_bias_V" in params else x_BTD, sown
+
+  @property
+  def has_pooler(self) -> bool:
+    return hasattr(self.module.Model, "pooled") and getattr(self.model_config, "pooler", True)
 
   def pooled(self, params, batch, x_BTD):
     """What the head reads."""
@@ -261,6 +279,12 @@ def check_labels(config, least=2) -> tuple[str, ...]:
   if len(labels) < least:
     raise UserError(f"config.data.labels = {labels!r} must be at least {least}")
   return labels
+
+
+def sees_both_sides(module) -> bool:
+  """Whether the model sees what stands behind a token. Encoders read `types`, causal language models do not: the tests
+  of conformance hold both to what they see."""
+  return "types" in module.BATCH
 
 
 def real_rows(batch):

@@ -29,7 +29,6 @@ import numpy as np
 
 from attention_zoo.data import examples as batches_lib
 from attention_zoo.data import masking
-from attention_zoo.data.batches import prefetch
 from attention_zoo.data.corpus import build_corpus
 from attention_zoo.data.documents import make_documents
 from attention_zoo.data.tokenizer import BOS, EOS
@@ -40,7 +39,7 @@ from attention_zoo.layers.linear import logits, with_bias
 from attention_zoo.protocols import Evaluation, Examples, Loss, Score
 from attention_zoo.tasks import arguments
 from attention_zoo.tasks.encoder import EncoderRun
-from attention_zoo.tasks.encoding import ENCODED, EncoderTask, real_rows
+from attention_zoo.tasks.encoding import ENCODED, EncoderTask, real_rows, sees_both_sides
 from attention_zoo.training.config import FRACTION, Field
 from attention_zoo.training.loss import linear_cross_entropy, smoothed_cross_entropy
 
@@ -56,7 +55,7 @@ class MaskedLanguageModeling(EncoderTask):
     "data": {
       **ENCODED,
       "batching": Field(str, choices=masking.KINDS),
-      "mask_rate": Field(float, low=0.0, high=1.0, default=0.15),
+      "mask_rate": Field(float, low=0.001, high=1.0, default=0.15),
       "whole_words": Field(bool, default=False),
     },
     "train": {"label_smoothing": FRACTION},
@@ -66,9 +65,13 @@ class MaskedLanguageModeling(EncoderTask):
   def __init__(self, config, workdir):
     self.pairs = config.data.batching == "sentence_pairs"
     super().__init__(config, workdir)
+    if not sees_both_sides(self.module):
+      raise UserError(
+        f'config.model.name = {config.model.name!r} does not see what stands behind a mask: set it to "bert"'
+      )
     if not hasattr(self.module, "output_table"):
       raise UserError(f"config.model.name = {config.model.name!r} has no table of its tokens to guess masks by")
-    if self.pairs and not (hasattr(self.module.Model, "pooled") and getattr(self.model_config, "pooler", True)):
+    if self.pairs and not self.has_pooler:
       raise UserError(
         'config.data.batching = "sentence_pairs" asks for the next sentence, which is read off the pooler: '
         'set config.model.pooler=True, or config.data.batching="full_sentences"'
@@ -91,11 +94,12 @@ class MaskedLanguageModeling(EncoderTask):
     """The sentences of a split, kept on disk."""
     return build_corpus(_Sentences(self.source), split, self.tokenizer, max_length=_UNCUT, cache_dir=self.cache_dir)
 
-  def masked_batches(self, split: str) -> masking.MaskedBatches:
+  def masked_batches(self, split: str, seed: int = 0) -> masking.MaskedBatches:
+    """seed: of rows and masks; evaluations of runs with different ones have the same."""
     data, kinds = self.config.data, {"full_sentences": masking.FullSentences, "sentence_pairs": masking.SentencePairs}
-    source = kinds[data.batching](self.corpus(split), data.row_length, data.seed)
+    source = kinds[data.batching](self.corpus(split), data.row_length, seed)
     return masking.MaskedBatches(
-      source, self.vocabulary, rows=self._rows, length=data.row_length, rate=data.mask_rate, seed=data.seed
+      source, self.vocabulary, rows=self._rows, length=data.row_length, rate=data.mask_rate, seed=seed
     )
 
   @property
@@ -111,13 +115,7 @@ class MaskedLanguageModeling(EncoderTask):
 
   @functools.cached_property
   def batches(self):
-    return self.masked_batches("train")
-
-  def train_batches(self, start, parts, count):
-    self.claim()
-    batches = self.batches
-    next(iter(self.eval_batches("dev")), None)  # What is wrong with it is told now, not at the first evaluation.
-    return prefetch(batches, start, parts, count)
+    return self.masked_batches("train", self.config.data.seed)
 
   def eval_batches(self, split):
     return self.masked_batches(split).in_order(self._rows)
@@ -178,16 +176,16 @@ class _Lines:
 
 
 class _Sentences:
-  """Sentences as the first side of pairs, for `data/corpus.py`; an empty one ends a document."""
+  """What `data/masking.py` wants of a corpus: sentences, each with a mark, and an empty pair where a document ends."""
 
-  languages = ("text", "sentences")
+  languages = ("sentences", "marks")
 
   def __init__(self, source):
     self._source, self.fingerprint = source, source.fingerprint
 
   def pairs(self, split):
     for document in self._source.documents(split):
-      yield from ((line, "") for line in document.split("\n") if line.strip())
+      yield from ((line, ".") for line in document.split("\n") if line.strip())
       yield "", ""
 
 
@@ -249,12 +247,14 @@ class MaskedModel(EncoderRun):
   def samples(self, split: str, count: int) -> Sequence[dict[str, str]]:
     """Rows of a split with [MASK] where tokens are hidden, and with what was guessed there."""
     batch = next(iter(self.task.masked_batches(split).in_order(max(count, 1))))
-    tokenizer, found = self.task.tokenizer, []
+    tokenizer, rows, found = self.task.tokenizer, [], []
     for b in range(min(count, int((batch["segments"][:, 0] > 0).sum()))):
-      ids = batch["inputs"][b, : int((batch["segments"][b] > 0).sum())].copy()
+      ids = batch["inputs"][b, : int((batch["segments"][b] > 0).sum())]
       places = batch["masked"][b][batch["masked"][b] > 0]
-      encoded = batches_lib.Encoded(ids, int((batch["types"][b] == 0)[: len(ids)].sum()), {"masked": places})
-      (logits_TV,) = self._run([encoded], self._logits)
+      first = int((batch["types"][b] == 0)[: len(ids)].sum())
+      rows.append(batches_lib.Encoded(ids, first, {"masked": places}))
+    for b, (row, logits_TV) in enumerate(zip(rows, self._run(rows, self._logits), strict=True)):
+      ids, places = row.ids, row.labels["masked"]
       guessed, hidden = ids.copy(), ids.copy()
       guessed[places], hidden[places] = logits_TV[: len(places)].argmax(-1), tokenizer.mask
       show = lambda ids: tokenizer.decode([ids[1:]])[0]

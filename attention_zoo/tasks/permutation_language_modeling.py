@@ -4,8 +4,8 @@ before it in that order, wherever they stand; as XLNet is pretrained (Yang et al
 `PermutationLanguageModeling` is what the training loop sees, `PermutationModel` what a user does with trained
 parameters. What a model for it has is what `tasks/encoding.py` asks for, and
 
-  - streams(batch, *, train, carry) -> (BTD, BKD, carry), a method: the second is the output at "places", from what
-    comes before them in the "order" (`data/permutations.py`).
+  - streams(batch, *, train, carry) -> (BTD, BTD, carry), a method: the second is the output at the "places" alone,
+    from what comes before them in the "order" (`data/permutations.py`).
   - carry(config, rows), in its module: what the first batch is handed, where batches are contiguous.
   - output_table(params) -> VD in its module: logits are the products of the outputs at places with it.
 """
@@ -17,7 +17,6 @@ import jax
 import jax.numpy as jnp
 
 from attention_zoo.data import permutations, windows
-from attention_zoo.data.batches import prefetch
 from attention_zoo.data.corpus import build_corpus
 from attention_zoo.data.documents import make_documents
 from attention_zoo.errors import UserError
@@ -89,16 +88,10 @@ class PermutationLanguageModeling(EncoderTask):
     )  # fmt: skip
     return permutations.Permuted(found, rows=self._rows, one_in=data.one_in, seed=data.seed)
 
-  def train_batches(self, start, parts, count):
-    self.claim()
-    batches = self.batches
-    next(iter(self.eval_batches("dev")), None)  # What is wrong with it is told now, not at the first evaluation.
-    return prefetch(batches, start, parts, count)
-
   def eval_batches(self, split):
     data = self.config.data
     found = windows.eval_batches(data.batching, self.stream(split), rows=self._rows, row_length=data.row_length)
-    return permutations.in_order(found, data.one_in, data.seed)
+    return permutations.in_order(found, data.one_in)
 
   def batch_shapes(self):
     data = self.config.data

@@ -96,7 +96,8 @@ class Sizes(tuple):
 
 
 def comparison() -> str:
-  """ELMo, GPT and BERT side by side, what each position sees in each, from the zoo's own configs: a file of SVG."""
+  """ELMo, GPT and BERT side by side, what each position sees in each, with as many layers as the zoo's models have
+  by default (ELMo has two): a file of SVG."""
   from attention_zoo.plots import pretraining
 
   found = []

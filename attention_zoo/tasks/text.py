@@ -90,14 +90,15 @@ class TextTask(ModelTask):
     data = self.config.data
     if jax.process_index() == 0:
       corpus.remove_remains(self.cache_dir)
-    settings = self._vocabulary_settings()
+    trained = bool(checkpoints.steps(self.workdir))
+    settings = {} if trained else self._vocabulary_settings()  # where it came from may be gone since
     identity.claim(
       self.workdir,
       train=self.fingerprint(),
       directory=str(files.expand(data.dir).absolute()) if files.is_local(data.dir) and data.dir else data.dir,
       settings=settings,
-      learn=functools.partial(self._learn, **settings),
-      trained=bool(checkpoints.steps(self.workdir)),
+      learn=lambda: self._learn(**(settings or self._vocabulary_settings())),
+      trained=trained,
     )
     if jax.process_count() > 1:
       digest = np.frombuffer(bytes.fromhex(self.fingerprint()), np.uint8)

@@ -7,7 +7,8 @@ DIR holds train.jsonl and dev.jsonl (or .jsonl.gz), a document a line in the fie
 their own: Wikipedia and BooksCorpus, of which the second is not public any more. Paper: GLUE 79.6 on average (from
 memory), tuned on each of its tasks. Ours: not run. Hardware: 16 chips of TPU for four days, says the paper. Settings
 from the paper: a million steps of 256 rows of 512 tokens, Adam to 1e-4 in 10,000 steps and down a line to 0, weight
-decay 0.01. Deviations: nine tenths of the paper's steps have rows of 128; those of the model's and the task's files.
+decay 0.01. Deviations: all rows have 512 tokens, where nine tenths of the paper's steps have rows of 128; those of the
+model's and the task's files.
 The published vocabulary is --config.data.vocabulary=vocab.txt.
 """
 

@@ -1,5 +1,5 @@
 """A small BERT, not pretrained, that tells of each sentence of the embedded phrasebook which kind of value comes last:
-a minute on two CPU cores, no files, no network.
+a minute on two CPU cores, no files, no network. Ours: not run.
 
   python -m attention_zoo.train    --config=configs/pretraining/classification_quickstart.py --workdir=DIR
   python -m attention_zoo.evaluate --workdir=DIR --split=test

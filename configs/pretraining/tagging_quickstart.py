@@ -1,5 +1,5 @@
 """A small BERT, not pretrained, that finds dates, places, numbers and other values in the sentences of the embedded
-phrasebook: minutes on two CPU cores, no files, no network.
+phrasebook: minutes on two CPU cores, no files, no network. Ours: not run.
 
   python -m attention_zoo.train    --config=configs/pretraining/tagging_quickstart.py --workdir=DIR
   python -m attention_zoo.evaluate --workdir=DIR --split=test

@@ -6,7 +6,8 @@
 DIR as in bert_base.py; 126 GB of text there. Paper: RACE 81.75 accuracy (from memory). Ours: not run. Hardware: 512
 chips of TPU v3 for 2.5 days, says the paper. Settings from the paper (from memory): 500,000 steps of 2,048 rows of 512
 tokens, Adam to 4e-4 in 40,000 steps and down a line to 0, one token of six predicted.
-Deviations: those of the model's file; the tokens of a row are drawn one by one, not in spans.
+Deviations: those of the model's file; among them, a row is a window of text and not two segments, so that <s> and the
+vector for another segment are not pretrained. The tokens of a row are drawn one by one, not in spans.
 """
 
 import ml_collections

@@ -84,6 +84,15 @@ def test_fewer_examples_than_rows_and_none():
     ExampleBatches([], rows=8, length=40, seed=3)
 
 
+def test_every_batch_of_an_epoch_is_full():
+  """Also where so few are left at the end that they fill none: more than fifty batches are sorted in parts."""
+  batches = ExampleBatches(some(50 * 2 + 1), rows=2, length=40, seed=3)
+  seen = [batches[step]["inputs"][:, 0].tolist() for step in range(batches.steps_per_epoch)]
+  assert seen == [[100, 100]] * 50
+  labels = [label for step in range(50) for label in batches[step]["label"].tolist()]
+  assert len(set(labels)) == 100
+
+
 def test_in_batches_each_comes_once():
   found = some()
   seen = {}

@@ -62,6 +62,15 @@ def test_whole_words_are_hidden_together():
   assert set(sizes) == {6}  # of at most 8, in threes
 
 
+def test_of_whole_words_that_are_all_too_long_the_shortest_is_hidden():
+  goes_on = np.arange(V) % 10 != 0
+  ids = np.array([BOS, *range(10, 20), *range(20, 25), EOS], np.int32)
+  chance = np.random.default_rng(0)
+  assert masking.mask(ids, Vocabulary(V, MASK, goes_on), 0.15, chance).targets.tolist() == list(range(20, 25))
+  found = masking.mask(ids, Vocabulary(V, MASK, goes_on), 0.15, chance, room=4)
+  assert found.targets.tolist() == list(range(20, 24))
+
+
 def test_full_sentences_come_once_and_cross_the_ends_of_documents():
   texts = documents()
   source = FullSentences(corpus_of(texts), LENGTH, seed=1)
@@ -78,8 +87,51 @@ def test_full_sentences_come_once_and_cross_the_ends_of_documents():
   for ids, _ in crossing:
     for at in np.flatnonzero(np.isin(ids, list(starts))):
       assert ids[at - 1] in (BOS, EOS)
-  long = FullSentences(corpus_of([[list(range(5, 105))], [[200, 201]]]), LENGTH, seed=1)
-  assert [len(long.ids(row)[0]) for row in long.plan(0)] == [32, 4]
+
+
+@pytest.mark.parametrize("kind", [FullSentences, SentencePairs])
+def test_a_sentence_begins_a_word(kind):
+  """Also where its first piece looks like one that goes on with a word, as in a vocabulary with spaces before words."""
+  texts = documents(number=30)
+  goes_on = np.ones(10**4, bool)  # each sentence is one word
+  word = {i: (d, s) for d, text in enumerate(texts) for s, sentence in enumerate(text) for i in sentence}
+  source = kind(corpus_of(texts), LENGTH, seed=1)
+  batches = MaskedBatches(source, Vocabulary(10**4, MASK, goes_on), rows=8, length=LENGTH, rate=0.4, seed=2)
+  some = 0
+  for step in range(20):
+    batch = batches[step]
+    for ids, targets, at in zip(batch["inputs"], batch["masked_targets"], batch["masked"], strict=True):
+      hidden = [word[i] for i in targets[at > 0].tolist()]
+      ids[at[at > 0]] = targets[at > 0]
+      there = [word[i] for i in ids.tolist() if i in word]
+      assert all(hidden.count(place) == there.count(place) for place in hidden)
+      some += len(set(hidden)) > 1
+  assert some > 20
+
+
+@pytest.mark.parametrize("kind", [FullSentences, SentencePairs])
+def test_of_long_sentences_nothing_is_lost(kind):
+  long = list(range(5, 105))
+  source = kind(corpus_of([[long, [200, 201]], [[202]], [[203], [204]]]), LENGTH, seed=1)
+  rows = [source.ids(row)[0] for row in source.plan(0)]
+  assert max(map(len, rows)) <= LENGTH
+  assert {*long, *range(200, 205)} <= {i for ids in rows for i in ids.tolist()}
+  if kind is FullSentences:
+    assert [len(ids) for ids in rows] == [32, 32, 32, 2 + 10 + 2 + 1 + 1 + 1 + 2]
+
+
+@pytest.mark.parametrize("kind", [FullSentences, SentencePairs])
+def test_a_line_that_encodes_to_nothing_ends_no_document(kind):
+  texts = documents()
+  with_empty = [[text[0], [], *text[1:]] for text in texts]
+  corpus = corpus_of(with_empty)
+  marks = [mark for text in with_empty for mark in (*[True] * len(text), False)]
+  offsets = np.concatenate([[0], np.cumsum([1 + mark for mark in marks])])
+  corpus = Corpus(corpus.source_tokens, corpus.source_offsets, np.full(offsets[-1], EOS, np.int32), offsets)
+  found, wanted = kind(corpus, LENGTH, seed=1), kind(corpus_of(texts), LENGTH, seed=1)
+  assert found.plan(0) == wanted.plan(0)
+  for row in found.plan(0):
+    np.testing.assert_array_equal(found.ids(row)[0], wanted.ids(row)[0])
 
 
 def test_half_of_the_pairs_belong_together():
@@ -119,6 +171,17 @@ def _ends(texts):
   return found
 
 
+@pytest.mark.parametrize("number", [30, 50])
+def test_an_epoch_of_more_or_fewer_rows_comes_from_all_documents(number, monkeypatch):
+  source = SentencePairs(corpus_of(documents()), LENGTH, 1)
+  first = source.plan(0)[:40]
+  other = [row._replace(unrelated=i) for i, row in enumerate(source.plan(1)[:number])]
+  monkeypatch.setattr(source, "plan", lambda epoch: other if epoch else first)
+  batches = MaskedBatches(source, Vocabulary(10**6, MASK), rows=8, length=LENGTH, rate=0.15, seed=2)
+  seen = sorted(i for step in range(5, 10) for i in batches[step]["unrelated"].tolist())
+  assert seen == [i * number // 40 for i in range(40)]
+
+
 @pytest.mark.parametrize("kind", [FullSentences, SentencePairs])
 def test_batches_are_functions_of_the_step_and_masked_anew(kind):
   source = kind(corpus_of(documents()), LENGTH, 1)
@@ -138,3 +201,9 @@ def test_batches_are_functions_of_the_step_and_masked_anew(kind):
   assert (rows[0]["masked"] != rows[2]["masked"]).any()
   order = list(batches.in_order(8))
   assert sum((batch["segments"][:, 0] > 0).sum() for batch in order) == batches.rows_per_epoch
+
+
+@pytest.mark.parametrize("kind", [FullSentences, SentencePairs])
+def test_rows_too_short_for_sentences(kind):
+  with pytest.raises(UserError, match="config.data.row_length = 2 leaves no room"):
+    kind(corpus_of(documents()), 2, seed=1)

@@ -9,6 +9,9 @@ Language Understanding" (arXiv:1906.08237).
 | layers              | post-LN, GELU, dropout in between too      | the same; GELU exact, no dropout in between    |
 | recurrence          | the outputs of the segment before, cached  | the same, `carry`; no gradient goes there      |
 | [CLS]               | at the end                                 | <s> at the beginning, </s> at the end          |
+| rows of pretraining | two segments, [SEP] and [CLS] behind them  | a window of text: <s> is first seen in tuning  |
+| types in it         | of both segments                           | one: the vector for another is first tuned     |
+| tokens asked for    | of the text                                | of the window, the </s> behind documents too   |
 | first values        | N(0, 0.02^2)                               | tables and biases so, kernels Glorot-uniform   |
 | dropout rate        | exact                                      | rounded to 1/65,536                            |
 

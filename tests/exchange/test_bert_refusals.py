@@ -1,0 +1,69 @@
+"""Folders of BERT and RoBERTa that are computed otherwise here: one line says why, and nothing is made of them."""
+
+import pytest
+
+from attention_zoo.errors import UserError
+from attention_zoo.exchange import importing, to_bert
+from tests.exchange import folders
+from tests.exchange.test_import import imported
+
+
+@pytest.mark.parametrize(
+  ("field", "value"),
+  [
+    ("architectures", ["BertForTokenClassification"]), ("architectures", ["BertForMultipleChoice"]),
+    ("problem_type", "multi_label_classification"), ("problem_type", "regression"),
+  ],
+)  # fmt: skip
+def test_a_classifier_of_another_kind(tmp_path, field, value):
+  config, _ = folders.bert(tmp_path / "bert", classes=3, architectures=["BertForSequenceClassification"])
+  assert importing.read(tmp_path / "bert").config["task"] == "classification"
+  folders.write(tmp_path / "bert", "config.json", config | {field: value})
+  with pytest.raises(UserError, match=f"{field} = .* cannot be computed here"):
+    importing.read(tmp_path / "bert")
+
+
+@pytest.mark.parametrize(
+  ("part", "field", "value"),
+  [
+    ("normalizer", "clean_text", False), ("model", "continuing_subword_prefix", ""),
+    ("model", "max_input_chars_per_word", 50), ("model", "unk_token", "<unk>"),
+  ],
+)  # fmt: skip
+def test_a_tokenizer_that_cuts_otherwise(tmp_path, part, field, value):
+  folder = tmp_path / "bert"
+  folders.bert(folder)
+  said = {
+    "model": {
+      "type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100,
+      "vocab": {piece: i for i, piece in enumerate((folder / "vocab.txt").read_text().split("\n")[:-1])},
+    },
+    "normalizer": {
+      "type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "strip_accents": None,
+      "lowercase": True,
+    },
+    "pre_tokenizer": {"type": "BertPreTokenizer"},
+  }  # fmt: skip
+  wanted = importing.read(folder).tokenizer
+  (folder / "vocab.txt").unlink()
+  folders.write(folder, "tokenizer.json", said)
+  assert importing.read(folder).tokenizer == wanted
+  said[part][field] = value
+  folders.write(folder, "tokenizer.json", said)
+  with pytest.raises(UserError, match=f"tokenizer.json: {field} = .*, which BERT has as"):
+    importing.read(folder)
+
+
+def test_pairs_that_would_be_other_rows_there(tmp_path):
+  for kind, separators in (("bert", 1), ("roberta", 2)):
+    folders.bert(tmp_path / kind, kind=kind)
+    run = imported(tmp_path / kind, tmp_path / f"{kind}_run")
+    to_bert.bert(run)
+    with run.config.unlocked():
+      run.config.data.separators = 3 - separators
+    with pytest.raises(UserError, match=f"config.data.separators = {3 - separators}, but .* {kind} has {separators}"):
+      to_bert.bert(run)
+  folders.bert(tmp_path / "types", kind="roberta", type_vocab_size=2)
+  run = imported(tmp_path / "types", tmp_path / "types_run")
+  with pytest.raises(UserError, match="config.model.num_types = 2, but .* does not tell two sentences apart"):
+    to_bert.bert(run)
