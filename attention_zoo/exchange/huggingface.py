@@ -87,12 +87,12 @@ def marian(run) -> tuple[dict, dict]:
       for ours, theirs in (("self_attention", "self_attn"), ("cross_attention", "encoder_attn")):
         if ours in layer:
           for name, values in needs.attention(layer[ours], c.d_model).items():
-            needs.linear(state, f"{at}.{theirs}.{'out' if name == 'output' else name[0]}_proj", values)
-          needs.norm(state, f"{at}.{theirs}_layer_norm", layer[f"{ours}_norm"])
+            needs.write_linear(state, f"{at}.{theirs}.{'out' if name == 'output' else name[0]}_proj", values)
+          needs.write_norm(state, f"{at}.{theirs}_layer_norm", layer[f"{ours}_norm"])
       wi, wo = layer["feed_forward"]["wi"], layer["feed_forward"]["wo"]
-      needs.linear(state, f"{at}.fc1", (wi["kernel_DF"].T, wi["bias_F"]))
-      needs.linear(state, f"{at}.fc2", (wo["kernel_FD"].T, wo["bias_D"]))
-      needs.norm(state, f"{at}.final_layer_norm", layer["feed_forward_norm"])
+      needs.write_linear(state, f"{at}.fc1", (wi["kernel_DF"].T, wi["bias_F"]))
+      needs.write_linear(state, f"{at}.fc2", (wo["kernel_FD"].T, wo["bias_D"]))
+      needs.write_norm(state, f"{at}.final_layer_norm", layer["feed_forward_norm"])
   return config, state
 
 
@@ -116,11 +116,11 @@ def gpt2(run) -> tuple[dict, dict]:
   }  # fmt: skip
   state = {"transformer.wte.weight": table}
   state["transformer.wpe.weight"] = params["positions"]["table_TD"]
-  needs.norm(state, "transformer.ln_f", params["decoder"]["norm"])
+  needs.write_norm(state, "transformer.ln_f", params["decoder"]["norm"])
   for i in range(c.num_layers):
     layer, at = params["decoder"][f"layer_{i}"], f"transformer.h.{i}"
-    needs.norm(state, f"{at}.ln_1", layer["self_attention_norm"])
-    needs.norm(state, f"{at}.ln_2", layer["feed_forward_norm"])
+    needs.write_norm(state, f"{at}.ln_1", layer["self_attention_norm"])
+    needs.write_norm(state, f"{at}.ln_2", layer["feed_forward_norm"])
     found = needs.attention(layer["self_attention"], c.d_model)
     joined = [np.concatenate([found[name][j] for name in ("query", "key", "value")]) for j in (0, 1)]
     wi, wo = layer["feed_forward"]["wi"], layer["feed_forward"]["wo"]
@@ -130,7 +130,7 @@ def gpt2(run) -> tuple[dict, dict]:
       "mlp.c_fc": (wi["kernel_DF"].T, wi["bias_F"]),
       "mlp.c_proj": (wo["kernel_FD"].T, wo["bias_D"]),
     }.items():
-      needs.linear(state, f"{at}.{name}", (weight.T, bias))  # GPT-2's linear maps are [in, out]
+      needs.write_linear(state, f"{at}.{name}", (weight.T, bias))  # GPT-2's linear maps are [in, out]
   return config, state
 
 

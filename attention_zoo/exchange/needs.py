@@ -47,12 +47,12 @@ def attention(layer, d_model) -> dict:
   return found
 
 
-def linear(state, name, values) -> None:
+def write_linear(state, name, values) -> None:
   """Puts the (weight [out, in], bias [out]) of a linear map into a state dict."""
   state[f"{name}.weight"], state[f"{name}.bias"] = values
 
 
-def norm(state, name, values) -> None:
+def write_norm(state, name, values) -> None:
   state[f"{name}.weight"], state[f"{name}.bias"] = values["scale"], values["bias"]
 
 

@@ -39,18 +39,18 @@ def bert(run) -> tuple[dict, dict]:
     f"{at}.position_embeddings.weight": np.concatenate([np.zeros_like(positions[:shift]), positions]),
     f"{at}.token_type_embeddings.weight": params["types"][f"table_{c.num_types}D"],
   }
-  needs.norm(state, f"{at}.LayerNorm", params["embedding_norm"])
+  needs.write_norm(state, f"{at}.LayerNorm", params["embedding_norm"])
   for i in range(c.num_layers):
     layer, at = params["encoder"][f"layer_{i}"], f"{kind}.encoder.layer.{i}"
     for name, values in needs.attention(layer["self_attention"], c.d_model).items():
-      needs.linear(state, f"{at}.attention.{'output.dense' if name == 'output' else f'self.{name}'}", values)
-    needs.norm(state, f"{at}.attention.output.LayerNorm", layer["self_attention_norm"])
+      needs.write_linear(state, f"{at}.attention.{'output.dense' if name == 'output' else f'self.{name}'}", values)
+    needs.write_norm(state, f"{at}.attention.output.LayerNorm", layer["self_attention_norm"])
     wi, wo = layer["feed_forward"]["wi"], layer["feed_forward"]["wo"]
-    needs.linear(state, f"{at}.intermediate.dense", (wi["kernel_DF"].T, wi["bias_F"]))
-    needs.linear(state, f"{at}.output.dense", (wo["kernel_FD"].T, wo["bias_D"]))
-    needs.norm(state, f"{at}.output.LayerNorm", layer["feed_forward_norm"])
+    needs.write_linear(state, f"{at}.intermediate.dense", (wi["kernel_DF"].T, wi["bias_F"]))
+    needs.write_linear(state, f"{at}.output.dense", (wo["kernel_FD"].T, wo["bias_D"]))
+    needs.write_norm(state, f"{at}.output.LayerNorm", layer["feed_forward_norm"])
   if c.pooler:
-    needs.linear(state, f"{kind}.pooler.dense", (params["pooler"]["kernel_DU"].T, params["pooler"]["bias_U"]))
+    needs.write_linear(state, f"{kind}.pooler.dense", (params["pooler"]["kernel_DU"].T, params["pooler"]["bias_U"]))
   return config | _heads(run, kind, params, embedding, state), state
 
 
@@ -80,19 +80,19 @@ def _heads(run, kind, params, embedding, state) -> dict:
   if head := params.get("masked_head"):
     prefix = "cls.predictions" if kind == "bert" else "lm_head"
     linear, norm = ("transform.dense", "transform.LayerNorm") if kind == "bert" else ("dense", "layer_norm")
-    needs.linear(state, f"{prefix}.{linear}", (head["transform"]["kernel_DF"].T, head["transform"]["bias_F"]))
-    needs.norm(state, f"{prefix}.{norm}", head["norm"])
+    needs.write_linear(state, f"{prefix}.{linear}", (head["transform"]["kernel_DF"].T, head["transform"]["bias_F"]))
+    needs.write_norm(state, f"{prefix}.{norm}", head["norm"])
     state[f"{prefix}.bias"] = head["bias_V"]
     if after := head.get("next_sentence"):
       if kind != "bert":
         raise UserError("transformers' RoBERTa does not tell the next sentence")
-      needs.linear(state, "cls.seq_relationship", (after["kernel_UO"].T, after["bias_O"]))
+      needs.write_linear(state, "cls.seq_relationship", (after["kernel_UO"].T, after["bias_O"]))
       return {"architectures": ["BertForPreTraining"]}
     return {"architectures": ["BertForMaskedLM" if kind == "bert" else "RobertaForMaskedLM"]}
   head = params.get("classification_head")
   if not head or "hidden" in head or run.config.head.pooling != "pooler" or kind != "bert":
     raise UserError("transformers has no class for this head: only masks, and classes that BERT's pooler is asked for")
-  needs.linear(state, "classifier", (head["output"]["kernel_UO"].T, head["output"]["bias_O"]))
+  needs.write_linear(state, "classifier", (head["output"]["kernel_UO"].T, head["output"]["bias_O"]))
   labels = dict(enumerate(run.task.labels))
   return {
     "architectures": ["BertForSequenceClassification"], "id2label": {str(i): label for i, label in labels.items()},
