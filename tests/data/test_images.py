@@ -223,6 +223,17 @@ def test_images_without_folders_have_no_classes(folder, tmp_path):
   assert made.classes == () and len(pixels) == 5 and not labels.any()
 
 
+def test_a_zip_file_may_hold_a_folder_of_its_own_name(tmp_path):
+  """As `zip -r train.zip train` makes it: that folder is no class."""
+  for split in ("train", "dev"):
+    with zipfile.ZipFile(tmp_path / f"{split}.zip", "w") as archive:
+      archive.writestr(f"{split}/0.png", encoded(noise(0)))
+  made = source("images", tmp_path)
+  assert made.classes == ()
+  for split in ("train", "dev"):
+    np.testing.assert_array_equal(made.pictures(split)[0], [noise(0)])
+
+
 def test_bad_files_are_skipped_and_told_or_refused(folder, tmp_path, caplog):
   shutil.copytree(folder, tmp_path / "it")
   (tmp_path / "it" / "train" / "cat" / "bad.jpg").write_bytes(b"no image")
