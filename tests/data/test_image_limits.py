@@ -2,6 +2,7 @@
 
 import types
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -26,3 +27,17 @@ def test_more_images_than_memory_holds_are_refused(tmp_path, monkeypatch):
   monkeypatch.setattr(picture, "read", lambda *_, **__: pytest.fail("it was read"))
   with pytest.raises(UserError, match="train: 3 images of 8 x 8 take 0 GiB"):
     source("images", 8, tmp_path).pictures("train")
+
+
+def test_images_become_small_and_large():
+  """The mean of each square, rounded; and what is of one colour keeps it, with a step in the middle where there is one.
+  """
+  pixels = np.zeros((1, 4, 4, 3), np.uint8)
+  pixels[0, :2, :2, 0] = [[0, 10], [20, 31]]
+  pixels[0, :, 2:, 2] = 200
+  low = images.shrink(pixels, 2)
+  assert low[0, ..., 0].tolist() == [[15, 0], [0, 0]] and low[0, ..., 2].tolist() == [[0, 200], [0, 200]]
+  large = images.bicubic(low, 8)
+  assert large.shape == (1, 8, 8, 3) and large.dtype == np.uint8
+  assert (large[0, :, 0, 2] == 0).all() and (large[0, :, -1, 2] == 200).all()
+  assert (np.diff(large[0, :, 2:6, 2].astype(int)) > 0).all(), "rows are columns, and it rises from left to right"
