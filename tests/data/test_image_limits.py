@@ -1,5 +1,6 @@
 """What sources of images refuse before they make anything of it."""
 
+import io
 import types
 
 import numpy as np
@@ -41,3 +42,15 @@ def test_images_become_small_and_large():
   assert large.shape == (1, 8, 8, 3) and large.dtype == np.uint8
   assert (large[0, :, 0, 2] == 0).all() and (large[0, :, -1, 2] == 200).all()
   assert (np.diff(large[0, :, 2:6, 2].astype(int)) > 0).all(), "rows are columns, and it rises from left to right"
+
+
+@pytest.mark.parametrize("options", [dict(lossless=True), dict(lossless=False), dict(lossless=True, exif=b"more")])
+def test_the_size_of_a_webp_file_is_checked_before_it_is_opened(options, monkeypatch):
+  """The three kinds of header. Pillow makes the whole canvas when it opens such a file."""
+  buffer = io.BytesIO()
+  Image.new("RGB", (9, 7)).save(buffer, format="WEBP", **options)
+  assert picture._webp_size(buffer.getvalue()) == (9, 7)
+  monkeypatch.setattr(picture, "_MOST_PIXELS", 62)
+  monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("it was opened"))
+  with pytest.raises(UserError, match="it.webp has 9 x 7 pixels: at most 62"):
+    picture.read(buffer.getvalue(), "it.webp", 4)
