@@ -86,7 +86,7 @@ class ImageModel(PictureRun):
     n, rows = arguments.whole(n, "n", 1, 10_000), arguments.whole(rows, "rows", 0, self._shape[0])
     given = self._pixels([image])
     if (fitting := self._first_rows(rows)) != rows:
-      raise UserError(f"rows = {rows}: this model would draw pixels of them before it sees the others; take {fitting}")
+      raise UserError(f"rows = {rows}: this model draws others before it sees all of these; take {fitting}")
     pixels = np.repeat(given, n, 0).astype(np.int32)
     known = np.zeros(pixels.shape[:3], bool)
     known[:, :rows] = True
