@@ -44,8 +44,11 @@ class ImageFolder:
     classes, labels, skipped = self.classes, [], []
     with self._open(split) as found:
       own = _classes(found.names)
-      if classes and (missing := sorted({*own} - {*classes}) or (not own and ["none"])):
-        raise UserError(f"{found.where} has the classes {', '.join(missing)[:200]}, which the training images have not")
+      if classes and (missing := {*own} - {*classes}):
+        names = ", ".join(sorted(missing))[:200]
+        raise UserError(f"{found.where} has the classes {names}, which the training images have not")
+      if classes and not own:
+        raise UserError(f"{found.where} has no folders of classes, but the training images have")
       picture.check_memory(len(found.names), self._size, found.where)
       pixels = np.empty((len(found.names), self._size, self._size, 3), np.uint8)
       for name in found.names:
@@ -127,7 +130,8 @@ class _Zip:
     inside = [(name, info) for name, info in zip(names, infos, strict=True) if _is_image(name)]
     # Often everything lies in one folder of the archive's own name.
     tops = {name.split("/")[0] for name, _ in inside}
-    if len(tops) == 1 and all(name.count("/") > 1 for name, _ in inside):
+    own = tops == {path.name.rpartition(".")[0]} and all("/" in name for name, _ in inside)
+    if own or (len(tops) == 1 and all(name.count("/") > 1 for name, _ in inside)):
       inside = [(name.partition("/")[2], info) for name, info in inside]
     self._infos = dict(inside)
     self.names = sorted(self._infos)

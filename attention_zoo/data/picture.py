@@ -56,6 +56,7 @@ def _decoded(content, name):
   try:
     with warnings.catch_warnings():
       warnings.simplefilter("ignore")  # of sizes and of EXIF data: what matters is checked here
+      _check_size(*_webp_size(content), name)  # Pillow makes the canvas of such a file when it opens it
       image = Image.open(io.BytesIO(content), formats=_FORMATS)
       _check(image, content, name)
       image.load()
@@ -69,10 +70,25 @@ def _decoded(content, name):
     raise UserError(f"{name} is not a sound image: {reason}") from None
 
 
-def _check(image, content, name):
-  width, height = image.size
+def _check_size(width, height, name):
   if width * height > _MOST_PIXELS:
     raise UserError(f"{name} has {width:,} x {height:,} pixels: at most {_MOST_PIXELS:,} are read")
+
+
+def _webp_size(content) -> tuple[int, int]:
+  """(columns, rows) that the header of a WebP file declares; (0, 0) of other content."""
+  number = lambda start, stop: int.from_bytes(content[start:stop], "little")
+  if content[:4] != b"RIFF" or content[8:12] != b"WEBP":
+    return 0, 0
+  if content[12:16] == b"VP8X":
+    return number(24, 27) + 1, number(27, 30) + 1
+  if content[12:16] == b"VP8L":
+    return (number(21, 25) & 0x3FFF) + 1, (number(21, 25) >> 14 & 0x3FFF) + 1
+  return number(26, 28) & 0x3FFF, number(28, 30) & 0x3FFF
+
+
+def _check(image, content, name):
+  _check_size(*image.size, name)
   if getattr(image, "is_animated", False):
     raise UserError(f"{name} is an animation: it is several images")
   # Of deep colours Pillow would drop the lower half.

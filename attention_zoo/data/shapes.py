@@ -1,7 +1,8 @@
 """Pictures of one to three coloured shapes, made by a rule: for image models, captions and questions, without files.
 
 Picture i of a split is a function of (seed, split, i). One of its objects is large, and its shape is the picture's
-class. Splits share no scene: a hash of the scene says which split it belongs to.
+class. Splits share no scene: a hash of the scene says which split it belongs to. (Two small objects in the other order
+are another scene and the same picture: one of several billions.)
 """
 
 import dataclasses

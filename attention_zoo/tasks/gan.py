@@ -26,7 +26,6 @@ A model for it has, beside what `models/__init__.py` asks of every model:
 import jax
 import jax.numpy as jnp
 
-from attention_zoo import models
 from attention_zoo.errors import UserError
 from attention_zoo.protocols import Examples, Initial, Loss
 from attention_zoo.tasks.gan_run import GANRun
@@ -52,10 +51,8 @@ class GAN(PictureTask):
     return self.config.data.batch_size
 
   def init(self, rng) -> Initial:
-    shapes = models.batch_shapes(self.module, self.model_config, rows=1, length=0)
-    variables = self.model.init(rng, {name: jnp.zeros(shape, jnp.int32) for name, shape in shapes.items()})
-    params = variables.pop("params")
-    return Initial(params, variables)
+    variables = dict(self._first(rng))
+    return Initial(variables.pop("params"), variables)
 
   def noise(self, rng, rows: int):
     """BD: row i is a function of rng and i."""
@@ -71,11 +68,12 @@ class GAN(PictureTask):
     noise_BD = self.noise(jax.random.key(0) if rng is None else rng, len(labels_B))
 
     def play(params, variables, x, method, learn):
-      """(what a player says, variables afterwards). learn: whether the power iteration takes a step."""
+      """(what a player says, variables afterwards). learn: whether the step of the power iteration is kept."""
       all_of_it = {"params": params, **variables}
-      if rng is None or not learn:
-        return self.model.apply(all_of_it, x, labels_B, method=method), variables
-      return self.model.apply(all_of_it, x, labels_B, method=method, mutable=[COLLECTION])
+      with self.rows_kept(len(labels_B)):
+        if rng is None or not learn:
+          return self.model.apply(all_of_it, x, labels_B, method=method), variables
+        return self.model.apply(all_of_it, x, labels_B, method=method, mutable=[COLLECTION])
 
     real = batch["pixels"].astype(jnp.float32) / 127.5 - 1
     drawn, variables = play(params, variables, noise_BD, "generate", True)

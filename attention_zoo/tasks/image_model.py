@@ -77,8 +77,7 @@ class ImageModel(PictureRun):
     return self._draw(pixels, np.zeros(pixels.shape[:3], bool), {"labels": labels}, temperature, seed)
 
   def complete(self, image, rows: int, *, n: int = 1, label=None, temperature: float | None = None, seed: int = 0):
-    """`n` images that begin with the upper `rows` rows of an image, which stay as they are: first of the result is the
-    image itself.
+    """n + 1 images: the given one, and `n` that have its upper `rows` rows and are drawn below them.
 
     image: uint8 [Y, X, 3], or a file, which is cut to size as the run's images are. The other options are
     those of `sample`, but that a model that is told classes needs the label. Raises UserError for rows that the model
@@ -87,7 +86,7 @@ class ImageModel(PictureRun):
     n, rows = arguments.whole(n, "n", 1, 10_000), arguments.whole(rows, "rows", 0, self._shape[0])
     given = self._pixels([image])
     if (fitting := self._first_rows(rows)) != rows:
-      raise UserError(f"rows = {rows}: this model would draw pixels of them before it sees the others; take {fitting}")
+      raise UserError(f"rows = {rows}: this model draws others before it sees all of these; take {fitting}")
     pixels = np.repeat(given, n, 0).astype(np.int32)
     known = np.zeros(pixels.shape[:3], bool)
     known[:, :rows] = True
@@ -162,7 +161,8 @@ class ImageModel(PictureRun):
   # Evaluating
 
   def evaluate(self, split: str, *, report=None) -> Evaluation:
-    """Bits per dimension of a split, of all values and of each channel's."""
+    """Bits per dimension of a split, of all values and of each channel's; of a model that is told classes, given the
+    class."""
     figures = self._evaluate(self.params, self.variables, arguments.split_name(split))
     if report:
       report(1, 1)

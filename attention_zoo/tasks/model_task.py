@@ -33,17 +33,27 @@ class ModelTask(Task):
     self._runner = None
 
   def init(self, rng) -> Initial:
+    return Initial(self._first(rng)["params"])
+
+  def _first(self, rng) -> dict:
+    """All collections as they begin. Raises UserError where the model's sizes do not go together."""
     shapes = models.batch_shapes(self.module, self.model_config, rows=1, length=2)
     batch = {name: jnp.zeros(shape, jnp.int32) for name, shape in shapes.items()}
     try:
-      return Initial(self.model.init(rng, batch)["params"])
+      return self.model.init(rng, batch)
     except (TypeError, ValueError) as error:  # sizes that do not go together
       raise UserError(f"config.model: {error}") from error
+
+  @contextlib.contextmanager
+  def rows_kept(self, rows: int):
+    """What modules return for `rows` rows stays split by rows inside the `with`."""
+    with _INTERCEPTED(rows), nn.intercept_methods(sharding.keep_rows(rows)):
+      yield
 
   def apply(self, params, batch, rng, **options):
     """(what the model returns for a batch, what its layers add: `models/__init__.py`). rng None: without dropout."""
     rows = next(iter(batch.values())).shape[0]
-    with _INTERCEPTED(rows), nn.intercept_methods(sharding.keep_rows(rows)):
+    with self.rows_kept(rows):
       return self.model.apply(
         {"params": params},
         batch,

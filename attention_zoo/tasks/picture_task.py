@@ -39,7 +39,7 @@ class PictureTask(ModelTask):
     super().__init__(config, workdir)
     if config.data.num_classes == 1:
       raise UserError("config.data.num_classes = 1: a single class tells a model nothing, set it to 0")
-    self.pictures = functools.cache(self.pictures)
+    self._found, self.pictures = functools.cache(self._found), functools.cache(self.pictures)
 
   @property
   def low_size(self) -> int:

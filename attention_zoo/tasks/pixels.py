@@ -5,6 +5,7 @@ Letters beside the house's: P parameters of a pixel's distribution, or logits of
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from attention_zoo.ops import dmol
 from attention_zoo.protocols import PixelDecoding
@@ -31,7 +32,7 @@ def by_whole_passes(head: str, forward, size: int) -> PixelDecoding:
     outputs = outputs.reshape(outputs.shape[0], count, -1)
     return jax.lax.dynamic_index_in_dim(outputs, i, 1, keepdims=False), cache
 
-  return PixelDecoding(jnp.arange(count, dtype=jnp.int32), step)
+  return PixelDecoding(np.arange(count, dtype=np.int32), step)
 
 
 def draw(decoding: PixelDecoding, head: str, pixels_BYX3, known_BYX, seeds_B, temperature):

@@ -80,6 +80,8 @@ class Upscaler(ImageModel):
     low = images_lib.shrink(pixels, self.config.data.low_size)
     enlarged = {"psnr": self._upscale(low, labels).pixels, "psnr bicubic": images_lib.bicubic(low, len(pixels[0]))}
     figures = {name: float(psnr(pixels, other).mean()) for name, other in enlarged.items()}
-    scores = [Score(name, value) for name, value in figures.items()]
+    how = f"first {len(pixels)} images of {split}"
+    hows = {"psnr": f"{how}, samples at temperature {self.config.decode.temperature:g}", "psnr bicubic": how}
+    scores = [Score(name, value, hows[name]) for name, value in figures.items()]
     record = {"scores": found.record["scores"] | figures, "images": len(pixels)}
     return Evaluation(found.scores + scores, [], found.record | record)

@@ -1,8 +1,10 @@
 """What sources of images refuse before they make anything of it."""
 
-import types
+import io
 
+import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from PIL import Image
 
 from attention_zoo.data import images, picture
@@ -10,8 +12,8 @@ from attention_zoo.errors import UserError
 
 
 def source(text, size, directory=""):
-  fields = dict(source=text, size=size, train_split="train", dev_split="dev", test_split="test")
-  return images.make_images(type("Data", (types.SimpleNamespace,), {"__getitem__": getattr})(**fields), str(directory))
+  data = ConfigDict(dict(source=text, size=size, train_split="train", dev_split="dev", test_split="test"))
+  return images.make_images(data, str(directory))
 
 
 def test_more_images_than_memory_holds_are_refused(tmp_path, monkeypatch):
@@ -26,3 +28,28 @@ def test_more_images_than_memory_holds_are_refused(tmp_path, monkeypatch):
   monkeypatch.setattr(picture, "read", lambda *_, **__: pytest.fail("it was read"))
   with pytest.raises(UserError, match="train: 3 images of 8 x 8 take 0 GiB"):
     source("images", 8, tmp_path).pictures("train")
+
+
+def test_images_become_small_and_large():
+  """The mean of each square, rounded; and cubics between, which overshoot by 0.1119 of a step (a = -1/2)."""
+  pixels = np.zeros((1, 4, 4, 3), np.uint8)
+  pixels[0, :2, :2, 0] = [[0, 10], [20, 31]]
+  pixels[0, :, 2:, 2] = 200
+  low = images.shrink(pixels, 2)
+  assert low[0, ..., 0].tolist() == [[15, 0], [0, 0]] and low[0, ..., 2].tolist() == [[0, 200], [0, 200]]
+  large = images.bicubic(low, 8)
+  assert large.shape == (1, 8, 8, 3) and large.dtype == np.uint8
+  assert (large[0, :, 0, 2] == 0).all() and (abs(large[0, :, -1, 2] - 222.4) < 1).all()
+  assert (np.diff(large[0, :, 2:6, 2].astype(int)) > 0).all(), "rows are columns, and it rises from left to right"
+
+
+@pytest.mark.parametrize("options", [dict(lossless=True), dict(lossless=False), dict(lossless=True, exif=b"more")])
+def test_the_size_of_a_webp_file_is_checked_before_it_is_opened(options, monkeypatch):
+  """The three kinds of header. Pillow makes the whole canvas when it opens such a file."""
+  buffer = io.BytesIO()
+  Image.new("RGB", (9, 7)).save(buffer, format="WEBP", **options)
+  assert picture._webp_size(buffer.getvalue()) == (9, 7)
+  monkeypatch.setattr(picture, "_MOST_PIXELS", 62)
+  monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("it was opened"))
+  with pytest.raises(UserError, match="it.webp has 9 x 7 pixels: at most 62"):
+    picture.read(buffer.getvalue(), "it.webp", 4)

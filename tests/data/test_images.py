@@ -45,9 +45,10 @@ def test_shapes_are_functions_of_split_and_index():
   assert set(labels) == {0, 1, 2, 3} == {*range(len(made.classes))}
 
 
-def test_splits_of_shapes_share_no_scene():
-  made = source("shapes(train=400, dev=150, test=150)")
-  train, dev, test = ({repr(scene) for scene in made.scenes(split)} for split in ("train", "dev", "test"))
+def test_splits_of_shapes_share_no_picture():
+  made = source("shapes(train=400, dev=150, test=150)", size=16)
+  pictures = lambda split: {pixels.tobytes() for pixels in made.pictures(split)[0]}
+  train, dev, test = map(pictures, ("train", "dev", "test"))
   assert len(train) > 390 and not train & dev and not train & test and not dev & test
 
 
@@ -221,6 +222,17 @@ def test_images_without_folders_have_no_classes(folder, tmp_path):
   made = source("images", tmp_path / "it")
   pixels, labels = made.pictures("train")
   assert made.classes == () and len(pixels) == 5 and not labels.any()
+
+
+def test_a_zip_file_may_hold_a_folder_of_its_own_name(tmp_path):
+  """As `zip -r train.zip train` makes it: that folder is no class."""
+  for split in ("train", "dev"):
+    with zipfile.ZipFile(tmp_path / f"{split}.zip", "w") as archive:
+      archive.writestr(f"{split}/0.png", encoded(noise(0)))
+  made = source("images", tmp_path)
+  assert made.classes == ()
+  for split in ("train", "dev"):
+    np.testing.assert_array_equal(made.pictures(split)[0], [noise(0)])
 
 
 def test_bad_files_are_skipped_and_told_or_refused(folder, tmp_path, caplog):

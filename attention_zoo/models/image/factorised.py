@@ -1,7 +1,7 @@
 """A baseline that looks at no other pixel: a histogram of the 256 values for each place and channel.
 
-p(x) = prod_yxc p_yxc(x_yxc), the best of which counts how often each value stands in each place of the training
-images. The logits are the product of d_model numbers of the place and a table, so that a small d_model is a histogram
+p(x) = prod_yxc p_yxc(x_yxc). The best such model of the training images counts how often each value stands in each
+place. The logits are the product of d_model numbers of the place and a table, so that a small d_model is a histogram
 of low rank; 256 is any histogram. Number of classes > 0: the class's numbers are added to the place's.
 
 | what       | counting                             | here                                    |

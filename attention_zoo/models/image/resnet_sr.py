@@ -1,7 +1,7 @@
 """Super-resolution by a ResNet: the conditioning network of Dahl et al. 2017 (arXiv:1702.00783), alone.
 
-Every value of the large image is told from the small one, blind to the others: the control of models that draw value
-after value. What they know of a face's left eye, this one does not when it says the right.
+Each value of the large image is predicted from the small image alone, and from no other value: a baseline for models
+that draw value after value. Those can make both eyes of a face agree; this one cannot.
 
 | what           | the paper                                   | here                                             |
 |----------------|---------------------------------------------|--------------------------------------------------|
@@ -50,8 +50,8 @@ def check(config) -> None:
   """Of a config that has the fields of this one: ValueError where the resolutions do not lead to the size."""
   if not config.blocks or min(config.blocks) < 1 or config.low_size * 2 ** (len(config.blocks) - 1) != config.size:
     raise ValueError(
-      f"model.blocks = {config.blocks} doubles {config.low_size} x {config.low_size} pixels once less than it has "
-      f"numbers, which does not give {config.size} x {config.size}"
+      f"model.blocks = {config.blocks}: each number but the last stands for a doubling, which does not lead from "
+      f"{config.low_size} x {config.low_size} pixels to {config.size} x {config.size}"
     )
   if config.num_classes:
     raise ValueError(f"this model takes no labels: set config.data.num_classes to 0, not {config.num_classes}")
