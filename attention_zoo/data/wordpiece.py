@@ -10,6 +10,7 @@ How pieces are learnt is not published; here the most frequent pair is joined (`
 import functools
 import hashlib
 import json
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -33,6 +34,7 @@ _CHINESE = (
   (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73F), (0x2B740, 0x2B81F),
   (0x2B820, 0x2CEAF), (0x2F800, 0x2FA1F),
 )  # fmt: skip
+_ASCII = re.compile("[a-zA-Z0-9]+|[^a-zA-Z0-9 ]")
 _ASCII_MARKS = frozenset(map(chr, (*range(33, 48), *range(58, 65), *range(91, 97), *range(123, 127))))
 
 
@@ -106,6 +108,8 @@ def learn(texts: Iterable[str], *, vocab_size: int, lower: bool = True) -> bytes
 
 def words(text: str, lower: bool, accents: bool) -> list[str]:
   """The words and marks of a text."""
+  if text.isascii() and text.isprintable():  # the same, ten times as fast
+    return _ASCII.findall(text.lower() if lower else text)
   found, word = [], []
 
   def end():

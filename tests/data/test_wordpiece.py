@@ -57,6 +57,10 @@ def test_what_a_word_is():
     "it", "'", "s", "naive", ",", "xy", "漢", "字", "ab", "-"
   ]  # fmt: skip
   assert wordpiece.words("It's naïve", False, True) == ["It", "'", "s", "naïve"]
+  every = "".join(map(chr, range(32, 127)))
+  for text in (every, " ".join(every), "A b"):  # the short way for ASCII and the long one
+    for lower in (True, False):
+      assert wordpiece.words(text, lower, not lower) == wordpiece.words(text + "\u200b", lower, not lower)
   tokenizer = wordpiece.parse(wordpiece.dump([*wordpiece.SPECIAL.values(), "a", "##b"], True), "x")
   assert tokenizer.encode(["ab AB abc " + "a" * 101 + " [MASK]"]) == [[5, 6, 5, 6, UNK, UNK, UNK, UNK, UNK]]
   assert tokenizer.unknown("ab abc") == ["abc"] and tokenizer.mask == MASK
