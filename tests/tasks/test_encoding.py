@@ -87,7 +87,7 @@ def test_runs_of_different_seeds_are_evaluated_alike(quickstart, tmp_path, monke
   found = []
   for seed in (1, 2):
     config = quickstart.get_config()
-    config.data.seed = seed
+    config.data.update(seed=seed, batch_tokens=256)
     task = make(config, tmp_path)
     corpus = corpus_of(documents())
     monkeypatch.setattr(type(task), "vocabulary", Vocabulary(10**4, 4), raising=False)
