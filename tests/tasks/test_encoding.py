@@ -46,7 +46,7 @@ def test_a_causal_model_guesses_no_masks(tmp_path):
   config = bert_quickstart.get_config()
   config.data.batching = "full_sentences"
   make(config, tmp_path)
-  with pytest.raises(UserError, match="'gpt' does not see what stands behind a mask"):
+  with pytest.raises(UserError, match="'gpt' is no model that guesses masks from both sides"):
     make(config, tmp_path, GPT)
 
 
