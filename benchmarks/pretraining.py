@@ -5,8 +5,8 @@
 --sst2: train.txt, dev.txt and test.txt (or .gz), a label and then the words of a line. --conll: train.txt and valid.txt
 (or .gz), a word and its tag a line. Each is optional. Encoders are pretrained on the text at hand, without its labels;
 each row tunes one, and "random" is the same encoder that begins with random parameters. Scores: accuracy on SST-2's
-test split, entity F1 on CoNLL's valid split; the checkpoint is the best on dev. A run that is there is not made again.
-Rows are functions in `ROWS`: a model of one's own is one more.
+test split, entity F1 on CoNLL's valid split; of the last checkpoint, which no score has chosen. A run that is there is
+not made again. Rows are functions in `ROWS`: a model of one's own is one more.
 """
 
 import argparse

@@ -282,8 +282,8 @@ def check_labels(config, least=2) -> tuple[str, ...]:
 
 
 def sees_both_sides(module) -> bool:
-  """Whether the model sees what stands behind a token. Encoders read `types`, causal language models do not: the tests
-  of conformance hold both to what they see."""
+  """Whether the model is pretrained by seeing what stands behind a token: such encoders read `types`, causal language
+  models do not. The tests of conformance hold both to what they see."""
   return "types" in module.BATCH
 
 

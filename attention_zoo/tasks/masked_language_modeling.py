@@ -67,7 +67,7 @@ class MaskedLanguageModeling(EncoderTask):
     super().__init__(config, workdir)
     if not sees_both_sides(self.module):
       raise UserError(
-        f'config.model.name = {config.model.name!r} does not see what stands behind a mask: set it to "bert"'
+        f'config.model.name = {config.model.name!r} is no model that guesses masks from both sides: set it to "bert"'
       )
     if not hasattr(self.module, "output_table"):
       raise UserError(f"config.model.name = {config.model.name!r} has no table of its tokens to guess masks by")
