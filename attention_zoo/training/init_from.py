@@ -55,17 +55,10 @@ def init_from(initial: Initial, config, workdir=None) -> tuple[Initial, Taken]:
   initial: what was drawn, placed. config.train.init_map, ((pattern, replacement), ...), makes the name there
   of each name here (re.sub, one after the other); what has no counterpart there stays as it was drawn. Raises
   UserError for shapes that differ (all of them are listed), and where nothing at all is taken. workdir: of this run;
-  a vocabulary there that is not that of the other run is a warning.
+  a vocabulary there that is not that of the other run is a warning, where what is taken has rows of tokens.
   """
   path = files.expand(config.train.init_from)
   untrusted.check_folder(path)
-  vocabularies = [epath.Path(folder) / "tokenizer.model" for folder in (path, workdir or path)]
-  if all(file.exists() for file in vocabularies) and len({file.read_bytes() for file in vocabularies}) > 1:
-    logger.warning(
-      "config.train.init_from = %s has another vocabulary than this run: its rows mean other tokens. To keep it, copy "
-      "its tokenizer.model into the new workdir before training",
-      path,
-    )
   stored = exported.read(path) if exported.is_exported(path) else loading.load(path, read=untrusted.read_params)
   stored = jax.tree_util.tree_leaves_with_path(Initial(stored.params, stored.variables))
   there = {sharding.path_name(p[1:]): value for p, value in stored}  # p[0] says which of the two
@@ -91,6 +84,14 @@ def init_from(initial: Initial, config, workdir=None) -> tuple[Initial, Taken]:
       continue
     value = np.asarray(there[source], leaf.dtype)
     values.append(jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda at, value=value: value[at]))
+  by_token = [name for name, _ in taken if "V" in name.rpartition("_")[2]]  # has a row for each token
+  vocabularies = [epath.Path(folder) / "tokenizer.model" for folder in (path, workdir or path)]
+  differ = all(file.exists() for file in vocabularies) and len({file.read_bytes() for file in vocabularies}) > 1
+  if differ and by_token:
+    logger.warning(
+      "config.train.init_from = %s has another vocabulary than this run: the rows of %s mean other tokens. To keep it, "
+      "copy its tokenizer.model into the new workdir before training", path, ", ".join(by_token),
+    )  # fmt: skip
   if wrong:
     raise UserError(f"config.train.init_from = {path}: these shapes do not fit:\n" + "\n".join(wrong))
   if not taken:
