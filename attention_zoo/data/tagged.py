@@ -1,5 +1,7 @@
 """Where tagged text comes from: sentences with a tag for each word, in the manner of `data/labelled.py`."""
 
+import itertools
+import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -60,8 +62,8 @@ class _Conll(Files):
   def examples(self, split) -> Iterator[Tagged]:
     for path in self._files(split):
       words, tags = [], []
-      for number, line in enumerate((*textfiles.lines(path), ""), 1):
-        parts = line.split()
+      for number, line in enumerate(itertools.chain(textfiles.lines(path), [""]), 1):
+        parts = re.split(r"[ \t]+", stripped) if (stripped := line.strip(" \t\r\n")) else []  # a word may hold U+00A0
         if parts and parts[0] != "-DOCSTART-":
           try:
             word, tag = parts[self._word], parts[self._tag]

@@ -277,7 +277,7 @@ def check_labels(config, least=2) -> tuple[str, ...]:
   if not all(isinstance(label, str) and label for label in labels) or len(set(labels)) != len(labels):
     raise UserError(f"config.data.labels = {labels!r:.200} must be texts that differ")
   if len(labels) < least:
-    raise UserError(f"config.data.labels = {labels!r} must be at least {least}")
+    raise UserError(f"config.data.labels = {labels!r} must name at least {least}")
   return labels
 
 

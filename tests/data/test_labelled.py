@@ -107,6 +107,10 @@ def test_conll_columns(tmp_path):
   assert [(x.words, x.tags) for x in found] == [
     (("EU", "rejects"), ("B-ORG", "O")), (("Peter", "B."), ("B-PER", "I-PER"))
   ]  # fmt: skip
+  (tmp_path / "spaced").mkdir()
+  (tmp_path / "spaced" / "train.conll").write_text("a\u00a0b\t O \r\n")
+  (spaced,) = source("conll", tmp_path / "spaced", make_tagged).examples("train")
+  assert spaced.words == ("a\u00a0b",)  # a space that parts no columns
   (tmp_path / "dev.conll").write_text("a I-X\nb I-X\nc B-X\nd I-Y\n")
   (dev,) = source("conll(scheme='iob1')", tmp_path, make_tagged).examples("dev")
   assert dev.tags == ("B-X", "I-X", "B-X", "B-Y")

@@ -1,6 +1,8 @@
 """Masked batches: how many tokens are hidden and by what, that words stay whole, that half of the pairs belong
 together, that every sentence comes."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -97,7 +99,7 @@ def test_a_sentence_begins_a_word(kind):
   word = {i: (d, s) for d, text in enumerate(texts) for s, sentence in enumerate(text) for i in sentence}
   source = kind(corpus_of(texts), LENGTH, seed=1)
   batches = MaskedBatches(source, Vocabulary(10**4, MASK, goes_on), rows=8, length=LENGTH, rate=0.4, seed=2)
-  some = 0
+  apart = 0  # neighbours of which one is hidden and the other is not
   for step in range(20):
     batch = batches[step]
     for ids, targets, at in zip(batch["inputs"], batch["masked_targets"], batch["masked"], strict=True):
@@ -105,8 +107,9 @@ def test_a_sentence_begins_a_word(kind):
       ids[at[at > 0]] = targets[at > 0]
       there = [word[i] for i in ids.tolist() if i in word]
       assert all(hidden.count(place) == there.count(place) for place in hidden)
-      some += len(set(hidden)) > 1
-  assert some > 20
+      pairs = [(word[i], word[j]) for i, j in itertools.pairwise(ids.tolist()) if i in word and j in word]
+      apart += sum((a in hidden) != (b in hidden) for a, b in pairs)
+  assert apart > 20
 
 
 @pytest.mark.parametrize("kind", [FullSentences, SentencePairs])

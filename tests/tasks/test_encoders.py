@@ -155,7 +155,7 @@ def test_a_language_model_is_tuned_at_its_last_token(folder, tmp_path):
   ("change", "message"),
   [
     (lambda c: c.data.update(labels=("a", "a")), "must be texts that differ"),
-    (lambda c: c.data.update(labels=("a",)), "must be at least 2"),
+    (lambda c: c.data.update(labels=("a",)), "must name at least 2"),
     (lambda c: c.head.update(pooling="middle"), "config.head.pooling = 'middle' is not one of first, .*pooler"),
     (lambda c: c.data.update(row_length=64), "row_length = 64, but the model's positions end at .* 32"),
   ],
