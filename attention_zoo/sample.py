@@ -5,10 +5,10 @@
   python -m attention_zoo.sample --workdir=DIR --input=prompts.txt --output=samples.txt       # a prompt a line
   python -m attention_zoo.sample --workdir=DIR --prime=motif.mid --seconds=30 --output=out.mid  # music; and .png, .wav
   python -m attention_zoo.sample --workdir=DIR --label=circle --num_samples=16 --output=grid.png          # images
-  python -m attention_zoo.sample --workdir=DIR --image=it.png --rows=16 --num_samples=4 --output=grid.png
+  python -m attention_zoo.sample --workdir=DIR --image=it.png --rows=16 [--label=circle] --output=grid.png   # the rest
 
 On a terminal a single sample appears as it is drawn. Several are told apart by a line of dashes. The same seed gives
-the same samples. With --image a model of super-resolution enlarges it.
+the same samples. With --image a model of super-resolution enlarges it. A model that is told classes needs the label.
 """
 
 import sys
