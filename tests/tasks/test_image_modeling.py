@@ -239,7 +239,7 @@ def test_the_commands(run, upscaler, tmp_path):
     ([mine, image, "--rows=2", "--label=cross", output], ""),
     ([theirs, image, output], ""),
     ([mine], "need --output=FILE.png"),
-    ([mine, "--top_k=3", output], "--top_k is for models of text"),
+    ([mine, "--top_k=3", output], "--top_k is for other models"),
     ([mine, "--prompt=red", output], "--prompt, --input and --stop are for text"),
     ([mine, "--seconds=3", output], "--seconds is for other models"),
     ([theirs, output], "needs --image=FILE"),
