@@ -86,9 +86,6 @@ class EncoderRun(Run):
   def _scores(self):
     return jax.jit(lambda params, batch: self.task.scores(params, batch)[0])
 
-  def programs(self):
-    raise UserError(f"the task {self.config.task!r} cannot be exported as programs: --format=zoo keeps all of the run")
-
   # Evaluating
 
   @functools.cached_property

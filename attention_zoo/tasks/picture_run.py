@@ -107,9 +107,5 @@ class PictureRun(Run):
   def _evaluate(self):
     return make_evaluate(self.task, self._mesh)
 
-  def programs(self):
-    """Models of images are not exported as programs. Raises UserError."""
-    raise UserError("--format=stablehlo is for models of text: models of images run in this package alone")
-
   def dev_loss(self) -> float:
     return self._evaluate(self.params, self.variables, "dev")["loss"]

@@ -5,10 +5,11 @@ import html
 
 import jax
 
+from attention_zoo.errors import UserError
 from attention_zoo.tasks.describe import Description, describe
 
-# For those who lend a runner to a training loop; not for completion.
-_INNER = {"take"}
+# For those who lend a runner to a training loop or export it; not for completion.
+_INNER = {"take", "programs"}
 
 
 class Run:
@@ -37,6 +38,10 @@ class Run:
     usual = min(self.config.data.row_length, longest)
     length = usual if length is None else arguments.whole(length, "length", 1, longest)
     return describe(self.config.model.name, self.task.module, self.task.model_config, rows=rows, length=length)
+
+  def programs(self):
+    """What the model computes, for export: `tasks/programs.Programs`. Raises UserError for a task that has none."""
+    raise UserError(f"the task {self.config.task!r} cannot be exported as programs: --format=zoo keeps all of the run")
 
   def __dir__(self):
     kinds = type(self).__mro__

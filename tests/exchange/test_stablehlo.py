@@ -31,7 +31,8 @@ from attention_zoo.training import exported as reading
 pytest.importorskip("flatbuffers")  # jax.export writes with it
 SENTENCES = ["one two three four", "five", "nine eight seven six five"]
 TRANSLATION = [name for name in models.MODELS if "source" in models.find(name).BATCH]
-LANGUAGE = [name for name in models.MODELS if "inputs" in models.find(name).BATCH and name not in TRANSLATION]
+TEXT = [name for name in models.MODELS if "inputs" in models.find(name).BATCH and name not in TRANSLATION]
+LANGUAGE = [name for name in TEXT if hasattr(models.find(name), "decoding")]  # those that generate
 
 
 def drawn(config, workdir, name, **fields):

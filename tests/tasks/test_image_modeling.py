@@ -146,7 +146,7 @@ def test_images_show_and_write_themselves(run, tmp_path):
     (lambda run: run.complete(np.zeros((4, 4, 3)), 5), "rows must be a whole number from 0 to 4"),
     (lambda run: run.complete("none.png", 1), "cannot read none.png"),
     (lambda run: run.bits_per_dim([np.zeros((4, 4, 3))]), "give the label of each image"),
-    (lambda run: run.programs(), "models of images run in this package alone"),
+    (lambda run: run.programs(), "cannot be exported as programs"),
   ],
 )
 def test_what_is_wrong_is_told(run, call, message):

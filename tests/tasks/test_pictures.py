@@ -9,8 +9,6 @@ from attention_zoo import tasks
 from attention_zoo.configs.image import factorised_shapes
 from attention_zoo.configs.vision import nonlocal_markers, sagan_markers
 from attention_zoo.errors import UserError
-from attention_zoo.tasks.gan_run import GANRun
-from attention_zoo.tasks.image_classifier import ImageClassifier
 
 
 def make(config, workdir):
@@ -72,12 +70,6 @@ def test_a_model_of_another_task_is_told(config, model, message, tmp_path):
   config.data.update(size=32, num_classes=2)
   with pytest.raises(UserError, match=message):
     tasks.make(with_model(config, **model), tmp_path)
-
-
-@pytest.mark.parametrize("run", [GANRun, ImageClassifier])
-def test_no_model_of_images_is_exported_as_programs(run):
-  with pytest.raises(UserError, match="models of images run in this package alone"):
-    run.programs(None)
 
 
 @pytest.mark.parametrize(
