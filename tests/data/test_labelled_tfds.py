@@ -12,13 +12,14 @@ ROLES = {"train": "train", "dev": "validation", "test": ""}
 
 _PREPARE = """
 import sys
+import numpy as np
 import tensorflow_datasets as tfds
 
 class TinyGlue(tfds.core.GeneratorBasedBuilder):
   VERSION = tfds.core.Version("1.0.0")
 
   def _info(self):
-    text, score = tfds.features.Text(), tfds.features.Scalar(dtype="float32")
+    text, score = tfds.features.Text(), tfds.features.Scalar(dtype=np.float32)
     kinds = tfds.features.ClassLabel(names=["no", "yes"])
     return tfds.core.DatasetInfo(
       builder=self, features=tfds.features.FeaturesDict({"one": text, "two": text, "label": kinds, "score": score})
