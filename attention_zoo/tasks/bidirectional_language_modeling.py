@@ -20,8 +20,6 @@ from collections.abc import Iterable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
 
 from attention_zoo.data import words
 from attention_zoo.data.batches import prefetch
@@ -35,10 +33,8 @@ from attention_zoo.tasks.language_modeling import Alone, LanguageModeling
 from attention_zoo.tasks.rows import check_finite
 from attention_zoo.tasks.run import Run
 from attention_zoo.tasks.text import DATA, WORDS
-from attention_zoo.training import sharding
 from attention_zoo.training.config import COUNT, FRACTION, Field
 from attention_zoo.training.loss import linear_cross_entropy
-from attention_zoo.training.step import make_evaluate
 
 _UNCUT = 1 << 40  # tokens of a document
 _OF_PIECES = ("normalization", "split_digits")  # fields
@@ -111,22 +107,6 @@ class BidirectionalLanguageModeling(LanguageModeling):
 class BidirectionalLanguageModel(Run):
   """What `attention_zoo.load` returns for it. Work is spread over all devices of this process."""
 
-  def __init__(self, task, params, variables, *, checkpoint, step):
-    self.task, self.config, self.checkpoint, self.step = task, task.config, checkpoint, step
-    self._mesh = sharding.local_mesh()
-    self.take(params, variables)
-
-  def take(self, params, variables) -> None:
-    """Goes on with other parameters; what was compiled stays."""
-    self.params, self.variables = jax.device_put((params, variables), NamedSharding(self._mesh, P()))
-
-  def __repr__(self):
-    count = sum(leaf.size for leaf in jax.tree.leaves(self.params))
-    return (
-      f"<BidirectionalLanguageModel {self.config.model.name}: {count:,} parameters, "
-      f"checkpoint {self.checkpoint} of {self.task.workdir}>"
-    )
-
   def vectors(self, texts: Iterable[str]) -> list[np.ndarray]:
     """What each layer makes of each word of each text, float32 [layers + 1, words, both directions]; the first is that
     of the word itself. <s> and </s> are read, and not returned. Raises UserError for a text without a word."""
@@ -154,13 +134,6 @@ class BidirectionalLanguageModel(Run):
       return [x_BTU.astype(jnp.float32) for x_BTU in found]
 
     return jax.jit(layers)
-
-  @functools.cached_property
-  def _evaluate(self):
-    return make_evaluate(self.task, self._mesh)
-
-  def dev_loss(self) -> float:
-    return self._evaluate(self.params, self.variables, "dev")["loss"]
 
   def evaluate(self, split: str, *, report=None) -> Evaluation:
     """The perplexity of a word in either direction and, as the paper has it, the mean of both."""

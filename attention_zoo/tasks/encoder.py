@@ -6,8 +6,6 @@ from collections.abc import Iterable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
 
 from attention_zoo.data import examples
 from attention_zoo.errors import UserError
@@ -15,29 +13,12 @@ from attention_zoo.tasks import arguments
 from attention_zoo.tasks.encoding import finite
 from attention_zoo.tasks.run import Run
 from attention_zoo.training import sharding
-from attention_zoo.training.step import make_evaluate
 
 _SHOWN = 20  # samples of an evaluation
 
 
 class EncoderRun(Run):
   """Base of what `attention_zoo.load` returns for an encoder. Work is spread over all devices of this process."""
-
-  def __init__(self, task, params, variables, *, checkpoint, step):
-    self.task, self.config, self.checkpoint, self.step = task, task.config, checkpoint, step
-    self._mesh = sharding.local_mesh()
-    self.take(params, variables)
-
-  def take(self, params, variables) -> None:
-    """Goes on with other parameters; what was compiled stays."""
-    self.params, self.variables = jax.device_put((params, variables), NamedSharding(self._mesh, P()))
-
-  def __repr__(self):
-    count = sum(leaf.size for leaf in jax.tree.leaves(self.params))
-    return (
-      f"<{type(self).__name__} {self.config.model.name}: {count:,} parameters, "
-      f"checkpoint {self.checkpoint} of {self.task.workdir}>"
-    )
 
   # Running the model
 
@@ -87,13 +68,6 @@ class EncoderRun(Run):
     return jax.jit(lambda params, batch: self.task.scores(params, batch)[0])
 
   # Evaluating
-
-  @functools.cached_property
-  def _evaluate(self):
-    return make_evaluate(self.task, self._mesh)
-
-  def dev_loss(self) -> float:
-    return self._evaluate(self.params, self.variables, "dev")["loss"]
 
   def _examples(self, split) -> list:
     if found := self.task.examples(arguments.split_name(split)):

@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterable, Iterator
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
 
 from attention_zoo.data.tokenizer import BOS, EOS, PAD, UNK
 from attention_zoo.decoding import sampling
@@ -26,7 +24,6 @@ from attention_zoo.tasks.attended import Attended, View
 from attention_zoo.tasks.rows import check_finite
 from attention_zoo.tasks.run import Run
 from attention_zoo.training import sharding
-from attention_zoo.training.step import make_evaluate
 
 # Tokens between two looks at the text: for stop strings, and for whoever watches.
 _PIECE = 16
@@ -75,22 +72,6 @@ class Attention(Attended):
 
 class LanguageModel(Run):
   """What `attention_zoo.load` returns for a language model. Work is spread over all devices of this process."""
-
-  def __init__(self, task, params, variables, *, checkpoint, step):
-    self.task, self.config, self.checkpoint, self.step = task, task.config, checkpoint, step
-    self._mesh = sharding.local_mesh()
-    self.take(params, variables)
-
-  def take(self, params, variables) -> None:
-    """Goes on with other parameters; what was compiled stays."""
-    self.params, self.variables = jax.device_put((params, variables), NamedSharding(self._mesh, P()))
-
-  def __repr__(self):
-    count = sum(leaf.size for leaf in jax.tree.leaves(self.params))
-    return (
-      f"<LanguageModel {self.config.model.name}: {count:,} parameters, "
-      f"checkpoint {self.checkpoint} of {self.task.workdir}>"
-    )
 
   # Sampling
 
@@ -294,13 +275,6 @@ class LanguageModel(Run):
     return programs.language(self.task)
 
   # Evaluating
-
-  @functools.cached_property
-  def _evaluate(self):
-    return make_evaluate(self.task, self._mesh)
-
-  def dev_loss(self) -> float:
-    return self._evaluate(self.params, self.variables, "dev")["loss"]
 
   def perplexity(self, split: str) -> dict[str, float]:
     """Of a split: nats and perplexity per token, perplexity per word (where spaces stand between words), bits per

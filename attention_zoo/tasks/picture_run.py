@@ -1,11 +1,7 @@
 """What every trained model of images has: its parameters on all devices, images as it takes them, and its loss."""
 
-import functools
-
 import jax
 import numpy as np
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
 
 from attention_zoo.data import images as images_lib
 from attention_zoo.errors import UserError
@@ -14,7 +10,6 @@ from attention_zoo.tasks import arguments
 from attention_zoo.tasks.describe import Description, describe
 from attention_zoo.tasks.run import Run
 from attention_zoo.training import sharding
-from attention_zoo.training.step import make_evaluate
 
 
 def check_png(path) -> None:
@@ -26,22 +21,6 @@ def check_png(path) -> None:
 class PictureRun(Run):
   """Of a `picture_task.PictureTask` whose config.decode has a batch_size. Work is spread over all devices of this
   process."""
-
-  def __init__(self, task, params, variables, *, checkpoint, step):
-    self.task, self.config, self.checkpoint, self.step = task, task.config, checkpoint, step
-    self._mesh = sharding.local_mesh()
-    self.take(params, variables)
-
-  def take(self, params, variables) -> None:
-    """Goes on with other parameters; what was compiled stays."""
-    self.params, self.variables = jax.device_put((params, variables), NamedSharding(self._mesh, P()))
-
-  def __repr__(self):
-    count = sum(leaf.size for leaf in jax.tree.leaves(self.params))
-    return (
-      f"<{type(self).__name__} {self.config.model.name}: {count:,} parameters, "
-      f"checkpoint {self.checkpoint} of {self.task.workdir}>"
-    )
 
   def describe(self, *, rows: int = 1) -> Description:
     """Every part of the model with its parameters, the shapes that it returns and its operations; a notebook shows it
@@ -102,10 +81,3 @@ class PictureRun(Run):
       part = jax.tree.map(lambda x, start=start: x[start : start + rows], tree)
       fill = lambda x: np.pad(x, ((0, rows - len(x)),) + ((0, 0),) * (x.ndim - 1))
       yield jax.device_put(jax.tree.map(fill, part), sharding.batch_sharding(self._mesh))
-
-  @functools.cached_property
-  def _evaluate(self):
-    return make_evaluate(self.task, self._mesh)
-
-  def dev_loss(self) -> float:
-    return self._evaluate(self.params, self.variables, "dev")["loss"]

@@ -5,8 +5,6 @@ from collections.abc import Iterator
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
 
 from attention_zoo.data.tokenizer import PAD
 from attention_zoo.decoding.batching import length_batches
@@ -21,10 +19,6 @@ class Rows:
     self.mesh = sharding.local_mesh()
     self._decode, self._longest = decode, longest
     self._usual = decode.beam_size  # what is set later is an option, as an argument is
-
-  def replicate(self, params):
-    """The tree, whole on every device."""
-    return jax.device_put(params, NamedSharding(self.mesh, P()))
 
   def batches(self, *sides: list[list[int]], beam_size=1) -> Iterator[tuple]:
     """(indices, (ids [rows, length], lengths [rows]) for each side) until every sentence was in one batch.

@@ -4,19 +4,47 @@ import functools
 import html
 
 import jax
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from attention_zoo.errors import UserError
 from attention_zoo.tasks.describe import Description, describe
+from attention_zoo.training import sharding
+from attention_zoo.training.step import make_evaluate
 
 # For those who lend a runner to a training loop or export it; not for completion.
 _INNER = {"take", "programs"}
 
 
 class Run:
-  """Base of the runners, which set task, config, params, checkpoint and step.
+  """Base of the runners. Parameters lie on each device of this process, and work is spread over all of them.
 
   Completion offers the verbs alone. Calls of like shapes are compiled once, and threads may share a run.
   """
+
+  def __init__(self, task, params, variables, *, checkpoint, step):
+    self.task, self.config, self.checkpoint, self.step = task, task.config, checkpoint, step
+    self._mesh = sharding.local_mesh()
+    self.take(params, variables)
+
+  def take(self, params, variables) -> None:
+    """Goes on with other parameters; what was compiled stays."""
+    self.params, self.variables = jax.device_put((params, variables), NamedSharding(self._mesh, P()))
+
+  def __repr__(self):
+    count = sum(leaf.size for leaf in jax.tree.leaves(self.params))
+    return f"<{self._what()}: {count:,} parameters, checkpoint {self.checkpoint} of {self.task.workdir}>"
+
+  def _what(self) -> str:
+    return f"{type(self).__name__} {self.config.model.name}"
+
+  @functools.cached_property
+  def _evaluate(self):
+    return make_evaluate(self.task, self._mesh)
+
+  def dev_loss(self) -> float:
+    """Of the dev split, in the units of training."""
+    return self._evaluate(self.params, self.variables, "dev")["loss"]
 
   @functools.cached_property
   def card(self):

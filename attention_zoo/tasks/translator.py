@@ -26,7 +26,6 @@ from attention_zoo.tasks.teacher_forcing import (
 )
 from attention_zoo.tasks.translation_search import search, search_of
 from attention_zoo.tasks.unknown_words import UnknownWords
-from attention_zoo.training.step import make_evaluate
 
 logger = logging.getLogger(__name__)
 
@@ -56,27 +55,17 @@ class Translator(Run):
   """
 
   def __init__(self, task, params, variables, *, checkpoint, step):
-    self.task, self.config, self.checkpoint, self.step = task, task.config, checkpoint, step
+    super().__init__(task, params, variables, checkpoint=checkpoint, step=step)
     self._rows = Rows(self.config.decode, longest=task.longest)
-    self.take(params, variables)
     static = "beam_size", "n_best", "coverage_penalty", "segments"
     self._search = jax.jit(functools.partial(search, task), static_argnames=static)
     self._forced = jax.jit(functools.partial(forced_scores, task))
     self._weights = jax.jit(functools.partial(forced_weights, task))
     self._aligned = jax.jit(functools.partial(alignment, task), static_argnames="words")
     self._soft_aligned = jax.jit(functools.partial(soft_alignment, task))
-    self._evaluate = make_evaluate(task, self._rows.mesh)
 
-  def take(self, params, variables) -> None:
-    """Goes on with other parameters; what was compiled stays."""
-    self.params, self.variables = self._rows.replicate((params, variables))
-
-  def __repr__(self):
-    count = sum(leaf.size for leaf in jax.tree.leaves(self.params))
-    return (
-      f"<Translator {' -> '.join(self.config.data.languages)}: {self.config.model.name}, {count:,} parameters, "
-      f"checkpoint {self.checkpoint} of {self.task.workdir}>"
-    )
+  def _what(self):
+    return f"{type(self).__name__} {' -> '.join(self.config.data.languages)}: {self.config.model.name}"
 
   # Translating
 
@@ -317,10 +306,6 @@ class Translator(Run):
     return translation_scores.perplexities(
       self.task, self._evaluate(self.params, self.variables, split), split, references
     )
-
-  def dev_loss(self) -> float:
-    """Of the dev split, in nats a target token, smoothed as in training."""
-    return self._evaluate(self.params, self.variables, "dev")["loss"]
 
   def evaluate(
     self,

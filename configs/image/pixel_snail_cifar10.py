@@ -10,11 +10,11 @@ Hardware and ours: not run. TFDS' cifar10 has no dev split: the last 5,000 train
 
 from ml_collections import ConfigDict
 
-from attention_zoo.configs.image import factorised_shapes
+from attention_zoo.configs.image import pixelcnn_pp_cifar10
 
 
 def get_config():
-  config = factorised_shapes.get_config()
+  config = pixelcnn_pp_cifar10.get_config()
   config.model = ConfigDict(
     dict(
       name="pixel_snail",
@@ -29,15 +29,7 @@ def get_config():
       matmul_dtype="float32",
     )  # fmt: skip
   ).lock()
-  config.data.update(
-    source="tfds(name='cifar10')", train_split="train[:45000]", dev_split="train[45000:]", batch_size=64, flip=True
-  )
-  config.optimizer.update(
-    name="adam(b1=0.95, b2=0.9995)",
-    schedule="exponential(decay_steps=1, decay_rate=0.999995)",
-    learning_rate=1e-3,
-    warmup_steps=1,
-    d_model=256,
-  )
-  config.train.update(steps=1_000_000, log_every=500, eval_every=10_000, checkpoint_every=5000, ema=0.9995)
+  config.data.batch_size = 64
+  config.optimizer.d_model = 256
+  config.train.steps = 1_000_000
   return config

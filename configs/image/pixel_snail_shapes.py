@@ -8,11 +8,11 @@ Two CPU cores; no files, no network. Not run to its end.
 
 from ml_collections import ConfigDict
 
-from attention_zoo.configs.image import factorised_shapes
+from attention_zoo.configs.image import gated_pixelcnn_shapes
 
 
 def get_config():
-  config = factorised_shapes.get_config()
+  config = gated_pixelcnn_shapes.get_config()
   config.model = ConfigDict(
     dict(
       name="pixel_snail",
@@ -27,9 +27,5 @@ def get_config():
       matmul_dtype="float32",
     )  # fmt: skip
   ).lock()
-  config.data.update(source="shapes(train=5000, dev=200, test=500)", size=16, num_classes=4, batch_size=16)
-  config.optimizer.update(
-    schedule="cosine(decay_steps=600, end_factor=0.1)", learning_rate=2e-3, d_model=24, clip_norm=1.0
-  )
-  config.train.update(steps=600, dev_samples=4)
+  config.optimizer.d_model = 24
   return config
