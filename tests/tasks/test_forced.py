@@ -10,6 +10,7 @@ from attention_zoo.decoding.constraints import UNCONSTRAINED
 from attention_zoo.errors import UserError
 from attention_zoo.tasks import translation_lines
 from attention_zoo.tasks.forced import Forced
+from tests.compilations import compilations
 
 SENTENCES = ["seven", "", "one hundred and twelve", "forty-nine"]
 
@@ -131,9 +132,10 @@ def test_without_constraints_the_search_is_compiled_without_them(run):
   forced = Forced(run.task, run.encode(["seven"]), [""], [[]])
   assert forced.constraints([0], rows=1) == UNCONSTRAINED
   other = zoo.load(run.task.workdir)
-  other.translate(["seven"])
-  other.translate(["seven"], prefixes=[""], force_words=[[]])
-  assert other._search._cache_size() == 1
-  other.translate(["seven"], prefixes=["zwei"])
-  other.translate(["seven"], prefixes=["hundert"])
-  assert other._search._cache_size() == 2
+  with compilations() as names:
+    other.translate(["seven"])
+    other.translate(["seven"], prefixes=[""], force_words=[[]])
+    assert names.count("search") == 1
+    other.translate(["seven"], prefixes=["zwei"])
+    other.translate(["seven"], prefixes=["hundert"])
+    assert names.count("search") == 2

@@ -12,6 +12,7 @@ from attention_zoo.errors import UserError
 from attention_zoo.exchange import folder
 from attention_zoo.tasks.language_model import Attention as TextAttention
 from attention_zoo.tasks.teacher_forcing import Attention
+from tests.compilations import compilations
 
 SENTENCES = ["seven", "one hundred and twelve", "forty-nine"]
 
@@ -80,18 +81,6 @@ def test_attention_of_a_text():
   assert '"name":"Self-attention"' in seen.html() and '"kind":"causal"' in seen.html()
 
 
-def compiled(call):
-  """How many programs JAX compiled, or took from its cache on disk, for a call."""
-  count = []
-  listen = lambda event, seconds, **_: count.append(event) if event.endswith("backend_compile_duration") else None
-  jax.monitoring.register_event_duration_secs_listener(listen)
-  try:
-    call()
-  finally:
-    jax.monitoring.unregister_event_duration_listener(listen)
-  return len(count)
-
-
 @pytest.mark.parametrize("verb", ["translate", "score", "attention"])
 def test_calls_of_like_shape_are_compiled_once(run, verb):
   call = {
@@ -99,10 +88,13 @@ def test_calls_of_like_shape_are_compiled_once(run, verb):
     "score": lambda text: run.score([text], ["sieben"]),
     "attention": lambda text: run.attention(text, "sieben"),
   }[verb]
-  compiled(lambda: call("seven"))
-  assert compiled(lambda: call("forty-nine")) == compiled(lambda: call("one hundred and twelve")) == 0
-  if verb == "attention":  # the counter counts
-    assert compiled(lambda: jax.jit(lambda x: x + 3.25)(1.5)) == 1
+  call("seven")
+  with compilations() as names:
+    call("forty-nine")
+    call("one hundred and twelve")
+    assert not names
+    jax.jit(lambda x: x + 3.25)(1.5)  # the counter counts
+    assert len(names) == 1
 
 
 def test_threads_share_a_run(run):

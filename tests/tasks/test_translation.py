@@ -9,6 +9,7 @@ import attention_zoo as zoo
 from attention_zoo import tasks
 from attention_zoo.errors import UserError
 from attention_zoo.tasks.translation import Translation
+from tests.compilations import compilations
 from tests.small_run import small_config
 
 
@@ -258,9 +259,9 @@ def test_bleu_while_training_is_of_these_parameters_and_compiles_once(tiny_run):
   params = jax.device_get(run.params)
   found = run.task.dev_scores(params, {})
   assert found == run.task.dev_scores(params, {}) and 0 <= found["bleu"] <= 100
-  count = run.task._runner._search._cache_size()
-  other = run.task.dev_scores(jax.tree.map(lambda x: -x, params), {})
-  assert other != found and run.task._runner._search._cache_size() == count
+  with compilations() as names:
+    other = run.task.dev_scores(jax.tree.map(lambda x: -x, params), {})
+  assert other != found and "search" not in names
 
 
 def test_samples_while_training_are_the_same_at_every_call(tiny_run):
@@ -273,6 +274,7 @@ def test_samples_while_training_are_the_same_at_every_call(tiny_run):
   assert [(sample["source"], sample["reference"]) for sample in found.samples] == pairs
   assert [sample["translation"] for sample in found.samples] == run.translate([s for s, _ in pairs], beam_size=1)
   assert set(found.figures) == {"attention"} and found.figures["attention"].startswith(b"\x89PNG")
-  count = run.task._runner._search._cache_size()
-  assert run.task.dev_samples(params, {}, 2) == found and run.task._runner._search._cache_size() == count
+  with compilations() as names:
+    assert run.task.dev_samples(params, {}, 2) == found
+  assert "search" not in names
   assert not run.task._runner.params  # training has the memory back
