@@ -1,4 +1,4 @@
-"""A trained model of super-resolution: upscale, bits per dimension, PSNR."""
+"""A trained model of super-resolution: upscale, bits per dimension, PSNR and SSIM."""
 
 import os
 
@@ -7,12 +7,12 @@ import numpy as np
 from attention_zoo.data import images as images_lib
 from attention_zoo.data import picture
 from attention_zoo.errors import UserError
-from attention_zoo.evaluation.image_quality import psnr
+from attention_zoo.evaluation import image_quality
 from attention_zoo.protocols import Evaluation, Score
 from attention_zoo.tasks import arguments
 from attention_zoo.tasks.image_model import ImageModel, Images
 
-_COMPARED = 64  # images of a split whose PSNR is taken
+_COMPARED = 64  # images of a split that are enlarged to be measured
 _SHOWN = 6  # of a page
 
 
@@ -74,14 +74,20 @@ class Upscaler(ImageModel):
     return self.examples("dev", _SHOWN)
 
   def evaluate(self, split: str, *, report=None) -> Evaluation:
-    """Bits per dimension, and the PSNR of samples and of bicubic interpolation on the first images of a split."""
+    """Bits per dimension, and how near samples and bicubic interpolation are to the first images of a split: PSNR and,
+    where images have 7 rows or more, SSIM."""
+    measures = image_quality.measures(self.config.data.size)  # what is not installed is told now
     found = super().evaluate(split, report=report)
     pixels, labels = (part[:_COMPARED] for part in self.task.pictures(split))
     low = images_lib.shrink(pixels, self.config.data.low_size)
-    enlarged = {"psnr": self._upscale(low, labels).pixels, "psnr bicubic": images_lib.bicubic(low, len(pixels[0]))}
-    figures = {name: float(psnr(pixels, other).mean()) for name, other in enlarged.items()}
+    drawn, bicubic = self._upscale(low, labels).pixels, images_lib.bicubic(low, len(pixels[0]))
     how = f"first {len(pixels)} images of {split}"
-    hows = {"psnr": f"{how}, samples at temperature {self.config.decode.temperature:g}", "psnr bicubic": how}
-    scores = [Score(name, value, hows[name]) for name, value in figures.items()]
+    samples = f"{how}, samples at temperature {self.config.decode.temperature:g}"
+    sides = [("", drawn, samples), (" bicubic", bicubic, how)]
+    scores = [
+      Score(f"{name}{side}", float(measure(pixels, found).mean()), said, image_quality.DIGITS[name])
+      for name, measure in measures.items() for side, found, said in sides
+    ]  # fmt: skip
+    figures = {score.name: score.value for score in scores}
     record = {"scores": found.record["scores"] | figures, "images": len(pixels)}
     return Evaluation(found.scores + scores, [], found.record | record)
