@@ -49,7 +49,7 @@ class GANUpscaler(Upscaling):
   def evaluate(self, split: str, *, report=None) -> Evaluation:
     """Both players' losses on a split, and how near enlarged images come to its first ones, beside bicubic
     interpolation."""
-    nearness = self._nearness(split)
+    nearness = self.nearness(split)
     figures = self._evaluate(self.params, self.variables, arguments.split_name(split))
     if report:
       report(1, 1)

@@ -20,6 +20,8 @@ _SHOWN = 6  # of a page
 class Upscaling(PictureRun):
   """What every run has that enlarges images. Its _upscale(low_BYX3, labels_B) -> Images makes one of each."""
 
+  _drawn_how = ""  # the end of a signature
+
   def sample(self, n=1, **options):
     raise UserError("this model enlarges images: run.upscale(image)")
 
@@ -34,9 +36,10 @@ class Upscaling(PictureRun):
     if not image:
       raise UserError("a model of super-resolution needs --image=FILE, the small image")
 
-  def enlarged(self, split: str, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(small, enlarged, real) uint8 [n, ..] of the first images of a split."""
-    pixels, labels = (part[:count] for part in self.task.pictures(split))
+  def enlarged(self, split: str, count: int, *, start: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(small, enlarged, real) uint8 [n, ..] of `count` images of a split from image `start` on, or as many as there
+    are."""
+    pixels, labels = (part[start : start + count] for part in self.task.pictures(split))
     low = images_lib.shrink(pixels, self.config.data.low_size)
     return low, self._upscale(low, labels).pixels, pixels
 
@@ -50,13 +53,13 @@ class Upscaling(PictureRun):
   def _examples(self) -> Images:
     return self.examples("dev", _SHOWN)
 
-  def _nearness(self, split: str, samples="") -> list[Score]:
+  def nearness(self, split: str) -> list[Score]:
     """How near enlarged images and bicubic interpolation come to the first images of a split: PSNR and, where images
-    have 7 rows or more, SSIM. samples: how the former were drawn."""
+    have 7 rows or more, SSIM."""
     measures = image_quality.measures(self.config.data.size)  # what is not installed is told before images are made
     low, drawn, pixels = self.enlarged(arguments.split_name(split), _COMPARED)
     how = f"first {len(pixels)} images of {split}"
-    sides = [("", drawn, how + samples), (" bicubic", images_lib.bicubic(low, len(pixels[0])), how)]
+    sides = [("", drawn, how + self._drawn_how), (" bicubic", images_lib.bicubic(low, len(pixels[0])), how)]
     return [
       Score(f"{name}{side}", float(measure(pixels, found).mean()), said, image_quality.DIGITS[name])
       for name, measure in measures.items() for side, found, said in sides
@@ -84,6 +87,10 @@ class Upscaler(Upscaling, ImageModel):
     given = {"low": low_BYX3.astype(np.int32), "labels": labels_B}
     return self._draw(pixels, np.zeros(pixels.shape[:3], bool), given, temperature, seed)
 
+  @property
+  def _drawn_how(self) -> str:
+    return f", samples at temperature {self.config.decode.temperature:g}"
+
   def complete(self, image, rows, **options):
     raise UserError("this model enlarges images: run.upscale(image)")
 
@@ -99,7 +106,7 @@ class Upscaler(Upscaling, ImageModel):
 
   def evaluate(self, split: str, *, report=None) -> Evaluation:
     """Bits per dimension of a split, and how near samples come to its first images, beside bicubic interpolation."""
-    nearness = self._nearness(split, f", samples at temperature {self.config.decode.temperature:g}")
+    nearness = self.nearness(split)
     found = super().evaluate(split, report=report)
     scores = found.record["scores"] | {score.name: score.value for score in nearness}
     record = {"scores": scores, "images": min(_COMPARED, len(self.task.pictures(split)[0]))}
