@@ -11,8 +11,9 @@ TITLE = "Taken for the real photograph, % of people's answers (CelebA, 8 x 8 to 
 
 
 def table(runs) -> list[tuple[str, str, str]]:
-  """(system, printed, ours) rows: the published table, and how near each run comes to its dev split, in the row of its
-  system and temperature, or else in one of its own. Raises UserError for a run that enlarges no images."""
+  """(system, printed, ours) rows: the published table, and how near each run comes to the first images of its dev
+  split, in the row of its system and temperature, or else in one of its own. Raises UserError for a run that enlarges
+  no images."""
   notes, others = {row: [] for row in human.TABLE}, []
   for run in _checked(runs):
     data = run.config.data
