@@ -47,16 +47,18 @@ class Loss(NamedTuple):
 
 
 class Score(NamedTuple):
-  """One figure of an evaluation. signature: how it was computed, so that another could; "" where the name says it."""
+  """One figure of an evaluation. signature: how it was computed, so that another could; "" where the name says it.
+  digits: after the point, as it is printed elsewhere; without a signature there are four."""
 
   name: str
   value: float
   signature: str = ""
+  digits: int = 2
 
   @property
   def shown(self) -> str:
-    """The value in a table: what has a signature is printed elsewhere with two digits."""
-    return f"{self.value:.2f}" if self.signature else f"{self.value:.4f}"
+    """The value in a table."""
+    return f"{self.value:.{self.digits if self.signature else 4}f}"
 
 
 class Evaluation(NamedTuple):

@@ -116,6 +116,7 @@ def test_train_average_evaluate_translate(number_files, tmp_path):
     (["attention_zoo.translate", "--workdirr=x"], "workdir"),
     (["attention_zoo.translate", "x"], "--name=value"),
     (["attention_zoo.translate", "--workdir=/nowhere"], "config.json"),
+    (["attention_zoo.human_evaluation", "--page=x.html"], "needs --workdirs=A,B"),
   ],
 )
 def test_wrong_flags_are_told_in_one_line_with_code_2(args, message):

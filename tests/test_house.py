@@ -46,6 +46,7 @@ STANDARD = set(sys.stdlib_module_names)
 
 ENTRY_POINTS = (
   "train", "evaluate", "average", "translate", "compile", "sample", "compare", "export", "import_model", "sizes",
+  "human_evaluation",
 )  # fmt: skip
 FULL_INITS = ("", "models", "tasks")  # rooms whose __init__.py says something
 

@@ -1,7 +1,7 @@
 """Sources of images from outside: folders and zip files, and TensorFlow Datasets.
 
 Of each split there is a folder DIR/SPLIT or a file DIR/SPLIT.zip. Where it holds nothing but folders of images, these
-are the classes.
+are the classes. A part of one is written as TensorFlow Datasets does: "train[:1000]", "train[90%:]".
 """
 
 import hashlib
@@ -38,12 +38,12 @@ class ImageFolder:
   def classes(self) -> tuple[str, ...]:
     """Those of the training images."""
     with self._open("train") as found:
-      return _classes(found.names)
+      return found.classes
 
   def pictures(self, split: str):
     classes, labels, skipped = self.classes, [], []
     with self._open(split) as found:
-      own = _classes(found.names)
+      own = found.classes
       if classes and (missing := {*own} - {*classes}):
         names = ", ".join(sorted(missing))[:200]
         raise UserError(f"{found.where} has the classes {names}, which the training images have not")
@@ -63,16 +63,20 @@ class ImageFolder:
     return pixels[: len(labels)], np.array(labels, np.int32)
 
   def fingerprint(self, split: str) -> str:
+    part = resolve(split, self._roles).partition("[")[1:]
     with self._open(split) as found:
-      return _digest(_FORMAT, self._size, self._options, found.digest())
+      return _digest(_FORMAT, self._size, self._options, found.digest(), *filter(None, part))
 
   def _open(self, split):
-    name = resolve(split, self._roles)
+    name, _, part = resolve(split, self._roles).partition("[")
     for path, kind in ((self._root / name, _Folder), (self._root / f"{name}.zip", _Zip)):
       if path.is_dir() if kind is _Folder else path.is_file():
         found = kind(path)
         if not found.names:
           raise UserError(f"{path} has no images ({', '.join(picture.ENDINGS)}).")
+        found.classes = _classes(found.names)  # whether or not a part has all
+        if part:
+          found.names = _part(found.names, f"[{part}", path)
         return found
     raise UserError(
       f"config.data.dir={self._root} has neither a folder {name} nor {name}.zip: name its splits in "
@@ -88,6 +92,25 @@ def _is_image(name) -> bool:
 def _classes(names) -> tuple[str, ...]:
   """The folders that hold all images; () where one lies beside them."""
   return tuple(sorted({name.split("/")[0] for name in names})) if all("/" in name for name in names) else ()
+
+
+def _part(names, part, where) -> list[str]:
+  """Those names that TFDS would take by "[:1000]" or "[90%:]", counted in an order that a hash gives, which mixes the
+  classes. Raises UserError for what is no part."""
+  import tensorflow_datasets as tfds
+
+  whole = {"split": tfds.core.SplitInfo(name="split", shard_lengths=[len(names)], num_bytes=0, filename_template=None)}
+  mixed = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
+  try:
+    (found,) = tfds.core.ReadInstruction.from_spec(f"split{part}").to_absolute(whole)
+    taken = mixed[found.from_ : found.to]
+  except (ValueError, KeyError, AssertionError):
+    taken = []
+  if not taken:
+    raise UserError(
+      f"{where} has {len(names)} images, of which {part} is no part: write for example [:100], [90%:] or [100:200]"
+    )
+  return sorted(taken)
 
 
 class _Folder:

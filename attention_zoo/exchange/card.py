@@ -143,6 +143,7 @@ USES = {
   "permutation_language_modeling": 'run.vectors(["..."])',
   "image_modeling": "run.sample(16, seed=1).save('grid.png')",
   "super_resolution": "run.upscale('small.png', seed=1).save('large.png')",
+  "super_resolution_gan": "run.upscale('small.png').save('large.png')",
 }
 
 

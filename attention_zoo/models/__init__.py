@@ -47,6 +47,7 @@ MODELS = {
   "pixel_snail": "attention_zoo.models.image.pixel_snail",
   "resnet_sr": "attention_zoo.models.image.resnet_sr",
   "pixel_recursive_sr": "attention_zoo.models.image.pixel_recursive_sr",
+  "srez_gan": "attention_zoo.models.image.srez_gan",
   "nonlocal_net": "attention_zoo.models.vision.nonlocal_net",
   "sagan": "attention_zoo.models.vision.sagan",
 }

@@ -25,6 +25,7 @@ TASKS = {
   ),
   "tagging": "attention_zoo.tasks.tagging:Tagging",
   "super_resolution": "attention_zoo.tasks.super_resolution:SuperResolution",
+  "super_resolution_gan": "attention_zoo.tasks.super_resolution_gan:SuperResolutionGAN",
   "image_classification": "attention_zoo.tasks.image_classification:ImageClassification",
   "gan": "attention_zoo.tasks.gan:GAN",
 }

@@ -7,12 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from attention_zoo.evaluation.distant import distant_correlation
-from attention_zoo.plots import image_grid, theme
 from attention_zoo.protocols import Evaluation, Score
 from attention_zoo.tasks import arguments
 from attention_zoo.tasks.image_model import Images
 from attention_zoo.tasks.picture_run import PictureRun
-from attention_zoo.tasks.report import task_report
 
 _MAX_SEED = 2**31 - 1
 _SHOWN = 16  # samples on a page
@@ -66,8 +64,4 @@ class GANRun(PictureRun):
 
   def page(self, evaluation: Evaluation, command: str = "") -> str:
     """The HTML page about the run, with a grid of samples."""
-    samples = self.sample(_SHOWN)
-    more = [("images", "Samples", image_grid.html(samples.png(), theme.escape(str(samples.labels))))]
-    return task_report(
-      self, self.config.model.name, evaluation, headline=("distant drawn",), command=command, more=more
-    )
+    return self._page(evaluation, command, "distant drawn", self.sample(_SHOWN))

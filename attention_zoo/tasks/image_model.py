@@ -13,12 +13,11 @@ import numpy as np
 
 from attention_zoo import files
 from attention_zoo.errors import UserError
-from attention_zoo.plots import image_grid, theme
+from attention_zoo.plots import image_grid
 from attention_zoo.protocols import Evaluation, Score
 from attention_zoo.tasks import arguments
 from attention_zoo.tasks import pixels as heads
 from attention_zoo.tasks.picture_run import PictureRun, check_png
-from attention_zoo.tasks.report import task_report
 
 _MAX_SEED = 2**31 - 1
 _SHOWN = 16  # samples on a page
@@ -172,9 +171,7 @@ class ImageModel(PictureRun):
 
   def page(self, evaluation: Evaluation, command: str = "") -> str:
     """The HTML page about the run, with a grid of samples."""
-    samples = self._examples()
-    more = [("images", "Samples", image_grid.html(samples.png(), theme.escape(str(samples.labels))))]
-    return task_report(self, self.config.model.name, evaluation, headline=("bits per dim",), command=command, more=more)
+    return self._page(evaluation, command, "bits per dim", self._examples())
 
   def _examples(self) -> Images:
     return self.sample(_SHOWN)

@@ -6,8 +6,10 @@ import numpy as np
 from attention_zoo.data import images as images_lib
 from attention_zoo.errors import UserError
 from attention_zoo.grammar import nearest
+from attention_zoo.plots import image_grid, theme
 from attention_zoo.tasks import arguments
 from attention_zoo.tasks.describe import Description, describe
+from attention_zoo.tasks.report import task_report
 from attention_zoo.tasks.run import Run
 from attention_zoo.training import sharding
 
@@ -72,6 +74,11 @@ class PictureRun(Run):
       raise UserError(f"--{given[0]} is for other models: images have --num_samples, --seed and most --temperature")
     check_png(output)
     draw().save(output)
+
+  def _page(self, evaluation, command, headline, samples) -> str:
+    """The HTML page about the run. headline: the score on top. samples: an `image_model.Images`, shown as a grid."""
+    more = [("images", "Samples", image_grid.html(samples.png(), theme.escape(str(samples.labels))))]
+    return task_report(self, self.config.model.name, evaluation, headline=(headline,), command=command, more=more)
 
   def _parts(self, tree, n):
     """The rows of a tree in batches of one shape, the last one filled up."""

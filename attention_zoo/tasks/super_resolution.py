@@ -7,15 +7,17 @@ A model for it has what `tasks/image_modeling.py` asks for, and BATCH with "low"
 from attention_zoo.errors import UserError
 from attention_zoo.protocols import Examples
 from attention_zoo.tasks.image_modeling import ImageModeling
+from attention_zoo.tasks.picture_task import DATA, PictureTask
 from attention_zoo.tasks.upscaler import Upscaler
 from attention_zoo.training.config import COUNT
 
 
-class SuperResolution(ImageModeling):
-  """The task as the loop sees it, made from a config and a work directory."""
+class LowResolution(PictureTask):
+  """A task whose model is given small images; its runner is an `upscaler.Upscaling`."""
 
-  GIVEN = (*ImageModeling.GIVEN, "low_size")
-  FIELDS = ImageModeling.FIELDS | {"data": ImageModeling.FIELDS["data"] | {"low_size": COUNT}}
+  GIVEN = (*PictureTask.GIVEN, "low_size")
+  DATA = DATA | {"low_size": COUNT}
+  has_dev_samples = True
 
   def __init__(self, config, workdir):
     if config.data.size % config.data.low_size:
@@ -38,6 +40,12 @@ class SuperResolution(ImageModeling):
     """Of the first images of dev: small, enlarged by the model, and as they are."""
     with self.lent(params, variables) as run:
       return Examples([], {"samples": run.examples("dev", count).png()})
+
+
+class SuperResolution(LowResolution, ImageModeling):
+  """The task as the loop sees it, made from a config and a work directory."""
+
+  FIELDS = ImageModeling.FIELDS | {"data": LowResolution.DATA}
 
   def runner(self, params, variables, *, checkpoint, step) -> Upscaler:
     return Upscaler(self, params, variables, checkpoint=checkpoint, step=step)

@@ -30,6 +30,7 @@ TOY_OF = {
   "sagan": dict(size=16),
   "resnet_sr": dict(blocks=(1, 1)),
   "pixel_recursive_sr": dict(blocks=(1, 1)),
+  "srez_gan": dict(generator_widths=(8, 6), discriminator_widths=(8,)),
 }
 PUBLISHED = ("Attention Is All You Need", "et al.", "Table")
 

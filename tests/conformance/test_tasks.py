@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from attention_zoo import tasks
-from attention_zoo.configs.image import factorised_shapes, super_resolution_quickstart
+from attention_zoo.configs.image import factorised_shapes, srez_gan_shapes, super_resolution_quickstart
 from attention_zoo.configs.language import quickstart
 from attention_zoo.configs.music import quickstart as music_quickstart
 from attention_zoo.configs.pretraining import (
@@ -129,6 +129,13 @@ def super_resolution(files):
   return config
 
 
+def super_resolution_gan(files):
+  config = srez_gan_shapes.get_config()
+  config.model.update(generator_widths=(4, 5), discriminator_widths=(4,))
+  config.data.update(source="shapes(train=40, dev=5, test=5)", size=4, low_size=2, batch_size=8)
+  return config
+
+
 def classifier(files):
   config = nonlocal_markers.get_config()
   config.model.update(widths=(4,), blocks=(1,), nonlocal_blocks=(1,))
@@ -158,6 +165,7 @@ CONFIGS = {  # of a folder with text
   "classification": classification, "regression": regression, "tagging": tagging, "masked_language_modeling": masked,
   "permutation_language_modeling": permuted, "super_resolution": super_resolution,
   "image_classification": classifier, "gan": gan, "bidirectional_language_modeling": bidirectional,
+  "super_resolution_gan": super_resolution_gan,
 }  # fmt: skip
 
 

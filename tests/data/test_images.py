@@ -289,6 +289,52 @@ def test_classes_that_training_has_not_are_told(folder, tmp_path):
     source("images", tmp_path).pictures("dev")
 
 
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+  """Twenty images of two classes, as a folder and as a zip file."""
+  root = tmp_path_factory.mktemp("many")
+  with zipfile.ZipFile(root / "zipped.zip", "w") as archive:
+    for i in range(20):
+      path = root / "train" / ("cat", "dog")[i // 10] / f"{i}.png"
+      path.parent.mkdir(parents=True, exist_ok=True)
+      path.write_bytes(encoded(np.full((SIZE, SIZE, 3), i)))
+      archive.write(path, path.relative_to(root / "train"))
+  return root
+
+
+def test_a_split_may_be_a_part(many):
+  made = source("images", many)
+  found = {split: made.pictures(split) for split in ("train[:5]", "train[5:10]", "train[-10:]", "train[:75%]")}
+  first, second, last, most = ({int(image[0, 0, 0]) for image in pixels} for pixels, _ in found.values())
+  assert [len(first), len(second), len(last), len(most)] == [5, 5, 10, 15]
+  assert first | second | last == {*range(20)} and first | second < most
+  assert any(i < 10 for i in first) and any(i >= 10 for i in first), "both classes"
+  for pixels, labels in found.values():
+    numbers = pixels[:, 0, 0, 0]
+    assert numbers.tolist() == sorted(numbers, key=lambda i: (i >= 10, str(i)))  # the names' order
+    np.testing.assert_array_equal(labels, numbers >= 10)
+  np.testing.assert_array_equal(made.pictures("zipped[:5]")[0], found["train[:5]"][0])
+
+
+def test_classes_are_those_of_the_whole_split(many):
+  data = ConfigDict(dict(source="images", size=SIZE, train_split="train[:1]", dev_split="train[1:]", test_split=""))
+  made = images.make_images(data, str(many))
+  assert made.classes == ("cat", "dog") and len(made.pictures("train")[1]) == 1
+  assert set(made.pictures("dev")[1]) == {0, 1}
+
+
+def test_the_fingerprint_of_a_part_is_its_own(many):
+  for split in ("train", "zipped"):
+    found = [source("images", many).fingerprint(f"{split}{part}") for part in ("", "[:5]", "[5:]")]
+    assert len(set(found)) == 3
+
+
+@pytest.mark.parametrize("part", ["[5:2]", "[:3", "[a]", "[3]", "[40:]", "[:200%]", "[:5]+train[7:]", "[:]"])
+def test_what_is_no_part_is_told(many, part):
+  with pytest.raises(UserError, match=r"train has 20 images, of which \[.* is no part: write for example \[:100\]"):
+    source("images", many).pictures(f"train{part}")
+
+
 def test_the_fingerprint_is_of_content_and_options(folder, tmp_path):
   shutil.copytree(folder, tmp_path / "it")
   first = source("images", folder).fingerprint("train")
