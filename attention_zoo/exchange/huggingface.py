@@ -2,7 +2,8 @@
 RoBERTa of an encoder (`to_bert`).
 
 Written without transformers or torch. `AutoModelForSeq2SeqLM.from_pretrained(FOLDER)` opens the first,
-`AutoModelForCausalLM` the second, `AutoModelForMaskedLM` or `AutoModelForSequenceClassification` the third.
+`AutoModelForCausalLM` the second, `AutoModelForMaskedLM`, `AutoModelForSequenceClassification` or
+`AutoModelForTokenClassification` the third.
 
 | what | there | what is done |
 |---|---|---|
