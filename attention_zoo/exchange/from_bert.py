@@ -10,6 +10,8 @@ language model; of the classes ..ForSequenceClassification, a classifier; of ..F
 | RoBERTa's classes | a map of <s>, tanh, a map | the first is a pooler: while tuned, nothing is dropped before it |
 | a pooler that the class does not ask | perhaps | left out |
 | tags | in any order; some may lack | O, B-TYPE, I-TYPE, ..; one that lacks has the bias -10,000 |
+
+Letters beside the house's: O classes or tags, U width of what stands for a row or a word.
 """
 
 import numpy as np
