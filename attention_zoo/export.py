@@ -9,7 +9,8 @@
   zoo            for `attention_zoo.load` and every command here: safetensors, vocabulary, config, a card, checksums
   safetensors    the parameters alone, and names.json with the shape, axes and type of each
   ctranslate2    CTranslate2's folder of a transformer (pip install ctranslate2), quantized with --dtype=int8
-  huggingface    transformers' folder: MarianMT of a post-LN transformer, GPT-2 of a transformer_lm of that shape
+  huggingface    transformers' folder: MarianMT of a post-LN transformer, GPT-2 of a transformer_lm of that shape, BERT,
+                 RoBERTa, XLNet
   stablehlo      scoring and decoding step by step of any model, for JAX without this package (jax.export)
 """
 

@@ -19,6 +19,11 @@ class Tagged(NamedTuple):
   where: str
 
 
+def tags_of(types: Sequence[str]) -> tuple[str, ...]:
+  """All tags of these types, in the order of a tagger's outputs."""
+  return (OUTSIDE, *(f"{kind}-{name}" for name in types for kind in "BI"))
+
+
 def make_tagged(data, directory: str):
   """The source of `Tagged` sentences that the config group `data` names. Raises UserError."""
   return make_documents(data, directory, TAGGED)

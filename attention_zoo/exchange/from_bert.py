@@ -1,5 +1,5 @@
 """BERT and RoBERTa folders of transformers as encoders of this package: with the outputs of pretraining, a masked
-language model; of BertForSequenceClassification, a classifier.
+language model; of the classes ..ForSequenceClassification, a classifier; of ..ForTokenClassification, a tagger.
 
 | what | there | here |
 |---|---|---|
@@ -7,11 +7,18 @@ language model; of BertForSequenceClassification, a classifier.
 | vocabulary | vocab.txt; vocab.json and merges.txt; or tokenizer.json | `data/wordpiece.py`, `data/byte_bpe.py` |
 | RoBERTa's positions | begin behind the id of padding, 2 | begin at 0: the rows before are left out |
 | LayerNorm of old files | gamma, beta | weight, bias |
+| RoBERTa's classes | a map of <s>, tanh, a map | the first is a pooler: while tuned, nothing is dropped before it |
+| a pooler that the class does not ask | perhaps | left out |
+| tags | in any order; some may lack | O, B-TYPE, I-TYPE, ..; one that lacks has the bias -10,000 |
+
+Letters beside the house's: O classes or tags, U width of what stands for a row or a word.
 """
 
 import numpy as np
 
 from attention_zoo.data import byte_bpe, wordpiece
+from attention_zoo.data.labelled import OUTSIDE
+from attention_zoo.data.tagged import tags_of
 from attention_zoo.errors import UserError
 from attention_zoo.exchange import from_gpt2, reading, settings
 
@@ -26,7 +33,8 @@ _TIED = {  # copies that may be there
 _CUT = {  # how tokenizer.json says that texts are cut
   "clean_text": True, "continuing_subword_prefix": "##", "max_input_chars_per_word": 100, "unk_token": "[UNK]"
 }  # fmt: skip
-_NEXT, _CLASSES, _POOLER = "cls.seq_relationship", "classifier", "pooler.dense"
+_NEXT, _POOLER, _CLASSES = "cls.seq_relationship", "pooler.dense", "classifier"
+_DENSE, _OUT = "classifier.dense", "classifier.out_proj"  # of RoBERTa's classes
 
 
 def read(folder: reading.Folder) -> reading.Imported:
@@ -45,40 +53,42 @@ def read(folder: reading.Folder) -> reading.Imported:
   activation = folder.activation("gelu", "hidden_act")
   names = _Names(folder, kind)
   has = lambda name: names.has(f"{name}.weight")
-  pooler, next_sentence, classes = has(names.inner(_POOLER)), has(_NEXT), has(_CLASSES)
-  masks = names.has(_TRANSFORM[kind][2])
-  if not masks and not (classes and pooler and kind == "bert"):
+  masks, next_sentence = names.has(_TRANSFORM[kind][2]), has(_NEXT)
+  if not masks and not has(_CLASSES) and not has(_OUT):
     raise UserError(
-      f"{folder.path} has neither the output of masks nor BERT's classifier: save it with AutoModelForMaskedLM or "
-      "AutoModelForSequenceClassification"
+      f"{folder.path} has neither the output of masks nor one of classes or tags: save it with AutoModelForMaskedLM, "
+      "AutoModelForSequenceClassification or AutoModelForTokenClassification"
     )
-  if classes:  # other classes' arrays have the same names
-    folder.wanted(architectures=["BertForSequenceClassification"], problem_type="single_label_classification")
-  labels = _labels(folder) if classes else ()
+  task = "masked_language_modeling" if masks else _task(folder, kind)
+  labels = () if masks else _labels(folder)
+  pooling, output = names.inner(_POOLER), _CLASSES
+  if kind == "roberta" and task == "classification":
+    pooling, output = _DENSE, _OUT
+  pooler = has(pooling) if masks else task == "classification"
 
   expected = {names.inner(name): shape for name, shape in _encoder(V, D, F, L, Z, types).items()}
   if pooler:
-    expected |= _map(names.inner(_POOLER), D, D)
+    expected |= _map(pooling, D, D)
   if masks:
     linear, norm, bias = _TRANSFORM[kind]
     expected |= _map(linear, D, D) | _norm(norm, D) | {bias: (V,)}
   if next_sentence:
     expected |= _map(_NEXT, D, 2)
-  if classes:
-    expected |= _map(_CLASSES, D, len(labels))
+  if labels:
+    expected |= _map(output, D, len(labels))
   tied = dict(zip(_TIED[kind], ((V, D), (V,)), strict=True)) if masks else {}
-  names.check(expected, tied)
+  names.check(expected, tied, unasked=() if masks else f"{names.inner(_POOLER)}.")
 
   # RoBERTa's first position is the one behind the id of padding.
   first = folder.id("pad_token_id", min(V, Z - 2), 1) + 1 if kind == "roberta" else 0
   pieces, ids, tokenizer = (_word_pieces if kind == "bert" else _bytes)(folder, V)
   params = _params(names, D, N, L, types, ids, first)
   if pooler:
-    params["pooler"] = _affine(names, names.inner(_POOLER), "DU")
-  length = Z - first
+    params["pooler"] = _affine(names, pooling, "DU")
+  length, dropout = Z - first, folder.number("hidden_dropout_prob", 0.1)
   model = {
     "name": "bert", "d_model": D, "d_ff": F, "num_heads": N, "d_k": D // N, "d_v": D // N, "num_layers": L,
-    "dropout": folder.number("hidden_dropout_prob", 0.1),
+    "dropout": dropout,
     "attention_dropout": folder.number("attention_probs_dropout_prob", 0.1), "residual": "post",
     "norm_epsilon": folder.number("layer_norm_eps", 1e-12), "bias": True, "attention": "dot_product",
     "activation": activation, "output_bias": False, "scale_embedding": False, "positions": "learned",
@@ -89,16 +99,21 @@ def read(folder: reading.Folder) -> reading.Imported:
     "tokenizer": "wordpiece" if kind == "bert" else "byte_bpe",
   }  # fmt: skip
   decode = {"batch_tokens": max(8192, length)}
+  head = {"dropout": folder.number("classifier_dropout", dropout)}
   if masks:
     params["masked_head"] = _masked_head(names, kind, ids, next_sentence)
     data |= {"batching": "sentence_pairs" if next_sentence else "full_sentences"}
-    config = settings.config("masked_language_modeling", model, data, decode)
+    config = settings.config(task, model, data, decode)
+  elif task == "classification":
+    params["classification_head"] = {"output": _output(names, output, range(len(labels)))}
+    config = settings.config(task, model, data | {"labels": labels, "source": "tsv"}, decode)
+    config["head"] = head | {"pooling": "pooler", "width": 0}
   else:
-    weight, bias = names.take(f"{_CLASSES}.weight"), names.take(f"{_CLASSES}.bias")
-    params["classification_head"] = {"output": {"kernel_UO": weight.T.copy(), "bias_O": bias}}
-    data |= {"labels": labels, "source": "tsv"}
-    config = settings.config("classification", model, data, decode)
-    config["head"] = {"pooling": "pooler", "width": 0, "dropout": 0.1}
+    types, rows = _tags(labels, folder.path)
+    params["tagging_head"] = {"output": _output(names, output, rows)}
+    config = settings.config(task, model, data | {"labels": types, "source": "conll"}, decode)
+    config["head"] = head | {"name": "softmax"}
+    config["train"] = {name: value for name, value in config["train"].items() if name != "label_smoothing"}
   return reading.Imported(config, params, tokenizer, folder.origin({"bert": "BERT", "roberta": "RoBERTa"}[kind]))
 
 
@@ -122,8 +137,9 @@ class _Names:
   def has(self, name) -> bool:
     return name in self._file_name
 
-  def check(self, expected, tied) -> None:
-    """Raises UserError unless the folder has these arrays. tied: copies of others that it may have."""
+  def check(self, expected, tied, unasked) -> None:
+    """Raises UserError unless the folder has these arrays. tied: copies of others that it may have. unasked: with what
+    the names of others begin that it may have."""
     missing = [name for name in expected if name not in self._file_name]
     others = [
       f"{name} {found} instead of {shape}"
@@ -136,7 +152,11 @@ class _Names:
     files = lambda names: {self._file_name[name]: shape for name, shape in names.items() if self.has(name)}
     self._folder.check(
       files(expected | tied),
-      optional=(*files(tied), lambda name: name.endswith(("embeddings.position_ids", "embeddings.token_type_ids"))),
+      optional=(
+        *files(tied),
+        lambda name: name.endswith(("embeddings.position_ids", "embeddings.token_type_ids")),
+        lambda name: name.startswith(unasked),
+      ),
     )
     table = self.take(self.inner("embeddings.word_embeddings.weight"))
     for name, shape in tied.items():
@@ -207,12 +227,46 @@ def _masked_head(names, kind, ids, next_sentence) -> dict:
   return head
 
 
+def _output(names, name, rows) -> dict:
+  """A linear map to those outputs of another one. rows: which; -1: none, it never is the largest."""
+  weight, bias, rows = names.take(f"{name}.weight"), names.take(f"{name}.bias"), np.array(rows)
+  kernel_UO = np.where(rows >= 0, weight.T[:, rows], 0).astype(np.float32)
+  return {"kernel_UO": kernel_UO, "bias_O": np.where(rows >= 0, bias[rows], reading.FORBIDDEN).astype(np.float32)}
+
+
+def _task(folder, kind) -> str:
+  """Of a folder with classes or tags, whose arrays may have the same names. BERT's classes are those of a folder that
+  does not say."""
+  name = {"bert": "Bert", "roberta": "Roberta"}[kind]
+  tasks = {"SequenceClassification": "classification", "TokenClassification": "tagging"}
+  said = folder.config.get("architectures") or [f"{name}ForSequenceClassification"]
+  for what, task in tasks.items():
+    if said == [f"{name}For{what}"]:
+      if task == "classification":
+        folder.wanted(problem_type="single_label_classification")
+      return task
+  raise UserError(f"{folder.path}/config.json: architectures = {said!r:.60} cannot be computed here")
+
+
+def _tags(labels, path) -> tuple[tuple[str, ...], list[int]]:
+  """(the types of entities, the number there of each tag here; -1 where there is none)."""
+  entities = [label for label in labels if label != OUTSIDE]
+  others = [label for label in entities if label[:2] not in ("B-", "I-") or len(label) < 3]
+  if OUTSIDE not in labels or others:
+    what = f"has {', '.join(others)}" if others else f"lacks {OUTSIDE}"
+    raise UserError(f"{path}/config.json: id2label {what:.200}; read are tags of entities: O, B-TYPE and I-TYPE")
+  types = tuple(dict.fromkeys(label[2:] for label in entities))
+  return types, [labels.index(tag) if tag in labels else -1 for tag in tags_of(types)]
+
+
 def _labels(folder) -> tuple[str, ...]:
   said = folder.config.get("id2label")
   said = {str(i): f"LABEL_{i}" for i in range(folder.size("num_labels", 2))} if said is None else said
   good = isinstance(said, dict) and {*said} == {str(i) for i in range(len(said))} and len(said) > 1
   if not good or not all(isinstance(label, str) and label for label in said.values()):
     raise UserError(f"{folder.path}/config.json: id2label does not name the classes 0, 1, ..")
+  if len(set(said.values())) < len(said):
+    raise UserError(f"{folder.path}/config.json: id2label gives two classes one name")
   return tuple(said[str(i)] for i in range(len(said)))
 
 

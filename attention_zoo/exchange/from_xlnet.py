@@ -3,6 +3,7 @@
 | what | there | here |
 |---|---|---|
 | special tokens | <cls>, <sep>, <pad>, <unk> anywhere | begin, end, padding, unknown: ids 1, 2, 0, 3 |
+| their names | perhaps others, in tokenizer_config.json | of no account |
 | a text | first <sep> second <sep> <cls> | <cls> first <sep> second <sep> |
 | vocabulary | spiece.model, by its own numbers | `data/joint_pieces.py` |
 | accents, doubled quotation marks | removed before a text is cut | they stay |
@@ -17,7 +18,7 @@ from attention_zoo.exchange import reading, settings
 
 TABLE, OUTPUT, BIAS = "transformer.word_embedding.weight", "lm_loss.weight", "lm_loss.bias"
 _LONGEST = 512  # tokens of a row: the model itself has no limit
-_BIASES = {"content_bias_NK": "r_w_bias", "position_bias_NK": "r_r_bias", "segment_bias_NK": "r_s_bias"}
+BIASES = {"content_bias_NK": "r_w_bias", "position_bias_NK": "r_r_bias", "segment_bias_NK": "r_s_bias"}
 
 
 def read(folder: reading.Folder) -> reading.Imported:
@@ -42,16 +43,16 @@ def read(folder: reading.Folder) -> reading.Imported:
     "embedding": {"table_VD": found[TABLE][ids]}, "query_D": found["transformer.mask_emb"][0, 0],
     "permutation_head": {"bias_V": found[BIAS][ids]},
   }  # fmt: skip
-  taking_turns = np.arange(D).reshape(2, D // 2).T.ravel()
+  order = taking_turns(D)
   for i in range(L):
-    params[f"layer_{i}"] = _layer(folder, f"transformer.layer.{i}.", taking_turns)
+    params[f"layer_{i}"] = _layer(folder, f"transformer.layer.{i}.", order)
   dropout = folder.number("dropout", 0.1)
   config = settings.config(
     "permutation_language_modeling",
     {
       "name": "xlnet", "d_model": D, "d_ff": F, "num_heads": N, "d_k": K, "num_layers": L, "dropout": dropout,
       "attention_dropout": dropout, "norm_epsilon": folder.number("layer_norm_eps", 1e-12), "activation": activation,
-      "memory": folder.size("mem_len", 384),
+      "memory": folder.size("mem_len", 384, low=0),
     },
     {"vocab_size": len(pieces), "tokenizer": "unigram", "batching": "windows", "row_length": _LONGEST},
     {"batch_tokens": 8192},
@@ -63,12 +64,17 @@ def read(folder: reading.Folder) -> reading.Imported:
 _NOT_ITS = ("feed_forward", "position_mode", "remat", "scan_layers")  # fields of Transformers that it has not
 
 
+def taking_turns(D) -> np.ndarray:
+  """Which sine or cosine there is each one here."""
+  return np.arange(D).reshape(2, D // 2).T.ravel()
+
+
 def _shapes(V, D, N, K, F, L) -> dict:
   shapes = {TABLE: (V, D), BIAS: (V,), "transformer.mask_emb": (1, 1, D)}
   for i in range(L):
     at = f"transformer.layer.{i}"
     shapes |= {f"{at}.rel_attn.{name}": (D, N, K) for name in "qkvor"}
-    shapes |= {f"{at}.rel_attn.{name}": (N, K) for name in _BIASES.values()}
+    shapes |= {f"{at}.rel_attn.{name}": (N, K) for name in BIASES.values()}
     shapes |= {f"{at}.rel_attn.seg_embed": (2, N, K)}
     for name in (f"{at}.rel_attn.layer_norm", f"{at}.ff.layer_norm"):
       shapes |= {f"{name}.weight": (D,), f"{name}.bias": (D,)}
@@ -77,16 +83,16 @@ def _shapes(V, D, N, K, F, L) -> dict:
   return shapes
 
 
-def _layer(folder, at, taking_turns) -> dict:
+def _layer(folder, at, order) -> dict:
   found = folder.arrays([name for name in folder.shapes if name.startswith(at)])
   of = lambda name: found[at + name]
   norm = lambda name: {"scale": of(f"{name}.weight"), "bias": of(f"{name}.bias")}
   affine = lambda name: (of(f"ff.{name}.weight").T, of(f"ff.{name}.bias"))
   return {
     "query": {"kernel_DNK": of("rel_attn.q")}, "key": {"kernel_DNK": of("rel_attn.k")},
-    "value": {"kernel_DNH": of("rel_attn.v")}, "distance": {"kernel_DNK": of("rel_attn.r")[taking_turns]},
+    "value": {"kernel_DNH": of("rel_attn.v")}, "distance": {"kernel_DNK": of("rel_attn.r")[order]},
     "output": {"kernel_NHD": np.ascontiguousarray(of("rel_attn.o").transpose(1, 2, 0))},
-    **{ours: of(f"rel_attn.{theirs}") for ours, theirs in _BIASES.items()},
+    **{ours: of(f"rel_attn.{theirs}") for ours, theirs in BIASES.items()},
     "segments_2NK": of("rel_attn.seg_embed"), "attention_norm": norm("rel_attn.layer_norm"),
     "feed_forward": reading.feed_forward(affine("layer_1"), affine("layer_2")),
     "feed_forward_norm": norm("ff.layer_norm"),
@@ -100,11 +106,22 @@ def _vocabulary(folder, V):
   if processor.get_piece_size() != V:
     raise UserError(f"{folder.path}/spiece.model has {processor.get_piece_size()} pieces, config.json says {V}")
   there = [processor.id_to_piece(i) for i in range(V)]
-  special = ["<pad>", "<cls>", "<sep>", "<unk>"]
+  special = [_special(folder, name) for name in ("pad", "cls", "sep", "unk")]
   if missing := [piece for piece in special if piece not in there]:
     raise UserError(f"{folder.path}/spiece.model is not a vocabulary of XLNet: it has no {', '.join(missing)}")
+  if len(set(special)) < len(special):
+    raise UserError(f"{folder.path}/tokenizer_config.json gives two of {', '.join(special)} one name")
   first = [there.index(piece) for piece in special]
   ids = np.array([*first, *(i for i in range(V) if i not in first)])
   pieces = [there[i] for i in ids]
   joint_pieces.check_pieces(pieces, folder.path / "spiece.model")
   return ids, pieces, joint_pieces.dump(pieces, model, model)
+
+
+def _special(folder, name) -> str:
+  """The piece that is the token of this name."""
+  said = folder.json("tokenizer_config.json", {}).get(f"{name}_token", f"<{name}>")
+  piece = said.get("content") if isinstance(said, dict) else said
+  if not isinstance(piece, str):
+    raise UserError(f"{folder.path}/tokenizer_config.json: {name}_token = {said!r:.60} is no piece")
+  return piece

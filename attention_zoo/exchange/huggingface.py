@@ -1,8 +1,9 @@
 """Folders for Hugging Face `transformers`: a MarianMT model of a Transformer, a GPT-2 of a language model, a BERT or
-RoBERTa of an encoder (`to_bert`).
+RoBERTa of an encoder (`to_bert`), an XLNet of a permutation language model (`to_xlnet`).
 
 Written without transformers or torch. `AutoModelForSeq2SeqLM.from_pretrained(FOLDER)` opens the first,
-`AutoModelForCausalLM` the second, `AutoModelForMaskedLM` or `AutoModelForSequenceClassification` the third.
+`AutoModelForCausalLM` the second, `AutoModelForMaskedLM`, `AutoModelForSequenceClassification` or
+`AutoModelForTokenClassification` the third, `XLNetLMHeadModel` the fourth.
 
 | what | there | what is done |
 |---|---|---|
@@ -23,7 +24,7 @@ from attention_zoo import files
 from attention_zoo.data import byte_bpe, joint_pieces
 from attention_zoo.data.tokenizer import BOS, EOS, PAD, UNK
 from attention_zoo.errors import UserError
-from attention_zoo.exchange import card, needs, to_bert
+from attention_zoo.exchange import card, needs, to_bert, to_xlnet
 from attention_zoo.exchange.folder import write_sums
 
 
@@ -39,9 +40,10 @@ def write(run, to, dtype="float32") -> None:
   Raises UserError for a model that transformers has no class for, naming the field.
   """
   check(dtype)
-  make = {"transformer": marian, "transformer_lm": gpt2, "bert": to_bert.bert}.get(run.config.model.name)
+  makers = {"transformer": marian, "transformer_lm": gpt2, "bert": to_bert.bert, "xlnet": to_xlnet.xlnet}
+  make = makers.get(run.config.model.name)
   if make is None:
-    names = "only a transformer, transformer_lm or bert can be written"
+    names = "only a transformer, transformer_lm, bert or xlnet can be written"
     raise UserError(f"transformers has no {run.config.model.name}: {names}")
   config, state = make(run)
   kind = ml_dtypes.bfloat16 if dtype == "bfloat16" else np.float32
@@ -162,8 +164,8 @@ def reordered(params, order):
 def _tokenizer(run, folder, kind):
   """MarianTokenizer's files, and GPT2Tokenizer's of a vocabulary of that kind; another one of a language model is put
   beside it as it is."""
-  if kind in ("bert", "roberta"):
-    to_bert.tokenizer(run, folder)
+  if own := {"bert": to_bert, "roberta": to_bert, "xlnet": to_xlnet}.get(kind):
+    own.tokenizer(run, folder)
     return
   path = files.expand(run.task.workdir) / "tokenizer.model"
   content = path.read_bytes() if path.exists() else b""
@@ -218,7 +220,7 @@ def _text(run, kind):
 tokenizer, model = AutoTokenizer.from_pretrained(FOLDER), AutoModelForSeq2SeqLM.from_pretrained(FOLDER)
 tokenizer.batch_decode(model.generate(**tokenizer(["..."], return_tensors="pt")), skip_special_tokens=True)""",
     **dict.fromkeys(
-      ("bert", "roberta"),
+      ("bert", "roberta", "xlnet"),
       """from transformers import AutoModel, AutoTokenizer
 tokenizer, model = AutoTokenizer.from_pretrained(FOLDER), AutoModel.from_pretrained(FOLDER)
 model(**tokenizer("...", return_tensors="pt")).last_hidden_state""",

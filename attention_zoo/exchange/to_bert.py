@@ -1,8 +1,9 @@
 """BERT and RoBERTa folders for transformers, of encoders of this package: what `from_bert` reads.
 
 A vocabulary of bytes makes a RoBERTa, one of word pieces a BERT; a masked language model goes with its outputs, a
-classifier that reads the pooler with its own. Special tokens have the ids 0 to 4, as here. RoBERTa's first position
-is the one behind the id of padding: a row of zeros stands before ours.
+classifier that reads the pooler with its own, a tagger whose words stand by themselves with its own and without a
+pooler. Special tokens have the ids 0 to 4, as here. RoBERTa's first position is the one behind the id of padding: a row
+of zeros stands before ours.
 """
 
 
@@ -49,9 +50,7 @@ def bert(run) -> tuple[dict, dict]:
     needs.write_linear(state, f"{at}.intermediate.dense", (wi["kernel_DF"].T, wi["bias_F"]))
     needs.write_linear(state, f"{at}.output.dense", (wo["kernel_FD"].T, wo["bias_D"]))
     needs.write_norm(state, f"{at}.output.LayerNorm", layer["feed_forward_norm"])
-  if c.pooler:
-    needs.write_linear(state, f"{kind}.pooler.dense", (params["pooler"]["kernel_DU"].T, params["pooler"]["bias_U"]))
-  return config | _heads(run, kind, params, embedding, state), state
+  return config | _heads(run, kind, params, state), state
 
 
 def _kind(run) -> str:
@@ -75,29 +74,46 @@ def _check_pairs(run, kind) -> None:
     raise UserError(f"config.model.num_types = {types}, but transformers' roberta does not tell two sentences apart")
 
 
-def _heads(run, kind, params, embedding, state) -> dict:
-  """What config.json says of the head; its arrays go into the state."""
+def _heads(run, kind, params, state) -> dict:
+  """What config.json says of the head; its arrays and the pooler's go into the state."""
+  name = {"bert": "Bert", "roberta": "Roberta"}[kind]
+
+  def write_pooler(there):
+    needs.write_linear(state, there, (params["pooler"]["kernel_DU"].T, params["pooler"]["bias_U"]))
+
+  def write_output(head, there):
+    needs.write_linear(state, there, (head["output"]["kernel_UO"].T, head["output"]["bias_O"]))
+    labels = {str(i): label for i, label in enumerate(run.task.labels)}
+    numbers = {label: int(i) for i, label in labels.items()}
+    return {"id2label": labels, "label2id": numbers, "classifier_dropout": run.config.head.dropout}
+
   if head := params.get("masked_head"):
     prefix = "cls.predictions" if kind == "bert" else "lm_head"
     linear, norm = ("transform.dense", "transform.LayerNorm") if kind == "bert" else ("dense", "layer_norm")
     needs.write_linear(state, f"{prefix}.{linear}", (head["transform"]["kernel_DF"].T, head["transform"]["bias_F"]))
     needs.write_norm(state, f"{prefix}.{norm}", head["norm"])
     state[f"{prefix}.bias"] = head["bias_V"]
+    if "pooler" in params:
+      write_pooler(f"{kind}.pooler.dense")
     if after := head.get("next_sentence"):
       if kind != "bert":
         raise UserError("transformers' RoBERTa does not tell the next sentence")
       needs.write_linear(state, "cls.seq_relationship", (after["kernel_UO"].T, after["bias_O"]))
       return {"architectures": ["BertForPreTraining"]}
-    return {"architectures": ["BertForMaskedLM" if kind == "bert" else "RobertaForMaskedLM"]}
+    return {"architectures": [f"{name}ForMaskedLM"]}
   head = params.get("classification_head")
-  if not head or "hidden" in head or run.config.head.pooling != "pooler" or kind != "bert":
-    raise UserError("transformers has no class for this head: only masks, and classes that BERT's pooler is asked for")
-  needs.write_linear(state, "classifier", (head["output"]["kernel_UO"].T, head["output"]["bias_O"]))
-  labels = dict(enumerate(run.task.labels))
-  return {
-    "architectures": ["BertForSequenceClassification"], "id2label": {str(i): label for i, label in labels.items()},
-    "label2id": {label: i for i, label in labels.items()},
-  }  # fmt: skip
+  if head and "hidden" not in head and run.config.head.pooling == "pooler":
+    names = {"bert": ("bert.pooler.dense", "classifier"), "roberta": ("classifier.dense", "classifier.out_proj")}
+    pooler, output = names[kind]
+    write_pooler(pooler)
+    return {"architectures": [f"{name}ForSequenceClassification"]} | write_output(head, output)
+  head = params.get("tagging_head")
+  if head and run.config.head.name == "softmax":
+    return {"architectures": [f"{name}ForTokenClassification"]} | write_output(head, "classifier")
+  raise UserError(
+    "transformers has no class for this head: only masks; classes with config.head.pooling = 'pooler' and width = 0; "
+    "and tags with config.head.name = 'softmax'"
+  )
 
 
 def tokenizer(run, folder) -> None:

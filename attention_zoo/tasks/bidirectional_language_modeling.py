@@ -29,14 +29,14 @@ from attention_zoo.errors import UserError
 from attention_zoo.evaluation.perplexity import exp
 from attention_zoo.protocols import Evaluation, Loss, Score
 from attention_zoo.tasks import arguments
-from attention_zoo.tasks.language_modeling import Alone, LanguageModeling
+from attention_zoo.tasks.documents import UNCUT, Alone
+from attention_zoo.tasks.language_modeling import LanguageModeling
 from attention_zoo.tasks.rows import check_finite
 from attention_zoo.tasks.run import Run
 from attention_zoo.tasks.text import DATA, WORDS
 from attention_zoo.training.config import COUNT, FRACTION, Field
 from attention_zoo.training.loss import linear_cross_entropy
 
-_UNCUT = 1 << 40  # tokens of a document
 _OF_PIECES = ("normalization", "split_digits")  # fields
 
 
@@ -59,7 +59,7 @@ class BidirectionalLanguageModeling(LanguageModeling):
   def spelt(self, split: str) -> SpeltBatches:
     """The words of a split and their characters, kept on disk."""
     spelling = words.Spelling(self.config.data.marks)
-    corpus = build_corpus(Alone(self.source), split, spelling, max_length=_UNCUT, cache_dir=self.cache_dir)
+    corpus = build_corpus(Alone(self.source), split, spelling, max_length=UNCUT, cache_dir=self.cache_dir)
     return SpeltBatches(self.stream(split), words.Spelt(corpus.source_tokens), self.model_config.word_length)
 
   @functools.cached_property

@@ -23,20 +23,18 @@ import jax.numpy as jnp
 
 from attention_zoo.data import windows
 from attention_zoo.data.batches import batch_rows, prefetch
-from attention_zoo.data.corpus import build_corpus
-from attention_zoo.data.documents import make_documents
 from attention_zoo.errors import UserError
 from attention_zoo.protocols import Examples, Loss
+from attention_zoo.tasks.documents import Documents
 from attention_zoo.tasks.language_model import LanguageModel
 from attention_zoo.tasks.text import DATA, TextTask
 from attention_zoo.training.config import COUNT, FRACTION, Field
 from attention_zoo.training.loss import linear_cross_entropy
 
-_UNCUT = 1 << 40  # tokens of a document
 _SHOWN = 128
 
 
-class LanguageModeling(TextTask):
+class LanguageModeling(Documents, TextTask):
   """Language modelling as the loop sees it, made from a config and a work directory."""
 
   FIELDS = {
@@ -67,24 +65,10 @@ class LanguageModeling(TextTask):
       raise UserError(
         f"{what} does not keep the documents apart that are packed into one row: set config.data.batching to {others}"
       )
-    self.stream = functools.cache(self.stream)
 
   @property
   def _has_memory(self):
     return hasattr(self.module, "carry")
-
-  @functools.cached_property
-  def source(self):
-    return make_documents(self.config.data, self.text_directory)
-
-  def training_texts(self):
-    return Texts(self.source, "train")
-
-  def stream(self, split: str) -> windows.Stream:
-    """The tokens of a split, kept on disk."""
-    pairs = Alone(self.source)
-    corpus = build_corpus(pairs, split, self.tokenizer, max_length=_UNCUT, cache_dir=self.cache_dir)
-    return windows.Stream(corpus.source_tokens, corpus.source_offsets)
 
   @functools.cached_property
   def batches(self):
@@ -152,25 +136,3 @@ class LanguageModeling(TextTask):
 
   def runner(self, params, variables, *, checkpoint, step) -> LanguageModel:
     return LanguageModel(self, params, variables, checkpoint=checkpoint, step=step)
-
-
-class Texts:
-  """The documents of a split; each iteration reads them anew."""
-
-  def __init__(self, source, split):
-    self._source, self._split = source, split
-
-  def __iter__(self):
-    return self._source.documents(self._split)
-
-
-class Alone:
-  """Documents as the first side of pairs, for `data/corpus.py`."""
-
-  languages = ("text", "")
-
-  def __init__(self, source):
-    self._source, self.fingerprint = source, source.fingerprint
-
-  def pairs(self, split):
-    return ((document, "") for document in self._source.documents(split))

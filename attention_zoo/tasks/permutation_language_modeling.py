@@ -17,20 +17,16 @@ import jax
 import jax.numpy as jnp
 
 from attention_zoo.data import permutations, windows
-from attention_zoo.data.corpus import build_corpus
-from attention_zoo.data.documents import make_documents
 from attention_zoo.errors import UserError
 from attention_zoo.evaluation.perplexity import exp
 from attention_zoo.layers.linear import with_bias, with_one
 from attention_zoo.protocols import Evaluation, Loss, Score
 from attention_zoo.tasks import arguments
+from attention_zoo.tasks.documents import Documents
 from attention_zoo.tasks.encoder import EncoderRun
 from attention_zoo.tasks.encoding import ENCODED, EncoderTask
-from attention_zoo.tasks.language_modeling import Alone, Texts
 from attention_zoo.training.config import FRACTION, Field
 from attention_zoo.training.loss import linear_cross_entropy
-
-_UNCUT = 1 << 40  # tokens of a document
 
 
 class _Bias(nn.Module):
@@ -44,7 +40,7 @@ class _Bias(nn.Module):
     return with_one(x_BTD, bias_V), bias_V
 
 
-class PermutationLanguageModeling(EncoderTask):
+class PermutationLanguageModeling(Documents, EncoderTask):
   """The task as the loop sees it, made from a config and a work directory."""
 
   unit = "places"
@@ -65,19 +61,6 @@ class PermutationLanguageModeling(EncoderTask):
     if not hasattr(self.module.Model, "streams"):
       raise UserError(f"config.model.name = {config.model.name!r} has no stream of queries, which this task needs")
     self.head = _Bias(config.data.vocab_size)
-    self.stream = functools.cache(self.stream)
-
-  @functools.cached_property
-  def source(self):
-    return make_documents(self.config.data, self.text_directory)
-
-  def training_texts(self):
-    return Texts(self.source, "train")
-
-  def stream(self, split: str) -> windows.Stream:
-    """The tokens of a split, kept on disk."""
-    corpus = build_corpus(Alone(self.source), split, self.tokenizer, max_length=_UNCUT, cache_dir=self.cache_dir)
-    return windows.Stream(corpus.source_tokens, corpus.source_offsets)
 
   @functools.cached_property
   def batches(self):

@@ -25,7 +25,7 @@ import numpy as np
 
 from attention_zoo.data import examples as examples_lib
 from attention_zoo.data.labelled import OUTSIDE, index_of
-from attention_zoo.data.tagged import Tagged, make_tagged
+from attention_zoo.data.tagged import Tagged, make_tagged, tags_of
 from attention_zoo.data.tokenizer import UNK
 from attention_zoo.errors import UserError
 from attention_zoo.evaluation import tags as tags_lib
@@ -97,8 +97,7 @@ class Tagging(EncoderTask):
   dev_score_names = ("f1",)
 
   def __init__(self, config, workdir):
-    types = check_labels(config, least=1)
-    self.labels = (OUTSIDE, *(f"{kind}-{name}" for name in types for kind in "BI"))
+    self.labels = tags_of(check_labels(config, least=1))
     super().__init__(config, workdir)
     self.head = HEADS[config.head.name](len(self.labels), config.head.dropout)
 

@@ -142,9 +142,9 @@ PIECES = [
 ]  # fmt: skip
 
 
-def bert(folder, *, kind="bert", pooler=True, next_sentence=True, classes=0, old_names=False, **config):
-  """(config, arrays) of a BERT or RoBERTa folder: with the outputs of masks and of the next sentence, or with a
-  classifier's."""
+def bert(folder, *, kind="bert", pooler=True, next_sentence=True, classes=0, tags=(), old_names=False, **config):
+  """(config, arrays) of a BERT or RoBERTa folder: with the outputs of masks and of the next sentence, or with those of
+  a number of classes or of tags."""
   folder.mkdir(parents=True)
   if kind == "bert":
     vocabulary = PIECES
@@ -162,8 +162,11 @@ def bert(folder, *, kind="bert", pooler=True, next_sentence=True, classes=0, old
     "hidden_act": "gelu", "layer_norm_eps": 1e-5 if shift else 1e-12, "hidden_dropout_prob": 0.1,
     "attention_probs_dropout_prob": 0.1, "pad_token_id": 1 if shift else 0,
   } | ({"bos_token_id": 0, "eos_token_id": 2} if shift else {}) | config  # fmt: skip
-  if classes:
-    config["id2label"] = {str(i): f"class {i}" for i in range(classes)}
+  labels = tags or [f"class {i}" for i in range(classes)]
+  if labels:
+    what = "TokenClassification" if tags else "SequenceClassification"
+    config = {"architectures": [f"{'Roberta' if shift else 'Bert'}For{what}"]} | config
+    config["id2label"] = dict(zip(map(str, range(len(labels))), labels, strict=True))
   write(folder, "config.json", config)
   D, F, Z = (config[name] for name in ("hidden_size", "intermediate_size", "max_position_embeddings"))
   linears, norms = {}, ["embeddings.LayerNorm"]
@@ -179,8 +182,10 @@ def bert(folder, *, kind="bert", pooler=True, next_sentence=True, classes=0, old
     linears["pooler.dense"] = (D, D)
   shapes = {f"{kind}.{name}": shape for name, shape in shapes.items()}
   linears, norms = {f"{kind}.{name}": shape for name, shape in linears.items()}, [f"{kind}.{name}" for name in norms]
-  if classes:
-    linears["classifier"] = (classes, D)
+  if shift and classes:
+    linears |= {"classifier.dense": (D, D), "classifier.out_proj": (classes, D)}
+  elif labels:
+    linears["classifier"] = (len(labels), D)
   else:
     head = {"bert": "cls.predictions.transform.dense", "roberta": "lm_head.dense"}[kind]
     linears[head] = (D, D)

@@ -11,7 +11,8 @@ from tests.exchange.test_import import imported
 @pytest.mark.parametrize(
   ("field", "value"),
   [
-    ("architectures", ["BertForTokenClassification"]), ("architectures", ["BertForMultipleChoice"]),
+    ("architectures", ["RobertaForSequenceClassification"]), ("architectures", ["BertForMultipleChoice"]),
+    ("architectures", {"a": []}), ("architectures", [["BertForSequenceClassification"]]),
     ("problem_type", "multi_label_classification"), ("problem_type", "regression"),
   ],
 )  # fmt: skip
@@ -21,6 +22,39 @@ def test_a_classifier_of_another_kind(tmp_path, field, value):
   folders.write(tmp_path / "bert", "config.json", config | {field: value})
   with pytest.raises(UserError, match=f"{field} = .* cannot be computed here"):
     importing.read(tmp_path / "bert")
+
+
+@pytest.mark.parametrize(
+  ("tags", "message"),
+  [
+    (["NOUN", "O", "VERB-"], "has NOUN, VERB-; read are tags of entities"), (["O", "S-X"], "has S-X;"),
+    (["B-X", "I-X"], "lacks O;"), (["O", "B-X", "B-X"], "gives two classes one name"), (["O", "B-"], "has B-;"),
+    (["O"], "does not name the classes"), (["O", 3], "does not name the classes"),
+  ],
+)  # fmt: skip
+def test_tags_that_are_none_of_entities(tmp_path, tags, message):
+  folders.bert(tmp_path / "bert", tags=tags)
+  with pytest.raises(UserError, match=f"config.json: id2label {message}"):
+    importing.read(tmp_path / "bert")
+
+
+def test_classes_without_a_pooler(tmp_path):
+  folders.bert(tmp_path / "bert", classes=3, pooler=False)
+  with pytest.raises(UserError, match="lacks bert.pooler.dense.weight"):
+    importing.read(tmp_path / "bert")
+
+
+def test_heads_that_transformers_has_not(tmp_path):
+  folders.bert(tmp_path / "classes", kind="roberta", classes=3)
+  run = imported(tmp_path / "classes", tmp_path / "classes_run")
+  run.config.head.pooling = "mean"
+  with pytest.raises(UserError, match="no class for this head: .* classes with config.head.pooling = 'pooler'"):
+    to_bert.bert(run)
+  folders.bert(tmp_path / "tags", tags=["O", "B-X", "I-X"])
+  run = imported(tmp_path / "tags", tmp_path / "tags_run")
+  run.config.head.name = "crf"
+  with pytest.raises(UserError, match="no class for this head: .* tags with config.head.name = 'softmax'"):
+    to_bert.bert(run)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,19 @@
 """What is imported from transformers' folders of XLNet computes here what it computes there."""
 
+import dataclasses
+import json
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors.numpy
 
+from attention_zoo.data import joint_pieces
+from attention_zoo.data import tokenizer as tokenizers
+from attention_zoo.data.tokenizer import BOS, EOS
 from attention_zoo.errors import UserError
-from attention_zoo.exchange import from_xlnet, importing, reading
+from attention_zoo.exchange import from_xlnet, huggingface, importing, reading, to_xlnet
 from attention_zoo.layers.linear import logits, with_bias
 from tests.exchange import folders
 from tests.exchange.test_import import imported
@@ -103,6 +111,72 @@ def test_it_is_a_run_and_reads_text(made):
   assert run.config.model.memory == 4
 
 
+def test_it_goes_back(made, tmp_path):
+  """To the bit, with the ids that it had there."""
+  folder, run, _ = made
+  huggingface.write(run, tmp_path / "back")
+  again = importing.read(tmp_path / "back")
+  jax.tree.map(np.testing.assert_array_equal, again.params, jax.device_get(run.params))
+  assert again.config["model"] == run.config.model.to_dict()
+  assert (tmp_path / "back" / "spiece.model").read_bytes() == (folder / "spiece.model").read_bytes()
+  was, now = (safetensors.numpy.load_file(at / "model.safetensors") for at in (folder, tmp_path / "back"))
+  jax.tree.map(np.testing.assert_array_equal, now, was)
+
+
+def test_what_goes_back_computes_the_same_there(both, made, tmp_path):
+  torch, model, run, ids = both
+  huggingface.write(run, tmp_path / "back")
+  back, report = type(model).from_pretrained(tmp_path / "back", output_loading_info=True)
+  assert not report["missing_keys"] and not report["unexpected_keys"] and not report["mismatched_keys"]
+  batch = batch_of(run)
+  with torch.no_grad():
+    given = dict(input_ids=torch.from_numpy(ids[batch["inputs"]]), token_type_ids=torch.from_numpy(batch["types"]))
+    wanted, found = (x(**given, use_mems=False).logits.numpy() for x in (model, back.eval()))
+  np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+
+def test_a_vocabulary_learnt_here_goes_there_and_back(made, tmp_path, monkeypatch):
+  _, run, _ = made
+  lines = [" ".join(words.split()[i:]) for words in folders.WORDS.values() for i in range(17)]
+  model = tokenizers.learn(lines * 5, vocab_size=run.config.data.vocab_size, model_type="unigram")
+  (tmp_path / "tokenizer.model").write_bytes(model)
+  monkeypatch.setattr(run.task, "tokenizer", tokenizers.Tokenizer(tmp_path / "tokenizer.model"))
+  monkeypatch.setattr(run.task, "workdir", tmp_path)
+  huggingface.write(run, tmp_path / "there")
+  assert json.loads((tmp_path / "there" / "tokenizer_config.json").read_text())["cls_token"] == "<s>"
+  again = importing.read(tmp_path / "there")
+  jax.tree.map(np.testing.assert_array_equal, again.params, jax.device_get(run.params))
+  texts = ["one two", "forty-one three ten"]
+  assert joint_pieces.parse(again.tokenizer, "there").encode(texts) == run.task.tokenizer.encode(texts)
+
+
+def test_texts_are_cut_alike(both, made, tmp_path):
+  """Both special tokens stand at the end there."""
+  import transformers
+
+  folder, run, ids = made
+  huggingface.write(run, tmp_path / "back")
+  peer = transformers.AutoTokenizer.from_pretrained(tmp_path / "back")
+  texts = ["one two three", "forty-one eleven nineteen"]
+  for text, ours in zip(texts, run.task.tokenizer.encode(texts), strict=True):
+    assert peer(text).input_ids == [*ids[ours], ids[EOS], ids[BOS]]
+
+
+def test_what_does_not_go_back(made, monkeypatch):
+  _, run, _ = made
+  with monkeypatch.context() as patch:
+    patch.setattr(run.task, "model_config", dataclasses.replace(run.task.model_config, d_k=4))
+    with pytest.raises(UserError, match="heads of d_model / num_heads = 8 dimensions, but config.model.d_k = 4"):
+      to_xlnet.xlnet(run)
+  with monkeypatch.context() as patch:
+    patch.setattr(run.task, "tokenizer", object())
+    with pytest.raises(UserError, match="needs a vocabulary of one SentencePiece model"):
+      to_xlnet.xlnet(run)
+  monkeypatch.setattr(run, "params", {name: x for name, x in run.params.items() if name != "permutation_head"})
+  with pytest.raises(UserError, match="only a run of config.task = 'permutation_language_modeling'"):
+    to_xlnet.xlnet(run)
+
+
 def test_what_cannot_be_computed(tmp_path):
   folders.xlnet(tmp_path / "a", attn_type="uni")
   with pytest.raises(UserError, match="attn_type = 'uni' cannot be computed here"):
@@ -111,3 +185,8 @@ def test_what_cannot_be_computed(tmp_path):
   (tmp_path / "b" / "spiece.model").write_bytes(folders.pieces("source"))
   with pytest.raises(UserError, match="spiece.model"):
     importing.read(tmp_path / "b")
+  folders.xlnet(tmp_path / "c")
+  for said, message in (("<pad>", "two of <pad>, <pad>, .* one name"), ({"content": 3}, "cls_token = .* is no piece")):
+    folders.write(tmp_path / "c", "tokenizer_config.json", {"cls_token": said})
+    with pytest.raises(UserError, match=message):
+      importing.read(tmp_path / "c")
