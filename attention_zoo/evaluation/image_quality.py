@@ -1,5 +1,7 @@
 """How near one image is to another."""
 
+import logging
+
 import numpy as np
 
 from attention_zoo.errors import UserError
@@ -11,11 +13,15 @@ DIGITS = {"psnr": 2, "ssim": 3}  # that are printed of a figure
 def measures(size: int) -> dict:
   """{name: function of (wanted_BYX3, found_BYX3) -> B} of what images of `size` rows and columns are compared by.
 
-  SSIM is left out where its window is larger than they are. Raises UserError where scikit-image is not installed.
+  SSIM is left out where its window is larger than they are and, which is logged, where scikit-image is not installed.
   """
   if size < SSIM_WINDOW:
     return {"psnr": psnr}
-  _scikit_image()
+  try:
+    _scikit_image()
+  except UserError as error:
+    logging.warning("SSIM is left out: %s", error)
+    return {"psnr": psnr}
   return {"psnr": psnr, "ssim": ssim}
 
 
@@ -40,5 +46,5 @@ def _scikit_image():
   try:
     from skimage import metrics
   except ImportError as error:
-    raise UserError("for SSIM install what computes it: pip install 'attention_zoo[images]'") from error
+    raise UserError("install what computes it: pip install 'attention_zoo[images]'") from error
   return metrics
