@@ -16,16 +16,21 @@ TITLE = "Residual connections carry position"
 SOURCE = (
   'CS224n 2019, lecture 14, "Importance of residuals": without residual connections the encoder-decoder attention '
   "loses its diagonal; timing signals added again at every layer bring some of it back (pictures, no numbers). Three "
-  "runs that differ in nothing else, post-LN, 4 + 4 layers of width 128, on the embedded phrasebook. Measured on its "
-  "dev set: the weight that the last layer's encoder-decoder attention puts within one token of the diagonal, what a "
-  "linear probe tells of a token's position from the encoder's last layer (R^2, on other sentences), and perplexity."
+  "runs that differ in nothing else, post-LN, 2 + 2 layers of width 128, on the embedded phrasebook. Measured on its "
+  "dev set: the weight that the last layer's encoder-decoder attention puts within one token of the diagonal, and of "
+  "that parallel to it, up to four tokens aside, which has most (without residuals the encoder may move what a token "
+  "says to another place); what a linear probe tells of a token's position from the encoder's last layer (R^2, on "
+  "other sentences); and perplexity. Without dropout: its noise tells tokens apart while training, and without "
+  "residuals a model comes to rely on that (with 4 + 4 layers, timing signals and a rate of 0.1, 1,000 steps ended at "
+  "a perplexity of 7.4 in training and 176 on the dev set)."
 )
 RUNS = {
   "with residuals": {},
   "without": dict(residual="none"),
   "without, timing signals at every layer": dict(residual="none", position_mode="add_every_layer"),
 }
-LAYERS = 4
+LAYERS = 2
+ASIDE = range(-4, 5)  # source tokens
 
 
 def measure(quick):
@@ -34,6 +39,7 @@ def measure(quick):
     [f"{name}: {what}", None, None, run[key]]
     for key, what in (
       ("diagonal", "weight within one token of the diagonal"),
+      ("parallel", "of the best line parallel to it"),
       ("probe", "position told by a linear probe, R^2, encoder's last layer"),
       ("perplexity", "perplexity, dev"),
     )
@@ -42,7 +48,7 @@ def measure(quick):
   rows.append(
     ["uniform attention: weight within one token of the diagonal", None, None, runs["without"]["uniform"]]
   )
-  for row in rows[:6]:
+  for row in rows[:9]:
     row[1] = {"with residuals": "high", "without": "lost"}.get(row[0].split(":")[0], "partly restored")
   return {"rows": rows, "runs": runs}
 
@@ -69,9 +75,9 @@ def draw(results):
 def _run(quick, options):
   """Trains one model and looks at it."""
   config = quickstart.get_config()
-  config.model.update(num_encoder_layers=LAYERS, num_decoder_layers=LAYERS, **options)
+  config.model.update(num_encoder_layers=LAYERS, num_decoder_layers=LAYERS, dropout=0.0, **options)
   config.data.update(batch_tokens=2048)
-  # The paper's schedule: the quickstart's own is made for two layers, and has decayed by half of these steps.
+  # The paper's schedule: the quickstart's own has decayed by half of these steps.
   config.optimizer.update(schedule="inverse_sqrt", d_model=config.model.d_model, learning_rate=2.0, warmup_steps=400)
   steps = 4 if quick else 1000
   config.train.update(steps=steps, eval_every=steps, checkpoint_every=steps, log_every=max(1, steps // 10))
@@ -102,7 +108,8 @@ def _look(task, params):
     )
     return weights, [embedded, *layers], task.loss(params, {}, {}, batch, None, None).sums
 
-  diagonal, uniform, count, nll, states, places, held, example = 0.0, 0.0, 0, np.zeros(2), [], [], [], None
+  lines, uniform, count, nll = np.zeros(len(ASIDE)), 0.0, 0, np.zeros(2)
+  states, places, held, example = [], [], [], None
   for batch in task.eval_batches("dev"):
     weights, layers, sums = jax.device_get(observe(params, batch))
     nll += sums["nll"]
@@ -115,8 +122,9 @@ def _look(task, params):
         t, s = batch["target_segments"][row] == segment, batch["source_segments"][row] == segment
         block = weights[row][np.ix_(t, s)]
         line = np.arange(t.sum())[:, None] * (s.sum() - 1) / max(1, t.sum() - 1)
-        near = np.abs(np.arange(s.sum())[None] - line) <= 1
-        diagonal, uniform, count = diagonal + block[near].sum(), uniform + near.mean(1).sum(), count + t.sum()
+        near = [np.abs(np.arange(s.sum())[None] - line - aside) <= 1 for aside in ASIDE]
+        lines += [block[which].sum() for which in near]
+        uniform, count = uniform + near[ASIDE.index(0)].mean(1).sum(), count + t.sum()
         if example is None and 8 <= s.sum() <= 14 and t.sum() <= 14:
           pieces = [task.tokenizer.pieces(batch[key][row][which].tolist())
                     for key, which in (("source", s), ("targets", t))]  # fmt: skip
@@ -124,7 +132,9 @@ def _look(task, params):
   places, held = np.concatenate(places).astype(np.float64), np.concatenate(held)
   probes = [_probe([layers[i] for layers in states], places, held) for i in range(LAYERS + 1)]
   return {
-    "diagonal": float(diagonal / count),
+    "diagonal": float(lines[ASIDE.index(0)] / count),
+    "parallel": float(lines.max() / count),
+    "aside": ASIDE[int(lines.argmax())],
     "uniform": float(uniform / count),
     "perplexity": float(np.exp(nll[0] / nll[1])),
     "probe": probes[-1],
