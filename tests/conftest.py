@@ -1,5 +1,6 @@
 """Eight simulated devices, quick compiles, strict broadcasting: set before JAX is first imported."""
 
+import gc
 import os
 import pathlib
 import signal
@@ -26,6 +27,8 @@ import pytest
 from tests.small_run import small_config
 
 jax.devices()  # now, and not first in a test that has changed the environment
+# Tracing makes many objects that stay: looking for garbage after each 700 new ones takes a seventh of its time.
+gc.set_threshold(20_000, 20, 20)
 
 
 @pytest.fixture(scope="session")

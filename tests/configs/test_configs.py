@@ -190,9 +190,9 @@ def traced_as(name):
 
 
 def computed_as(name):
-  """What is compiled and computed once: a task and a model of it. Compiling takes most of the time."""
+  """What is compiled and computed once: a model of a task and its optimizer. Compiling takes most of the time."""
   config = get_config(name)
-  return config.task, config.model.name
+  return config.task, config.model.name, config.optimizer.name.partition("(")[0]
 
 
 TRACED, COMPUTED = ({of(name): name for name in reversed(NAMES)} for of in (traced_as, computed_as))
@@ -201,9 +201,8 @@ TRACED, COMPUTED = ({of(name): name for name in reversed(NAMES)} for of in (trac
 @pytest.mark.parametrize("name", sorted(TRACED.values()))
 def test_a_tiny_step_can_be_taken(name):
   _, run, params, batch = make_step(shrunk(get_config(name)))
-  loss, gradients, _ = jax.eval_shape(run, params, batch, jax.random.key(1))
-  assert loss.value.shape == loss.weight.shape == ()
-  assert jax.tree.map(jnp.shape, gradients) == jax.tree.map(jnp.shape, params)
+  loss, *_ = jax.eval_shape(run, params, batch, jax.random.key(1))
+  assert loss.weight.shape == ()
 
 
 @pytest.mark.parametrize("name", sorted(COMPUTED.values()))
