@@ -22,7 +22,8 @@ SOURCE = (
   "says to another place); what a linear probe tells of a token's position from the encoder's last layer (R^2, on "
   "other sentences); and perplexity. Without dropout: its noise tells tokens apart while training, and without "
   "residuals a model comes to rely on that (with 4 + 4 layers, timing signals and a rate of 0.1, 1,000 steps ended at "
-  "a perplexity of 7.4 in training and 176 on the dev set)."
+  "a perplexity of 7.4 in training and 176 on the dev set). With timing signals the position and the translations come "
+  "back, the diagonal does not: without residuals the encoder gathers what it reads in other places, here the last."
 )
 RUNS = {
   "with residuals": {},
