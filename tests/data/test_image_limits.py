@@ -1,6 +1,8 @@
 """What sources of images refuse before they make anything of it."""
 
 import io
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -53,3 +55,46 @@ def test_the_size_of_a_webp_file_is_checked_before_it_is_opened(options, monkeyp
   monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("it was opened"))
   with pytest.raises(UserError, match="it.webp has 9 x 7 pixels: at most 62"):
     picture.read(buffer.getvalue(), "it.webp", 4)
+
+
+MUTATED = """
+import io, resource
+import numpy as np
+from PIL import Image
+from attention_zoo.data import picture
+from attention_zoo.errors import UserError
+
+rng = np.random.default_rng(0)
+image = Image.fromarray(rng.integers(0, 256, (24, 24, 3)).astype(np.uint8))
+seeds = []
+for options in (dict(format="PNG"), dict(format="JPEG"), dict(format="GIF"), dict(format="BMP"), dict(format="PPM"),
+                dict(format="WEBP"), dict(format="WEBP", lossless=True)):
+  buffer = io.BytesIO()
+  image.save(buffer, **options)
+  seeds.append(buffer.getvalue())
+picture.read(seeds[0], "it.png", 8)  # what is imported and made once is not counted
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 30),) * 2)
+read_well = 0
+for i in range(1000):
+  content = bytearray(seeds[i % len(seeds)])
+  for _ in range(rng.integers(1, 8)):  # every other time in the header, where sizes stand
+    content[rng.integers(min(len(content), 64) if i // len(seeds) % 2 else len(content))] = rng.integers(256)
+  if rng.random() < 0.3:
+    content = content[: rng.integers(len(content))]
+  try:
+    found = picture.read(bytes(content), "it.png", 8)
+    assert found.shape == (8, 8, 3) and found.dtype == np.uint8
+    read_well += 1
+  except UserError as error:
+    assert str(error).startswith("it.png") and "\\n" not in str(error)
+    assert "memory" not in str(error).lower(), error
+print(read_well)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
+def test_a_thousand_mutated_files_end_in_an_array_or_a_complaint_within_a_gigabyte():
+  done = subprocess.run([sys.executable, "-c", MUTATED], capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  assert 100 < int(done.stdout) < 900
