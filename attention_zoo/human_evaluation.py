@@ -31,6 +31,8 @@ def main():
       raise UserError("--page shows the images of runs: it needs --workdirs=A,B")
     streams.check_output(PAGE.value)
   runs = [api.load(workdir) for workdir in cli.paths(WORKDIRS.value)] if WORKDIRS.value else []
+  if PAGE.value:
+    human.checked_trials(runs, TRIALS.value)
   print(progress.table(human.TITLE, human.table(runs)))
   if PAGE.value:
     command = " ".join(["python -m attention_zoo.human_evaluation", *sys.argv[1:]])

@@ -129,9 +129,9 @@ class Browser:
     for kind in ("mousePressed", "mouseReleased"):
       self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
-  def key(self, name, *, shift=False):
+  def key(self, name, *, alt=False, ctrl=False, meta=False, shift=False):
     text = {"text": name} if len(name) == 1 else {}
-    options = dict(key=name, modifiers=8 * shift)
+    options = dict(key=name, modifiers=alt + 2 * ctrl + 4 * meta + 8 * shift)
     self.call("Input.dispatchKeyEvent", type="keyDown", **options, **text)
     self.call("Input.dispatchKeyEvent", type="keyUp", **options)
 

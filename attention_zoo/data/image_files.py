@@ -100,7 +100,7 @@ def _part(names, part, where) -> list[str]:
   import tensorflow_datasets as tfds
 
   whole = {"split": tfds.core.SplitInfo(name="split", shard_lengths=[len(names)], num_bytes=0, filename_template=None)}
-  mixed = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
+  mixed = sorted(names, key=lambda name: hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest())
   try:
     (found,) = tfds.core.ReadInstruction.from_spec(f"split{part}").to_absolute(whole)
     taken = mixed[found.from_ : found.to]

@@ -1,7 +1,7 @@
 """How often people took enlarged images for real photographs, as published: CelebA, 8 x 8 to 32 x 32 pixels.
 
 Parmar et al. 2018 (arXiv:1802.05751), table 3: people saw a photograph and an enlarged image beside each other and said
-which one is from a camera. 50 % is the most that can be reached: nobody can tell them apart.
+which one is from a camera. At 50 % nobody can tell them apart.
 """
 
 from typing import NamedTuple

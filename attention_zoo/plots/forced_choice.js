@@ -29,14 +29,14 @@
     clearTimeout(timer);
     const [system, image, , , code] = trials[answers.length];
     const milliseconds = Math.round(performance.now() - seen);
-    answers.push({system: systems[system].name, image, fooled: left != leftIsReal(code), milliseconds});
+    answers.push({system, image, fooled: left != leftIsReal(code), milliseconds});
     next();
   };
 
   const finish = () => {
     [open, timer] = [false, clearTimeout(timer)];
-    const figures = systems.map(({name, printed}) => {
-      const own = answers.filter(each => each.system == name), n = own.length;
+    const figures = systems.map(({name, printed}, i) => {
+      const own = answers.filter(each => each.system == i), n = own.length;
       const share = own.filter(each => each.fooled).length / n;
       const [percent, error] = n ? [100 * share, 100 * Math.sqrt(share * (1 - share) / n)] : [null, null];
       return {system: name, answers: n, percent_fooled: percent, standard_error: error, printed};
@@ -68,6 +68,7 @@
   $("left").addEventListener("click", () => answer(true));
   $("right").addEventListener("click", () => answer(false));
   document.addEventListener("keydown", event => {
+    if (event.altKey || event.ctrlKey || event.metaKey) return;  // the browser's own
     if ($("task").hidden || event.repeat || !["ArrowLeft", "ArrowRight"].includes(event.key)) return;
     event.preventDefault();
     answer(event.key == "ArrowLeft");

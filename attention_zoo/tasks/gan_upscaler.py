@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from attention_zoo.errors import UserError
 from attention_zoo.protocols import Evaluation, Score
 from attention_zoo.tasks import arguments
 from attention_zoo.tasks.image_model import Images
@@ -17,6 +16,7 @@ class GANUpscaler(Upscaling):
   """What `attention_zoo.load` returns for super-resolution by an adversarial network."""
 
   SAMPLE_OPTIONS = ("image",)
+  _takes = "this one draws nothing, and makes one image of another"
 
   def upscale(self, image) -> Images:
     """The one image that the generator makes of the small one: nothing is drawn.
@@ -42,9 +42,8 @@ class GANUpscaler(Upscaling):
   def save_samples(self, output, *, image=None, num_samples=1, seed=0, **others):
     """Writes the enlarged image."""
     self._check_given(image)
-    if num_samples != 1:
-      raise UserError(f"--num_samples={num_samples}: this model draws nothing, and makes one image of another")
-    self._write(output, others, lambda: self.upscale(image))
+    drawing = {"num_samples": num_samples if num_samples != 1 else None, "seed": seed or None}
+    self._write(output, drawing | others, lambda: self.upscale(image))
 
   def evaluate(self, split: str, *, report=None) -> Evaluation:
     """Both players' losses on a split, and how near enlarged images come to its first ones, beside bicubic
@@ -54,7 +53,8 @@ class GANUpscaler(Upscaling):
     if report:
       report(1, 1)
     found = {name: figures[name] for name in ("discriminator", "generator", "l1")}
-    record = {"scores": {score.name: score.value for score in nearness}, "figures": found, "images": figures["weight"]}
+    record = {"scores": {score.name: score.value for score in nearness}, "figures": found}
+    record["images"] = self._compared(split)
     return Evaluation(nearness + [Score(*pair) for pair in found.items()], [], record)
 
   def page(self, evaluation: Evaluation, command: str = "") -> str:

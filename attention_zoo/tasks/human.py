@@ -34,19 +34,26 @@ def page(runs, *, trials: int, seconds: float, seed: int, command: str = "") -> 
   trials: pairs of each run, each of another image of the split, so that none is seen twice. seconds: how long a pair is
   seen. seed: of order and places. Raises UserError for a run that enlarges no images, and for splits of too few.
   """
-  trials = arguments.whole(trials, "trials", 1, 10_000)
+  trials = checked_trials(runs, trials)
   systems, pairs = [], []
-  for i, run in enumerate(_checked(runs)):
-    row, there = _row(run), len(run.task.pictures("dev")[0])
-    if there < trials * len(runs):
-      raise UserError(
-        f"{run.task.workdir}: the dev split has {there} images, fewer than {trials} for each of {len(runs)} runs: "
-        f"take --trials={max(there // len(runs), 1)} or fewer runs"
-      )
+  for i, run in enumerate(runs):
+    row = _row(run)
     _, drawn, real = run.enlarged("dev", trials, start=i * trials)
     systems.append((f"{run.task.workdir}: {run.config.model.name}", row.shown if row else ""))
     pairs += [forced_choice.Pair(i, i * trials + j, *pair) for j, pair in enumerate(zip(real, drawn, strict=True))]
   return forced_choice.forced_choice_page(systems, pairs, seconds=seconds, seed=seed, command=command)
+
+
+def checked_trials(runs, trials) -> int:
+  """trials, or the errors of `page`, before an image is enlarged."""
+  trials = arguments.whole(trials, "trials", 1, 10_000)
+  for run in _checked(runs):
+    if (there := len(run.task.pictures("dev")[0])) < trials * len(runs):
+      raise UserError(
+        f"{run.task.workdir}: the dev split has {there} images, fewer than {trials} for each of {len(runs)} runs: "
+        f"take --trials={max(there // len(runs), 1)} or fewer runs"
+      )
+  return trials
 
 
 def _checked(runs):

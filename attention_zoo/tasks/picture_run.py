@@ -24,6 +24,8 @@ class PictureRun(Run):
   """Of a `picture_task.PictureTask` whose config.decode has a batch_size. Work is spread over all devices of this
   process."""
 
+  _takes = "images have --num_samples, --seed and most --temperature"  # of the flags of sampling
+
   def describe(self, *, rows: int = 1) -> Description:
     """Every part of the model with its parameters, the shapes that it returns and its operations; a notebook shows it
     as a table. Nothing is computed. rows: images of the batch that shapes and operations are of."""
@@ -71,7 +73,7 @@ class PictureRun(Run):
     if not output:
       raise UserError("samples of images need --output=FILE.png")
     if given := [name for name, value in others.items() if value is not None]:
-      raise UserError(f"--{given[0]} is for other models: images have --num_samples, --seed and most --temperature")
+      raise UserError(f"--{given[0]} is for other models: {self._takes}")
     check_png(output)
     draw().save(output)
 

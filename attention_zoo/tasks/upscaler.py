@@ -53,6 +53,10 @@ class Upscaling(PictureRun):
   def _examples(self) -> Images:
     return self.examples("dev", _SHOWN)
 
+  def _compared(self, split) -> int:
+    """The images of a split that `nearness` measures; "images" of every record."""
+    return min(_COMPARED, len(self.task.pictures(split)[0]))
+
   def nearness(self, split: str) -> list[Score]:
     """How near enlarged images and bicubic interpolation come to the first images of a split: PSNR and, where images
     have 7 rows or more, SSIM."""
@@ -109,5 +113,5 @@ class Upscaler(Upscaling, ImageModel):
     nearness = self.nearness(split)
     found = super().evaluate(split, report=report)
     scores = found.record["scores"] | {score.name: score.value for score in nearness}
-    record = {"scores": scores, "images": min(_COMPARED, len(self.task.pictures(split)[0]))}
+    record = {"scores": scores, "images": self._compared(split)}
     return Evaluation(found.scores + nearness, [], found.record | record)

@@ -4,8 +4,9 @@
   python -m attention_zoo.sample --workdir=DIR --image=small.png --output=large.png
 
 Of people who are shown its images, 8.5 % are fooled into taking them for photographs (Parmar et al. 2018, table 3).
-Widths, losses, noise, batches and rates as published, for 16 x 16 to 64 x 64 (--config.data.size=64
---config.data.low_size=16). Published hardware: 130,000 batches in 3 hours on a GTX 1080. Ours: not run.
+Widths, losses, noise, batches and rates as in srez's first commit (153587ba), for 16 x 16 to 64 x 64
+(--config.data.size=64 --config.data.low_size=16); later ones begin at the rate 2e-4 and halve it every 5,000 steps.
+Published hardware: 130,000 batches in 3 hours on a GTX 1080. Ours: not run.
 """
 
 from attention_zoo.configs.image import image_transformer_celeba_sr, srez_gan_shapes

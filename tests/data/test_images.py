@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 import shutil
 import zipfile
 
@@ -301,6 +302,15 @@ def test_classes_are_those_of_the_whole_split(many):
   made = images.make_images(data, str(many))
   assert made.classes == ("cat", "dog") and len(made.pictures("train")[1]) == 1
   assert set(made.pictures("dev")[1]) == {0, 1}
+
+
+def test_names_of_files_need_not_be_utf_8(tmp_path):
+  (tmp_path / "train").mkdir()
+  for name in ("a.png", os.fsdecode(b"\xff.png")):
+    (tmp_path / "train" / name).write_bytes(encoded(noise(0)))
+  made = source("images", tmp_path)
+  assert [len(made.pictures(f"train{part}")[1]) for part in ("", "[:1]")] == [2, 1]
+  assert made.fingerprint("train[:1]") != made.fingerprint("train[1:]")
 
 
 def test_the_fingerprint_of_a_part_is_its_own(many):

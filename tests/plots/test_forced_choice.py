@@ -22,8 +22,8 @@ def pairs():
   return [Pair(i % 2, i, image(True, i), image(False, i)) for i in range(COUNT)]
 
 
-def made(**options):
-  return forced_choice_page(SYSTEMS, pairs(), **{"seconds": 30, "seed": 0} | options)
+def made(systems=SYSTEMS, **options):
+  return forced_choice_page(systems, pairs(), **{"seconds": 30, "seed": 0} | options)
 
 
 def data_of(page):
@@ -128,6 +128,27 @@ def test_answers_are_counted_by_mouse_and_keyboard(browser, tmp_path):
   assert [each["fooled"] for each in saved["answers"]] == [n % 3 == 0 for n in range(1, COUNT + 1)]
   assert all(0 <= each["milliseconds"] < 60_000 for each in saved["answers"])
   assert page.complaints == []
+
+
+def test_systems_of_one_name_are_counted_apart(browser, tmp_path):
+  page = opened(browser, tmp_path, systems=[("one", "")] * 2)
+  page.click("#start")
+  ask(page, 1)
+  page.key("ArrowLeft")
+  page.click("#stop")
+  counts = [1, 0] if data_of(made())["trials"][0][0] == 0 else [0, 1]
+  assert [int(row[1]) for row in results(page)] == counts
+
+
+def test_the_browsers_own_keys_are_no_answers(browser, tmp_path):
+  page = opened(browser, tmp_path)
+  page.click("#start")
+  ask(page, 1)
+  for name in ("alt", "ctrl", "meta"):
+    page.key("ArrowLeft", **{name: True})
+  assert page.run("document.getElementById('progress').textContent").startswith("Pair 1 ")
+  page.click("#stop")
+  assert [row[1] for row in results(page)] == ["0", "0"]
 
 
 def test_images_go_after_the_time_and_can_still_be_answered(browser, tmp_path):

@@ -4,13 +4,14 @@ import base64
 import io
 import json
 import re
+import types
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from attention_zoo import tasks
+from attention_zoo import api, human_evaluation, tasks
 from attention_zoo.configs.image import factorised_shapes, srez_gan_shapes, super_resolution_quickstart
 from attention_zoo.errors import UserError
 from attention_zoo.evaluation.human import TABLE
@@ -18,9 +19,9 @@ from attention_zoo.protocols import Score
 from attention_zoo.tasks import human
 
 
-def made(config, workdir, params=None):
+def made(config, workdir, params=None, dev=7):
   """A run of a task with these parameters, or its first ones."""
-  config.data.update(source="shapes(train=8, dev=7, test=4)", size=8, batch_size=4)
+  config.data.update(source=f"shapes(train=8, dev={dev}, test=4)", size=8, batch_size=4)
   config.decode.batch_size = 8
   tasks.validate(config)
   task = tasks.make(config, workdir)
@@ -29,12 +30,16 @@ def made(config, workdir, params=None):
   return task.runner(params, {}, checkpoint="latest", step=0)
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def srez():
   config = srez_gan_shapes.get_config()
   config.model.update(generator_widths=(4, 5), discriminator_widths=(4,))
   config.data.low_size = 4
-  return made(config, tmp_path_factory.mktemp("runs") / "srez")
+  return config
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+  return made(srez(), tmp_path_factory.mktemp("runs") / "srez")
 
 
 def test_a_run_stands_beside_its_system(run, tmp_path, monkeypatch):
@@ -70,3 +75,15 @@ def test_what_cannot_be_shown_is_told(run, tmp_path):
   for verb in (human.table, lambda runs: human.page(runs, trials=1, seconds=1, seed=0)):
     with pytest.raises(UserError, match="factorised is a run of the task 'image_modeling', which enlarges no images"):
       verb([other])
+
+
+def test_too_few_images_are_told_before_one_is_enlarged(run, tmp_path, monkeypatch):
+  runs = {"a": run, "b": made(srez(), tmp_path / "few", params={}, dev=5)}
+  monkeypatch.setattr(type(run), "enlarged", lambda *_, **options: pytest.fail("images were enlarged"))
+  monkeypatch.setattr(api, "load", runs.get)
+  values = dict(WORKDIRS="a,b", PAGE=str(tmp_path / "page.html"), TRIALS=3)
+  for name, value in values.items():
+    monkeypatch.setattr(human_evaluation, name, types.SimpleNamespace(value=value))
+  for verb in (human_evaluation.main, lambda: human.page([*runs.values()], trials=3, seconds=1, seed=0)):
+    with pytest.raises(UserError, match="few: the dev split has 5 images, fewer than 3 for each of 2 runs"):
+      verb()

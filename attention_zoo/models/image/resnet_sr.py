@@ -46,11 +46,13 @@ class Config(pixels.Config):
     return "categorical"
 
 
-def check(config) -> None:
-  """Of a config that has the fields of this one: ValueError where the resolutions do not lead to the size."""
-  if not config.blocks or min(config.blocks) < 1 or config.low_size * 2 ** (len(config.blocks) - 1) != config.size:
+def check(config, field: str = "blocks") -> None:
+  """Of a config with a number for each resolution in this field: ValueError where they do not lead to the size, and
+  where there are classes."""
+  numbers = getattr(config, field)
+  if not numbers or min(numbers) < 1 or config.low_size * 2 ** (len(numbers) - 1) != config.size:
     raise ValueError(
-      f"model.blocks = {config.blocks}: each number but the last stands for a doubling, which does not lead from "
+      f"model.{field} = {numbers}: each number but the last stands for a doubling, which does not lead from "
       f"{config.low_size} x {config.low_size} pixels to {config.size} x {config.size}"
     )
   if config.num_classes:

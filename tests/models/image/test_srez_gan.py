@@ -13,6 +13,7 @@ from attention_zoo.configs.image import resnet_sr_shapes, srez_gan_shapes
 from attention_zoo.data import images
 from attention_zoo.errors import UserError
 from attention_zoo.models.image import srez_gan
+from attention_zoo.tasks import upscaler
 
 L1_WEIGHT = 0.75
 
@@ -67,8 +68,8 @@ def test_each_player_gets_the_gradient_of_its_own_loss(task, params, batch):
     l1 = jnp.abs(sum(squares) / 4 - low).reshape(len(low), -1).mean(-1)
     return ((1 - L1_WEIGHT) * fooled + L1_WEIGHT * l1).sum()
 
-  wanted = {"discriminator": discriminator, "generator": generator}
-  wanted = {name: jax.jit(jax.grad(loss))(params[name]) for name, loss in wanted.items()}
+  losses = {"discriminator": discriminator, "generator": generator}
+  wanted = jax.jit(lambda params: {name: jax.grad(loss)(params[name]) for name, loss in losses.items()})(params)
   value = lambda params: task.loss(params, {}, {}, batch, jax.random.key(1), 0).value
   found = jax.jit(jax.grad(value))(params)
   for name, tree in wanted.items():
@@ -91,16 +92,19 @@ def test_an_image_is_enlarged_as_in_training(run, params, task):
   low = images.shrink(pixels, 4)
   found = run.upscale(low[2])
   assert found.pixels.shape == (1, 8, 8, 3) and found.pixels.dtype == np.uint8
-  wanted = task.model.apply({"params": params}, low / np.float32(255), method="enlarge")
+  enlarge = jax.jit(lambda params, low: task.model.apply({"params": params}, low, method="enlarge"))
+  wanted = enlarge(params, low / np.float32(255))
   assert np.abs(np.asarray(wanted) * 255 - run.enlarged("dev", 5)[1]).max() <= 0.501
   np.testing.assert_array_equal(found[0], run.enlarged("dev", 5)[1][2])
 
 
-def test_an_evaluation_measures_nearness_and_no_likelihood(run):
+def test_an_evaluation_measures_nearness_and_no_likelihood(run, monkeypatch):
+  monkeypatch.setattr(upscaler, "_COMPARED", 3)
   result = run.evaluate("dev")
   names = [f"{name}{side}" for name in ("psnr", "ssim") for side in ("", " bicubic")]
   assert [score.name for score in result.scores] == [*names, "discriminator", "generator", "l1"]
-  assert result.record["images"] == 5 and set(result.record["scores"]) == set(names)
+  assert result.record["images"] == 3 and result.scores[0].signature == "first 3 images of dev"
+  assert set(result.record["scores"]) == set(names)
   generator = result.record["figures"]["generator"]
   assert generator > L1_WEIGHT * result.record["figures"]["l1"]
   assert not hasattr(run, "bits_per_dim") and not hasattr(run, "complete")
@@ -111,10 +115,9 @@ def test_what_it_cannot_do_is_told(run, tmp_path):
   given = dict(output=tmp_path / "out.png", image=tmp_path / "low.png")
   run.save_samples(**given)
   assert given["output"].read_bytes().startswith(b"\x89PNG")
-  with pytest.raises(UserError, match="num_samples=2: this model draws nothing"):
-    run.save_samples(**given, num_samples=2)
-  with pytest.raises(UserError, match="--temperature is for other models"):
-    run.save_samples(**given, temperature=0.5)
+  for name, value in dict(num_samples=2, seed=5, temperature=0.5).items():
+    with pytest.raises(UserError, match=f"--{name} is for other models: this one draws nothing"):
+      run.save_samples(**given, **{name: value})
   with pytest.raises(UserError, match="this model enlarges images"):
     run.sample(1)
   with pytest.raises(UserError, match="needs --image=FILE"):
