@@ -9,10 +9,12 @@ language model; of the classes ..ForSequenceClassification, a classifier; of ..F
 | LayerNorm of old files | gamma, beta | weight, bias |
 | RoBERTa's classes | a map of <s>, tanh, a map | the first is a pooler: while tuned, nothing is dropped before it |
 | a pooler that the class does not ask | perhaps | left out |
-| tags | in any order; some may lack | O, B-TYPE, I-TYPE, ..; one that lacks has the bias -10,000 |
+| tags | in any order; some may lack | O, B-TYPE, I-TYPE, ..; one that lacks has the bias -10,000: not for tuning |
 
 Letters beside the house's: O classes or tags, U width of what stands for a row or a word.
 """
+
+import logging
 
 import numpy as np
 
@@ -21,6 +23,8 @@ from attention_zoo.data.labelled import OUTSIDE
 from attention_zoo.data.tagged import tags_of
 from attention_zoo.errors import UserError
 from attention_zoo.exchange import from_gpt2, reading, settings
+
+logger = logging.getLogger(__name__)
 
 _TRANSFORM = {  # of the output of masks: linear map, normalisation, bias
   "bert": ("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm", "cls.predictions.bias"),
@@ -249,14 +253,21 @@ def _task(folder, kind) -> str:
 
 
 def _tags(labels, path) -> tuple[tuple[str, ...], list[int]]:
-  """(the types of entities, the number there of each tag here; -1 where there is none)."""
+  """(the types of entities, the number there of each tag here; -1 where there is none: a warning names these)."""
   entities = [label for label in labels if label != OUTSIDE]
   others = [label for label in entities if label[:2] not in ("B-", "I-") or len(label) < 3]
   if OUTSIDE not in labels or others:
-    what = f"has {', '.join(others)}" if others else f"lacks {OUTSIDE}"
+    what = f"has {', '.join(others[:20])}" if others else f"lacks {OUTSIDE}"
     raise UserError(f"{path}/config.json: id2label {what:.200}; read are tags of entities: O, B-TYPE and I-TYPE")
   types = tuple(dict.fromkeys(label[2:] for label in entities))
-  return types, [labels.index(tag) if tag in labels else -1 for tag in tags_of(types)]
+  numbers, tags = {label: i for i, label in enumerate(labels)}, tags_of(types)
+  if missing := [tag for tag in tags if tag not in numbers]:
+    logger.warning(
+      "%s does not know the tags %s: here they have the bias -10,000, which training does not make up for. A run with "
+      "them that begins with this one draws its head anew: --config.train.init_map='((\"^tagging_head/\", \"new/\"),)'",
+      path, ", ".join(missing[:20]),
+    )  # fmt: skip
+  return types, [numbers.get(tag, -1) for tag in tags]
 
 
 def _labels(folder) -> tuple[str, ...]:

@@ -7,6 +7,7 @@
 | a text | first <sep> second <sep> <cls> | <cls> first <sep> second <sep> |
 | vocabulary | spiece.model, by its own numbers | `data/joint_pieces.py` |
 | accents, doubled quotation marks | removed before a text is cut | they stay |
+| do_lower_case | perhaps | refused |
 | sines and cosines of distances | all sines, then all cosines | they take turns: rows of one map are reordered |
 """
 
@@ -106,7 +107,13 @@ def _vocabulary(folder, V):
   if processor.get_piece_size() != V:
     raise UserError(f"{folder.path}/spiece.model has {processor.get_piece_size()} pieces, config.json says {V}")
   there = [processor.id_to_piece(i) for i in range(V)]
-  special = [_special(folder, name) for name in ("pad", "cls", "sep", "unk")]
+  said = folder.json("tokenizer_config.json", {})
+  if said.get("do_lower_case") not in (False, None):
+    raise UserError(
+      f"{folder.path}/tokenizer_config.json: do_lower_case = {said['do_lower_case']!r:.60}, but texts are not made "
+      "lower-case here"
+    )
+  special = [_special(folder, said, name) for name in ("pad", "cls", "sep", "unk")]
   if missing := [piece for piece in special if piece not in there]:
     raise UserError(f"{folder.path}/spiece.model is not a vocabulary of XLNet: it has no {', '.join(missing)}")
   if len(set(special)) < len(special):
@@ -118,9 +125,10 @@ def _vocabulary(folder, V):
   return ids, pieces, joint_pieces.dump(pieces, model, model)
 
 
-def _special(folder, name) -> str:
-  """The piece that is the token of this name."""
-  said = folder.json("tokenizer_config.json", {}).get(f"{name}_token", f"<{name}>")
+def _special(folder, said, name) -> str:
+  """The piece that is the token of this name. said: tokenizer_config.json."""
+  said = said.get(f"{name}_token")
+  said = f"<{name}>" if said is None else said
   piece = said.get("content") if isinstance(said, dict) else said
   if not isinstance(piece, str):
     raise UserError(f"{folder.path}/tokenizer_config.json: {name}_token = {said!r:.60} is no piece")

@@ -220,11 +220,18 @@ def _text(run, kind):
 tokenizer, model = AutoTokenizer.from_pretrained(FOLDER), AutoModelForSeq2SeqLM.from_pretrained(FOLDER)
 tokenizer.batch_decode(model.generate(**tokenizer(["..."], return_tensors="pt")), skip_special_tokens=True)""",
     **dict.fromkeys(
-      ("bert", "roberta", "xlnet"),
+      ("bert", "roberta"),
       """from transformers import AutoModel, AutoTokenizer
 tokenizer, model = AutoTokenizer.from_pretrained(FOLDER), AutoModel.from_pretrained(FOLDER)
 model(**tokenizer("...", return_tensors="pt")).last_hidden_state""",
     ),
+    "xlnet": """import torch
+from transformers import AutoModel, AutoTokenizer
+tokenizer, model = AutoTokenizer.from_pretrained(FOLDER), AutoModel.from_pretrained(FOLDER)
+ids = tokenizer("...", add_special_tokens=False).input_ids
+# A row as run.vectors has it: what the tokenizer would put at its end is at its beginning.
+ids = torch.tensor([[tokenizer.cls_token_id, *ids, tokenizer.sep_token_id]])
+vectors = model(ids).last_hidden_state""",
     "gpt2": """from transformers import AutoModelForCausalLM
 model = AutoModelForCausalLM.from_pretrained(FOLDER)  # the vocabulary is beside it""",
   }[kind]

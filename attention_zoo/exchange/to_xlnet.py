@@ -3,6 +3,10 @@
 The vocabulary is one of SentencePiece, of type unigram, as transformers has them; ids are those of its model. One whose
 special pieces have other names than XLNet's goes with a tokenizer_config.json that says them. Of the two rates of
 dropout transformers has one: that of the layers is written.
+
+XLNetTokenizer of transformers 5 takes accents off a text, makes two grave accents or apostrophes a quotation mark and
+a run of spaces one, whatever a vocabulary was learnt with; and it spells no character as bytes, so that a vocabulary
+with pieces for them is refused.
 """
 
 import jax
@@ -11,7 +15,7 @@ import numpy as np
 from attention_zoo import files
 from attention_zoo.data import identity, joint_pieces
 from attention_zoo.data import tokenizer as tokenizers
-from attention_zoo.data.tokenizer import BOS, EOS, PAD, UNK
+from attention_zoo.data.tokenizer import BOS, BYTE_FALLBACK_FROM, EOS, PAD, UNK
 from attention_zoo.errors import UserError
 from attention_zoo.exchange import needs
 from attention_zoo.exchange.from_xlnet import BIAS, BIASES, TABLE, taking_turns
@@ -65,9 +69,14 @@ def tokenizer(run, folder) -> None:
   """The files of XLNetTokenizer."""
   model, _ = _vocabulary(run)
   files.write_bytes(folder / "spiece.model", model)
-  pieces = run.task.tokenizer.pieces(list(_NAMES.values()))
-  names = dict(zip(_NAMES, pieces, strict=True))
-  said = {"tokenizer_class": "XLNetTokenizer", "do_lower_case": False, "model_max_length": run.config.data.row_length}
+  pieces = run.task.tokenizer.pieces(range(run.task.tokenizer.vocab_size))
+  names = {name: pieces[i] for name, i in _NAMES.items()}
+  said = {
+    "tokenizer_class": "XLNetTokenizer", "do_lower_case": False, "model_max_length": run.config.data.row_length,
+    # What the vocabulary lacks of these would become ids beyond its end.
+    "mask_token": "<mask>" if "<mask>" in pieces else names["unk_token"],
+    "additional_special_tokens": [piece for piece in ("<eop>", "<eod>") if piece in pieces],
+  }  # fmt: skip
   needs.write_json(folder / "tokenizer_config.json", said | names)
 
 
@@ -82,14 +91,19 @@ def _vocabulary(run) -> tuple[bytes, np.ndarray]:
   """(content of spiece.model, the id there of each id here)."""
   ours, path = run.task.tokenizer, files.expand(run.task.workdir) / identity.MODEL
   content = path.read_bytes()
-  if isinstance(ours, joint_pieces.JointPieces):
-    pieces, model, _ = joint_pieces.read(content, path)
+  if isinstance(ours, (joint_pieces.JointPieces, tokenizers.Tokenizer)) and run.config.data.tokenizer == "unigram":
+    joint = joint_pieces.read(content, path)
+    model = joint[1] if joint else content
     processor = joint_pieces.open_model(model, path)
-    ids = [processor.piece_to_id(piece) for piece in pieces]
-    if sorted(ids) == [*range(processor.get_piece_size())]:
+    there = range(processor.get_piece_size())
+    if any(map(processor.is_byte, there)):
+      raise UserError(
+        f"{path} spells unknown characters as bytes, as vocabularies learnt here do from {BYTE_FALLBACK_FROM:,} pieces "
+        "on; transformers' XLNetTokenizer would not: use --format=safetensors"
+      )
+    ids = [processor.piece_to_id(piece) for piece in ours.pieces(range(ours.vocab_size))]
+    if sorted(ids) == [*there]:
       return model, np.array(ids)
-  if isinstance(ours, tokenizers.Tokenizer) and run.config.data.tokenizer == "unigram":
-    return content, np.arange(ours.vocab_size)
   raise UserError(
     "transformers' XLNet needs a vocabulary of one SentencePiece model: config.data.tokenizer = 'unigram'"
   )

@@ -1,4 +1,4 @@
-"""Tasks on documents as one stream of tokens: what language models are trained on."""
+"""Tasks on documents: what language models are trained on, most of them as one stream of tokens."""
 
 import functools
 
@@ -6,7 +6,7 @@ from attention_zoo.data import windows
 from attention_zoo.data.corpus import build_corpus
 from attention_zoo.data.documents import make_documents
 
-UNCUT = 1 << 40  # tokens of a document
+UNCUT = 1 << 40  # tokens of a document or a sentence
 
 
 class Documents:

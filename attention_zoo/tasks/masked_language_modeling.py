@@ -30,7 +30,6 @@ import numpy as np
 from attention_zoo.data import examples as batches_lib
 from attention_zoo.data import masking
 from attention_zoo.data.corpus import build_corpus
-from attention_zoo.data.documents import make_documents
 from attention_zoo.data.tokenizer import BOS, EOS
 from attention_zoo.errors import UserError
 from attention_zoo.evaluation.perplexity import exp
@@ -38,15 +37,14 @@ from attention_zoo.layers import heads
 from attention_zoo.layers.linear import logits, with_bias
 from attention_zoo.protocols import Evaluation, Examples, Loss, Score
 from attention_zoo.tasks import arguments
+from attention_zoo.tasks.documents import UNCUT, Documents
 from attention_zoo.tasks.encoder import EncoderRun
 from attention_zoo.tasks.encoding import ENCODED, EncoderTask, real_rows, sees_both_sides
 from attention_zoo.training.config import FRACTION, Field
 from attention_zoo.training.loss import linear_cross_entropy, smoothed_cross_entropy
 
-_UNCUT = 1 << 40  # tokens of a sentence
 
-
-class MaskedLanguageModeling(EncoderTask):
+class MaskedLanguageModeling(Documents, EncoderTask):
   """The task as the loop sees it, made from a config and a work directory."""
 
   unit = "masks"
@@ -83,16 +81,12 @@ class MaskedLanguageModeling(EncoderTask):
 
   # Text
 
-  @functools.cached_property
-  def source(self):
-    return make_documents(self.config.data, self.text_directory)
-
   def training_texts(self):
     return _Lines(self.source)
 
   def corpus(self, split: str):
     """The sentences of a split, kept on disk."""
-    return build_corpus(_Sentences(self.source), split, self.tokenizer, max_length=_UNCUT, cache_dir=self.cache_dir)
+    return build_corpus(_Sentences(self.source), split, self.tokenizer, max_length=UNCUT, cache_dir=self.cache_dir)
 
   def masked_batches(self, split: str, seed: int = 0) -> masking.MaskedBatches:
     """seed: of rows and masks; evaluations of runs with different ones have the same."""

@@ -11,8 +11,10 @@ from etils import epath
 from attention_zoo import files
 from attention_zoo.errors import UserError
 from attention_zoo.protocols import Initial
+from attention_zoo.training import config as config_lib
 from attention_zoo.training import exported, loading, sharding, untrusted
 from attention_zoo.training.step import on_first_device
+from attention_zoo.training.workdir import read_config
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +57,8 @@ def init_from(initial: Initial, config, workdir=None) -> tuple[Initial, Taken]:
   initial: what was drawn, placed. config.train.init_map, ((pattern, replacement), ...), makes the name there
   of each name here (re.sub, one after the other); what has no counterpart there stays as it was drawn. Raises
   UserError for shapes that differ (all of them are listed), and where nothing at all is taken. workdir: of this run;
-  a vocabulary there that is not that of the other run is a warning, where what is taken has rows of tokens.
+  a vocabulary there that is not that of the other run is a warning, where what is taken has rows of tokens; and so are
+  other config.data.labels, or the same in another order, where it has outputs for them.
   """
   path = files.expand(config.train.init_from)
   untrusted.check_folder(path)
@@ -92,6 +95,15 @@ def init_from(initial: Initial, config, workdir=None) -> tuple[Initial, Taken]:
       "config.train.init_from = %s has another vocabulary than this run: the rows of %s mean other tokens. To keep it, "
       "copy its tokenizer.model into the new workdir before training", path, ", ".join(by_token),
     )  # fmt: skip
+  by_label = [name for name, _ in taken if "O" in name.rpartition("_")[2]]  # has an output for each label
+  if by_label and (labels := config.data.get("labels")):
+    others = config_lib.flat(read_config(path)).get("data.labels")
+    if others and others != tuple(labels):
+      logger.warning(
+        "config.train.init_from = %s has config.data.labels = %.200s, this run %.200s: the outputs of %s mean other "
+        "labels. Set the same in the same order, or draw these anew: have config.train.init_map make names of theirs "
+        "that are not there", path, others, tuple(labels), ", ".join(by_label),
+      )  # fmt: skip
   if wrong:
     raise UserError(f"config.train.init_from = {path}: these shapes do not fit:\n" + "\n".join(wrong))
   if not taken:

@@ -3,7 +3,7 @@
 import pytest
 
 from attention_zoo.errors import UserError
-from attention_zoo.exchange import importing, to_bert
+from attention_zoo.exchange import from_bert, importing, to_bert
 from tests.exchange import folders
 from tests.exchange.test_import import imported
 
@@ -36,6 +36,20 @@ def test_tags_that_are_none_of_entities(tmp_path, tags, message):
   folders.bert(tmp_path / "bert", tags=tags)
   with pytest.raises(UserError, match=f"config.json: id2label {message}"):
     importing.read(tmp_path / "bert")
+
+
+def test_very_many_tags(tmp_path):
+  """The error shows some; and each tag is looked up, not searched."""
+  tags = [f"B-{i}" for i in range(20_000)]
+  with pytest.raises(UserError, match="has X0, .*X19; read are"):
+    from_bert._tags(["O", *(f"X{i}" for i in range(20_000))], tmp_path)
+  types, numbers = from_bert._tags(Searched(["O", *tags]), tmp_path)
+  assert len(types) == 20_000 and numbers[:4] == [0, 1, -1, 2]
+
+
+class Searched(list):
+  def index(self, tag):
+    raise AssertionError(f"{tag} is searched for")
 
 
 def test_classes_without_a_pooler(tmp_path):

@@ -1,9 +1,12 @@
 """What is imported from transformers' folders of BERT and RoBERTa computes here what it computes there."""
 
+import ast
 import functools
 import json
+import re
 
 import jax
+import ml_collections
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -17,7 +20,9 @@ from attention_zoo.data.tokenizer import BOS, EOS
 from attention_zoo.errors import UserError
 from attention_zoo.exchange import from_bert, huggingface, importing, reading
 from attention_zoo.layers.linear import logits
+from attention_zoo.protocols import Initial
 from attention_zoo.training import loop
+from attention_zoo.training.init_from import init_from
 from tests.exchange import folders
 from tests.exchange.test_import import imported
 
@@ -218,8 +223,9 @@ def test_classes_and_tags_that_go_back_are_the_same_there(torch, tmp_path, monke
   assert model.config.classifier_dropout == 0.3 and model.config.label2id == labels
 
 
-def test_tags_that_a_model_does_not_give(tmp_path):
-  """Published models of IOB1 have no B- for types that never meet; a pooler that nothing asks is left out."""
+def test_tags_that_a_model_does_not_give(tmp_path, caplog):
+  """Published models of IOB1 have no B- for types that never meet; a pooler that nothing asks is left out. What the
+  warning says draws a new head."""
   tags = ["B-LOC", "I-LOC", "I-PER", "O"]
   _, arrays = folders.bert(tmp_path / "there", tags=tags)
   run = imported(tmp_path / "there", tmp_path / "here")
@@ -228,6 +234,10 @@ def test_tags_that_a_model_does_not_give(tmp_path):
   np.testing.assert_array_equal(output["kernel_UO"][:, [1, 2, 4, 0]].T, arrays["classifier.weight"])
   np.testing.assert_array_equal(output["bias_O"][[1, 2, 4, 0]], arrays["classifier.bias"])
   assert not output["kernel_UO"][:, 3].any() and output["bias_O"][3] == reading.FORBIDDEN
+  said = re.search(r"does not know the tags B-PER: .*init_map='(.*)'", caplog.text)[1]
+  train = {"init_from": str(tmp_path / "here"), "init_map": ast.literal_eval(said)}
+  _, taken = init_from(Initial(run.params), ml_collections.ConfigDict({"train": train, "data": {}}))
+  assert taken.new == ["tagging_head/output/bias_O", "tagging_head/output/kernel_UO"]
 
 
 def test_a_pooler_that_robertas_classes_do_not_ask(tmp_path):

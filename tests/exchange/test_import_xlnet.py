@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import safetensors.numpy
 
 from attention_zoo.data import joint_pieces
 from attention_zoo.data import tokenizer as tokenizers
-from attention_zoo.data.tokenizer import BOS, EOS
+from attention_zoo.data.tokenizer import BOS, EOS, PAD, UNK
 from attention_zoo.errors import UserError
 from attention_zoo.exchange import from_xlnet, huggingface, importing, reading, to_xlnet
 from attention_zoo.layers.linear import logits, with_bias
@@ -135,19 +136,45 @@ def test_what_goes_back_computes_the_same_there(both, made, tmp_path):
   np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
-def test_a_vocabulary_learnt_here_goes_there_and_back(made, tmp_path, monkeypatch):
+LINES = [" ".join(words.split()[i:]) for words in folders.WORDS.values() for i in range(17)] * 5
+
+
+@pytest.fixture
+def learnt(made, tmp_path, monkeypatch):
+  """The run with a vocabulary as one that is trained here has."""
   _, run, _ = made
-  lines = [" ".join(words.split()[i:]) for words in folders.WORDS.values() for i in range(17)]
-  model = tokenizers.learn(lines * 5, vocab_size=run.config.data.vocab_size, model_type="unigram")
+  model = tokenizers.learn(LINES, vocab_size=run.config.data.vocab_size, model_type="unigram")
   (tmp_path / "tokenizer.model").write_bytes(model)
   monkeypatch.setattr(run.task, "tokenizer", tokenizers.Tokenizer(tmp_path / "tokenizer.model"))
   monkeypatch.setattr(run.task, "workdir", tmp_path)
+  return run
+
+
+def test_a_vocabulary_learnt_here_goes_there_and_back(learnt, tmp_path):
+  run = learnt
   huggingface.write(run, tmp_path / "there")
   assert json.loads((tmp_path / "there" / "tokenizer_config.json").read_text())["cls_token"] == "<s>"
   again = importing.read(tmp_path / "there")
   jax.tree.map(np.testing.assert_array_equal, again.params, jax.device_get(run.params))
   texts = ["one two", "forty-one three ten"]
   assert joint_pieces.parse(again.tokenizer, "there").encode(texts) == run.task.tokenizer.encode(texts)
+
+
+def test_a_vocabulary_learnt_here_is_the_same_there(learnt, tmp_path):
+  """Without one more id, and README.md's example gives the vectors that the run gives."""
+  pytest.importorskip("torch")
+  transformers = pytest.importorskip("transformers")
+  huggingface.write(learnt, tmp_path / "there")
+  peer = transformers.AutoTokenizer.from_pretrained(tmp_path / "there")
+  assert len(peer) == learnt.config.data.vocab_size
+  assert [peer.pad_token_id, peer.cls_token_id, peer.sep_token_id, peer.unk_token_id] == [PAD, BOS, EOS, UNK]
+  (ours,) = learnt.task.tokenizer.encode(["forty-one three ten"])
+  assert peer("forty-one three ten").input_ids == [*ours, EOS, BOS]
+  code = re.search("```python\n(.*?)\n```", (tmp_path / "there" / "README.md").read_text(), re.DOTALL)[1]
+  scope = {"FOLDER": tmp_path / "there"}
+  exec(code.replace('"..."', '"forty-one three ten"'), scope)
+  (wanted,) = learnt.vectors(["forty-one three ten"])
+  np.testing.assert_allclose(scope["vectors"][0].detach(), wanted, atol=1e-4)
 
 
 def test_texts_are_cut_alike(both, made, tmp_path):
@@ -162,7 +189,7 @@ def test_texts_are_cut_alike(both, made, tmp_path):
     assert peer(text).input_ids == [*ids[ours], ids[EOS], ids[BOS]]
 
 
-def test_what_does_not_go_back(made, monkeypatch):
+def test_what_does_not_go_back(made, tmp_path, monkeypatch):
   _, run, _ = made
   with monkeypatch.context() as patch:
     patch.setattr(run.task, "model_config", dataclasses.replace(run.task.model_config, d_k=4))
@@ -171,6 +198,13 @@ def test_what_does_not_go_back(made, monkeypatch):
   with monkeypatch.context() as patch:
     patch.setattr(run.task, "tokenizer", object())
     with pytest.raises(UserError, match="needs a vocabulary of one SentencePiece model"):
+      to_xlnet.xlnet(run)
+  model = tokenizers.learn(LINES, vocab_size=300, model_type="unigram", byte_fallback=True)
+  (tmp_path / "tokenizer.model").write_bytes(model)
+  with monkeypatch.context() as patch:
+    patch.setattr(run.task, "tokenizer", tokenizers.Tokenizer(tmp_path / "tokenizer.model"))
+    patch.setattr(run.task, "workdir", tmp_path)
+    with pytest.raises(UserError, match="tokenizer.model spells unknown characters as bytes, .* --format=safetensors"):
       to_xlnet.xlnet(run)
   monkeypatch.setattr(run, "params", {name: x for name, x in run.params.items() if name != "permutation_head"})
   with pytest.raises(UserError, match="only a run of config.task = 'permutation_language_modeling'"):
@@ -186,7 +220,14 @@ def test_what_cannot_be_computed(tmp_path):
   with pytest.raises(UserError, match="spiece.model"):
     importing.read(tmp_path / "b")
   folders.xlnet(tmp_path / "c")
-  for said, message in (("<pad>", "two of <pad>, <pad>, .* one name"), ({"content": 3}, "cls_token = .* is no piece")):
-    folders.write(tmp_path / "c", "tokenizer_config.json", {"cls_token": said})
+  wanted = importing.read(tmp_path / "c").tokenizer
+  for field, said, message in (
+    ("cls_token", "<pad>", "two of <pad>, <pad>, .* one name"),
+    ("cls_token", {"content": 3}, "cls_token = .* is no piece"),
+    ("do_lower_case", True, "tokenizer_config.json: do_lower_case = True, but texts are not"),
+  ):
+    folders.write(tmp_path / "c", "tokenizer_config.json", {field: said})
     with pytest.raises(UserError, match=message):
       importing.read(tmp_path / "c")
+  folders.write(tmp_path / "c", "tokenizer_config.json", {"cls_token": None, "do_lower_case": None})
+  assert importing.read(tmp_path / "c").tokenizer == wanted

@@ -23,9 +23,9 @@ def made(tmp_path_factory):
   config.data.update(batching="full_sentences", vocab_size=V, row_length=T, batch_tokens=8 * T)
   config.train.label_smoothing = SMOOTHING
   task = tasks.make(config, tmp_path_factory.mktemp("run"))
-  params = task.init(jax.random.key(0)).params
   rng = np.random.default_rng(0)
-  params["masked_head"]["bias_V"] = jnp.asarray(rng.normal(size=V), jnp.float32)
+  shapes = jax.eval_shape(task.init, jax.random.key(0)).params  # the initialisation itself would be compiled op by op
+  params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.3, leaf.shape), leaf.dtype), shapes)
   lengths_B1 = np.array([[T], [9], [0]])
   segments = (np.arange(T)[None] < lengths_B1).astype(np.int32)
   batch = {

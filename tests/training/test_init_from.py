@@ -19,7 +19,7 @@ from tests.training import toy_task
 @pytest.fixture(scope="module")
 def parent(tmp_path_factory):
   workdir = tmp_path_factory.mktemp("parent")
-  config = toy_task.make_config(**{"train.steps": 2})
+  config = toy_task.make_config(**{"train.steps": 2, "data.labels": ("no", "yes")})
   train(toy_task.ToyTask(config), config, workdir, quiet=True)
   return workdir
 
@@ -47,6 +47,24 @@ def test_names_are_mapped_and_the_rest_is_listed(parent):
   assert taken.taken == [("encoder/table_VD", "embedding/table_VD")] and taken.new == ["head/bias_V"]
   assert len(taken.left) == 11 and "embedding/table_VD" not in taken.left
   assert "  taken  encoder/table_VD <- embedding/table_VD\n  new    head/bias_V\n  left   encoder/" in str(taken)
+
+
+@pytest.mark.parametrize(
+  ("name", "labels", "told"),
+  [
+    ("kernel_UO", ("yes", "no"), True), ("kernel_UO", ("no", "yes"), False), ("kernel_UO", None, False),
+    ("table_VD", ("yes", "no"), False),
+  ],
+)  # fmt: skip
+def test_labels_in_another_order(parent, caplog, name, labels, told):
+  drawn = jax.device_put({"head": {name: np.ones((toy_task.V, toy_task.D), np.float32)}})
+  config = config_of(parent, ("^head/.*", "embedding/table_VD"))
+  if labels:
+    with config.unlocked():
+      config.data.labels = labels
+  init_from(Initial(drawn), config)
+  line = "has config.data.labels = ('no', 'yes'), this run ('yes', 'no'): the outputs of head/kernel_UO mean other"
+  assert (line in caplog.text) is told and bool(caplog.text) is told
 
 
 def test_a_run_in_the_home_folder(parent, monkeypatch):
