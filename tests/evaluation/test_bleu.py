@@ -35,7 +35,7 @@ VERSION = f"version:{sacrebleu.__version__}"
 
 
 def as_dict(rows):
-  return {name: (round(score, 4), signature) for name, score, signature in rows}
+  return {score.name: (round(score.value, 4), score.signature) for score in rows}
 
 
 # Scores as the sacrebleu command line and Moses' multi-bleu.perl (after the script's perl line) print them.
