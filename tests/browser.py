@@ -39,8 +39,7 @@ class Browser:
 
   def __exit__(self, *_):
     if hasattr(self, "_socket"):
-      self._socket.close()
-      self._loop.run_until_complete(self._closed())
+      self._loop.run_until_complete(self._close())
     self._process.kill()
     self._process.wait()
     for found in gc.get_objects():  # tornado leaves one of its own behind
@@ -65,7 +64,8 @@ class Browser:
     for domain in ("Page", "Runtime", "Log", "Network"):
       await self._call(f"{domain}.enable")
 
-  async def _closed(self):
+  async def _close(self):
+    self._socket.close()  # with the loop running: outside of it tornado takes another, which an earlier browser closed
     with contextlib.suppress(TimeoutError):
       while await asyncio.wait_for(self._socket.read_message(), 5) is not None:
         pass
