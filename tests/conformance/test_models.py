@@ -37,7 +37,8 @@ def made(request):
   batch |= {name: jnp.ones((2, 4), jnp.int32) for name in module.BATCH if "segments" in name}
   shapes = jax.eval_shape(module.Model(config).init, jax.random.key(0), batch)["params"]
   rng = np.random.default_rng(0)
-  params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.3, leaf.shape), leaf.dtype), shapes)
+  # Above 0 on the whole: else all rectified units of so small a model may be shut.
+  params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0.1, 0.3, leaf.shape), leaf.dtype), shapes)
   return module, config, batch, params
 
 
