@@ -9,7 +9,7 @@ V vocabulary.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
@@ -95,6 +95,8 @@ class Task(Protocol):
 
   FIELDS: ClassVar[dict[str, dict]]  # its own part of the config: group -> name -> Field, beside model and the loop's
   GIVEN: ClassVar[tuple[str, ...]] = ()  # fields of the model's Config that the task knows from elsewhere
+  # Letter of a parameter's dimension -> the field of the config that says what each place in it stands for.
+  MEANINGS: ClassVar[Mapping[str, str]] = {}
   unit: ClassVar[str]  # "tokens", "pixels", "graphs": what a rate counts
   dev_score_names: tuple[str, ...] = ()  # of dev_scores
   defaults: dict[str, Any] = {}  # "group.field" of its config -> default; `tasks.make` sets it

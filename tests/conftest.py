@@ -27,7 +27,7 @@ import pytest
 from tests.small_run import small_config
 
 jax.devices()  # now, and not first in a test that has changed the environment
-# Tracing makes many objects that stay: looking for garbage after each 700 new ones takes a seventh of its time.
+# Tracing makes many objects that stay: looking for garbage after each 700 new ones would take long.
 gc.set_threshold(20_000, 20, 20)
 
 

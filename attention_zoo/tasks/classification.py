@@ -90,6 +90,7 @@ class Classification(_Pooled):
   """The task as the loop sees it, made from a config and a work directory."""
 
   HEAD = "classification_head"
+  MEANINGS = {"O": "data.labels"}
   LABEL_SHAPES = {"label": ("B", jnp.int32)}
   FIELDS = _Pooled.FIELDS | {
     "data": ENCODED | {"labels": LABELS},

@@ -35,12 +35,10 @@ from attention_zoo.training.config import COUNT
 COLLECTION = "spectral"
 
 
-class GAN(PictureTask):
-  """The task as the loop sees it, made from a config and a work directory."""
+class Players(PictureTask):
+  """A task of two players. A loss is of images, not of their values."""
 
   unit = "images"
-  has_dev_samples = True
-  FIELDS = {"data": DATA, "decode": {"batch_size": COUNT}}
 
   def __init__(self, config, workdir):
     super().__init__(config, workdir)
@@ -49,6 +47,13 @@ class GAN(PictureTask):
 
   def batch_units(self) -> int:
     return self.config.data.batch_size
+
+
+class GAN(Players):
+  """The task as the loop sees it, made from a config and a work directory."""
+
+  has_dev_samples = True
+  FIELDS = {"data": DATA, "decode": {"batch_size": COUNT}}
 
   def init(self, rng) -> Initial:
     variables = dict(self._first(rng))

@@ -22,30 +22,21 @@ A model for it has, beside what `models/__init__.py` asks of every model:
 import jax
 import jax.numpy as jnp
 
-from attention_zoo.errors import UserError
 from attention_zoo.protocols import Loss
+from attention_zoo.tasks.gan import Players
 from attention_zoo.tasks.gan_upscaler import GANUpscaler
 from attention_zoo.tasks.super_resolution import LowResolution
 from attention_zoo.training.config import COUNT, FRACTION, POSITIVE
 
 
-class SuperResolutionGAN(LowResolution):
+class SuperResolutionGAN(Players, LowResolution):
   """The task as the loop sees it, made from a config and a work directory."""
 
-  unit = "images"
   FIELDS = {
     "data": LowResolution.DATA,
     "train": {"l1_weight": FRACTION, "low_noise": POSITIVE},
     "decode": {"batch_size": COUNT},
   }
-
-  def __init__(self, config, workdir):
-    super().__init__(config, workdir)
-    if getattr(self.model_config, "head", None) != "players":
-      raise UserError(f"config.model.name = {config.model.name!r} is no pair of generator and discriminator")
-
-  def batch_units(self) -> int:
-    return self.config.data.batch_size
 
   def loss(self, params, variables, carry, batch, rng, step) -> Loss:
     """Both players' losses of each image; see above. rng None: without noise."""

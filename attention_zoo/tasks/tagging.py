@@ -87,6 +87,7 @@ class Tagging(EncoderTask):
 
   unit = "words"
   HEAD = "tagging_head"
+  MEANINGS = {"O": "data.labels"}
   # firsts: where the first piece of each word stands; 0: no word.
   LABEL_SHAPES = {"firsts": ("BT", jnp.int32), "tags": ("BT", jnp.int32)}
   FIELDS = {

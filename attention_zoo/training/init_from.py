@@ -51,14 +51,14 @@ def with_known(params, known, mesh):
   return tree.unflatten(values)
 
 
-def init_from(initial: Initial, config, workdir=None) -> tuple[Initial, Taken]:
+def init_from(initial: Initial, config, workdir=None, meanings=None) -> tuple[Initial, Taken]:
   """(params and variables with the values of the run config.train.init_from, what was taken).
 
   initial: what was drawn, placed. config.train.init_map, ((pattern, replacement), ...), makes the name there
   of each name here (re.sub, one after the other); what has no counterpart there stays as it was drawn. Raises
   UserError for shapes that differ (all of them are listed), and where nothing at all is taken. workdir: of this run;
-  a vocabulary there that is not that of the other run is a warning, where what is taken has rows of tokens; and so are
-  other config.data.labels, or the same in another order, where it has outputs for them.
+  a vocabulary there that is not that of the other run is a warning, where what is taken has rows of tokens. meanings:
+  `Task.MEANINGS`; a field of it that the other run has otherwise is a warning, where what is taken has the letter.
   """
   path = files.expand(config.train.init_from)
   untrusted.check_folder(path)
@@ -95,14 +95,14 @@ def init_from(initial: Initial, config, workdir=None) -> tuple[Initial, Taken]:
       "config.train.init_from = %s has another vocabulary than this run: the rows of %s mean other tokens. To keep it, "
       "copy its tokenizer.model into the new workdir before training", path, ", ".join(by_token),
     )  # fmt: skip
-  by_label = [name for name, _ in taken if "O" in name.rpartition("_")[2]]  # has an output for each label
-  if by_label and (labels := config.data.get("labels")):
-    others = config_lib.flat(read_config(path)).get("data.labels")
-    if others and others != tuple(labels):
+  for letter, field in (meanings or {}).items():
+    having = [name for name, _ in taken if letter in name.rpartition("_")[2]]
+    own, others = config_lib.flat(config)[field], config_lib.flat(read_config(path)).get(field)
+    if having and others and others != own:
       logger.warning(
-        "config.train.init_from = %s has config.data.labels = %.200s, this run %.200s: the outputs of %s mean other "
-        "labels. Set the same in the same order, or draw these anew: have config.train.init_map make names of theirs "
-        "that are not there", path, others, tuple(labels), ", ".join(by_label),
+        "config.train.init_from = %s has config.%s = %.200s, this run %.200s: the outputs of %s mean other things. "
+        "Set the same in the same order, or draw these anew: have config.train.init_map make names of theirs that are "
+        "not there", path, field, others, own, ", ".join(having),
       )  # fmt: skip
   if wrong:
     raise UserError(f"config.train.init_from = {path}: these shapes do not fit:\n" + "\n".join(wrong))

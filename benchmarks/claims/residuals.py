@@ -20,10 +20,8 @@ SOURCE = (
   "dev set: the weight that the last layer's encoder-decoder attention puts within one token of the diagonal, and of "
   "that parallel to it, up to four tokens aside, which has most (without residuals the encoder may move what a token "
   "says to another place); what a linear probe tells of a token's position from the encoder's last layer (R^2, on "
-  "other sentences); and perplexity. Without dropout: its noise tells tokens apart while training, and without "
-  "residuals a model comes to rely on that (with 4 + 4 layers, timing signals and a rate of 0.1, 1,000 steps ended at "
-  "a perplexity of 7.4 in training and 176 on the dev set). With timing signals the position and the translations come "
-  "back, the diagonal does not: without residuals the encoder gathers what it reads in other places, here the last."
+  "other sentences); and perplexity. Without dropout, whose noise tells tokens apart in training alone. "
+  "One seed."
 )
 RUNS = {
   "with residuals": {},

@@ -29,7 +29,7 @@ def test_a_model_offers_what_the_house_asks_for(name):
 
 @pytest.fixture(scope="module", params=models.MODELS)
 def made(request):
-  """(module, config, batch, parameters, drawn without the initialisation, whose compilation takes long)."""
+  """(module, config, batch, parameters, drawn without compiling the initialisation)."""
   module = models.find(request.param)
   config = module.small()
   shapes = models.batch_shapes(module, config, rows=2, length=4)

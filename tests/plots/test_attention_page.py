@@ -11,7 +11,6 @@ from attention_zoo.plots.attention_overview import attention_overview
 from attention_zoo.plots.attention_page import ROOM, View, attention_page
 from attention_zoo.plots.attention_summary import summarize
 from attention_zoo.plots.picture import Picture
-from tests.browser import CHROMIUM, Browser
 
 SOURCE = ["▁The", "▁<script>alert(1)</script>", "▁cat", "s", "</s>"]
 TARGET = ["▁Die", "▁Katze", "n", "</s>"]
@@ -129,15 +128,6 @@ def test_a_picture_is_written_in_the_format_of_its_name(tmp_path):
 
 
 # What a person does
-
-
-@pytest.fixture(scope="module")
-def browser():
-  if CHROMIUM is None:
-    pytest.skip("no Chromium is installed")
-  pytest.importorskip("tornado")
-  with Browser() as found:
-    yield found
 
 
 @pytest.fixture

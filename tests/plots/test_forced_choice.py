@@ -6,11 +6,9 @@ import json
 import re
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from attention_zoo.plots.forced_choice import Pair, forced_choice_page
-from tests.browser import CHROMIUM, Browser
 
 SYSTEMS = [("one <b>", "4 %"), ("two", "")]
 COUNT = 6
@@ -68,15 +66,6 @@ def test_markup_in_names_stays_in_the_data():
 
 
 # What a person does
-
-
-@pytest.fixture(scope="module")
-def browser():
-  if CHROMIUM is None:
-    pytest.skip("no Chromium is installed")
-  pytest.importorskip("tornado")
-  with Browser() as found:
-    yield found
 
 
 def opened(browser, folder, width=1000, **options):

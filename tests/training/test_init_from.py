@@ -62,7 +62,7 @@ def test_labels_in_another_order(parent, caplog, name, labels, told):
   if labels:
     with config.unlocked():
       config.data.labels = labels
-  init_from(Initial(drawn), config)
+  init_from(Initial(drawn), config, meanings={"O": "data.labels"} if labels else {})
   line = "has config.data.labels = ('no', 'yes'), this run ('yes', 'no'): the outputs of head/kernel_UO mean other"
   assert (line in caplog.text) is told and bool(caplog.text) is told
 
