@@ -40,7 +40,8 @@ def main():
   streams.check_output(OUTPUT.value)
   run, options = api.load(WORKDIR.value, CHECKPOINT.value), cli.sampling()
   if not hasattr(run, "sample"):
-    raise UserError(f"{WORKDIR.value} is a run of the task {run.config.task!r}, which has nothing to sample")
+    verbs = ", ".join(f"run.{name}" for name in dir(run))
+    raise UserError(f"{WORKDIR.value}: the task {run.config.task!r} has nothing to sample; zoo.load gives {verbs}")
   special = cli.given(("prime", "seconds", "label", "image", "rows"), getattr(run, "SAMPLE_OPTIONS", ()), run)
   if hasattr(run, "save_samples"):
     if PROMPT.value or INPUT.value or options.pop("stop"):

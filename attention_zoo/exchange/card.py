@@ -134,6 +134,7 @@ def scores(workdir, parameters) -> list[dict]:
 
 
 USES = {
+  "translation": 'run.translate(["..."])',
   "language_modeling": 'run.sample("", seed=1)',
   "music": "run.sample(seconds=20, seed=1)[0].save('out.mid')",
   "classification": 'run.classify(["..."])',
@@ -170,7 +171,7 @@ def text(card, use="", folder="THIS FOLDER") -> str:
   origin = card.get("origin")
   made = f"{_code(card['data']['source'])}{', which the package makes itself' * card['data']['embedded']}"
   steps = ", ".join(map(str, card["steps"]))
-  verb = USES.get(card["task"], 'run.translate(["..."])')
+  verb = USES.get(card["task"], "run")
   lines = [
     f"# {card['model']}: {languages}{card['task'].replace('_', ' ')}",
     "",

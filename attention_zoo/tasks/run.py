@@ -71,6 +71,13 @@ class Run:
     """What the model computes, for export: `tasks/programs.Programs`. Raises UserError for a task that has none."""
     raise UserError(f"the task {self.config.task!r} cannot be exported as programs: --format=zoo keeps all of the run")
 
+  def __getattr__(self, name):
+    if name.startswith("_") or "config" not in vars(self) or hasattr(type(self), name):
+      return object.__getattribute__(self, name)  # which says why there is none
+    raise AttributeError(
+      f"a run of the task {self.config.task!r} has no {name!r}; it has {', '.join(dir(self))}", name=name, obj=self
+    )
+
   def __dir__(self):
     kinds = type(self).__mro__
     public = {name for kind in kinds for name in vars(kind) if not name.startswith("_")} - _INNER

@@ -141,11 +141,12 @@ def _run(task, config, mesh, optimizer, abstract, state, start, checkpoints, met
     # Sharded parameters are put together only for who has asked for scores: they may not fit.
     whole = task.dev_score_names or count and all(x.is_fully_replicated for x in jax.tree.leaves(params))
     copies = on_first_device((params, state.variables), mesh) if whole else None
-    if task.dev_score_names:
-      summary |= task.dev_scores(*copies)
-    metrics.write(step, "dev", summary)
-    if count and whole:
-      metrics.show(step, "dev", functools.partial(task.dev_samples, *copies, count))
+    with jax.set_mesh(sharding.local_mesh()):  # each process computes these by itself
+      if task.dev_score_names:
+        summary |= task.dev_scores(*copies)
+      metrics.write(step, "dev", summary)
+      if count and whole:
+        metrics.show(step, "dev", functools.partial(task.dev_samples, *copies, count))
     return best.take(step, summary)
 
   if start and start % config.train.eval_every == 0 and not metrics.has(start, "dev"):

@@ -81,6 +81,12 @@ def test_attention_of_a_text():
   assert '"name":"Self-attention"' in seen.html() and '"kind":"causal"' in seen.html()
 
 
+def test_a_verb_of_another_task_is_answered_with_those_of_this_one(run):
+  with pytest.raises(AttributeError, match="a run of the task 'translation' has no 'sample'; it has .*, translate$"):
+    run.sample("seven")
+  assert not hasattr(run, "sample") and not hasattr(run, "_sample")
+
+
 @pytest.mark.parametrize("verb", ["translate", "score", "attention"])
 def test_calls_of_like_shape_are_compiled_once(run, verb):
   call = {

@@ -1,5 +1,6 @@
 """The loop as a program that is killed, stopped, starved of room, and spread over two processes."""
 
+import json
 import os
 import pathlib
 import signal
@@ -200,9 +201,13 @@ def train_by_hand(workdir, port, process, *flags):
 def test_two_processes_started_by_hand(tmp_path, number_files):
   port = free_port()
   flags = (f"--config.data.dir={number_files}", "--config.train.steps=20")
+  flags += ("--config.train.dev_samples=2", "--config.decode.dev_sentences=4")  # on the devices of a process alone
   results = [finish(p) for p in [train_by_hand(tmp_path, port, index, *flags) for index in (0, 1)]]
   assert [code for code, _, _ in results] == [0, 0], results
   assert checkpoints.steps(tmp_path) == [10, 20]
+  records = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
+  (dev,) = (record for record in records if record["split"] == "dev")
+  assert dev["bleu"] >= 0 and not any("no examples" in error for _, _, error in results)
 
 
 def test_sigterm_while_waiting_for_the_others(tmp_path):
