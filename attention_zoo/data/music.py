@@ -5,6 +5,7 @@ A config names a source with its options: source="midi(split='hash')". Each yiel
 `data/events.py` makes into the texts that a language model learns from.
 """
 
+import functools
 import hashlib
 import importlib.util
 import logging
@@ -270,7 +271,8 @@ class _Chorales:
 
 def bach(roles, directory, held_out: float = 0.1):
   """The chorales of J. S. Bach in the corpus that the package music21 brings (pip install 'attention_zoo[music]'):
-  some 400 that have the parts soprano, alto, tenor and bass. No network. Split by the hash of their names."""
+  some 400 that have the parts soprano, alto, tenor and bass. No network. Split by the hash of their melodies: Bach set
+  many a melody several times, and some settings are there twice, in two keys."""
   _check_held_out(held_out)
   return _Bach(roles, held_out)
 
@@ -284,21 +286,26 @@ class _Bach:
     self._roles, self._held_out = roles, held_out
 
   def pieces(self, split: str) -> Iterator[Piece]:
-    for path in self._files(split):
-      grid = read_chorale(path)
-      if grid is not None:
-        yield Piece(path.stem, grid=grid)
+    name = _check_drawn(resolve(split, self._roles))
+    yield from (piece for piece in self._all if _drawn(_melody(piece.grid), self._held_out) == name)
 
   def fingerprint(self, split: str) -> str:
-    named = [(path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in self._files(split)]
-    return _digest(_FORMAT, named)
+    return _digest(_FORMAT, [(piece.name, piece.grid.tolist()) for piece in self.pieces(split)])
 
-  def _files(self, split) -> list[pathlib.Path]:
-    name = _check_drawn(resolve(split, self._roles))
+  @functools.cached_property
+  def _all(self) -> list[Piece]:
     paths = sorted(self._folder.glob("*.mxl"))
     if not paths:
       raise UserError(f"music21 is installed without its corpus: there is no {self._folder}")
-    return [path for path in paths if _drawn(path.stem, self._held_out) == name]
+    grids = ((path.stem, read_chorale(path)) for path in paths)
+    return [Piece(name, grid=grid) for name, grid in grids if grid is not None]
+
+
+def _melody(grid) -> str:
+  """The first intervals of the soprano, which are the same in every key."""
+  soprano = grid[grid[:, 0] != REST, 0]
+  steps = np.diff(soprano)
+  return repr(steps[steps != 0][:12].tolist())
 
 
 _PARTS = ("Soprano", "Alto", "Tenor", "Bass")
