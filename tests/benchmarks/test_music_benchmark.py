@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+import attention_zoo as zoo
 from benchmarks import common, music
 from tests.data import tunes
 
@@ -43,5 +44,7 @@ def test_two_transformers_beyond_their_length(tmp_path):
 def test_three_models_of_chorales(tmp_path):
   path = tmp_path / "chorales.json"
   path.write_text(json.dumps({split: [tunes.grid(16, i).tolist() for i in range(4)] for split in ("train", "valid")}))
-  rows = run("chorales", tmp_path, f"--data={path}")
+  rows = run("chorales", tmp_path, f"--data={path}", f"--runs={tmp_path}")
   assert [row[0] for row in rows] == music.CHORALES and all(0 < float(nats) < 6 for row in rows for nats in row[3:])
+  last = zoo.load(tmp_path / "chorales_relative_pitch_time-32")  # a voice stands where training has put it
+  assert float(rows[-1][4]) == pytest.approx(last.dev_loss(), abs=1e-4)
