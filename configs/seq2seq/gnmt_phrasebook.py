@@ -27,5 +27,8 @@ def get_config():
       matmul_dtype="float32",
     )
   ).lock()
+  config.data.update(batching="packed", batch_tokens=2048)
+  config.optimizer.update(schedule="cosine(decay_steps=850, end_factor=0.05)", learning_rate=3e-3)
+  config.train.update(steps=900)
   config.decode.update(coverage_penalty=0.2)
   return config

@@ -28,4 +28,7 @@ def get_config():
       matmul_dtype="float32",
     )
   ).lock()
+  config.data.update(batching="packed", batch_tokens=2048)
+  config.optimizer.update(schedule="cosine(decay_steps=850, end_factor=0.05)", learning_rate=3e-3)
+  config.train.update(steps=900)
   return config

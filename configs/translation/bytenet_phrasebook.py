@@ -21,8 +21,8 @@ def get_config():
     )  # fmt: skip
   ).lock()
   config.optimizer.update(
-    name="adam(b1=0.9, b2=0.98)", schedule="cosine(decay_steps=900, end_factor=0.05)", learning_rate=2e-3,
-    warmup_steps=100, clip_norm=1.0,
+    name="adam(b1=0.9, b2=0.98)", schedule="cosine(decay_steps=350, end_factor=0.05)", learning_rate=2e-3,
+    warmup_steps=50, clip_norm=1.0,
   )  # fmt: skip
-  config.train.update(steps=1000, eval_every=200, checkpoint_every=100)
+  config.train.update(steps=400, eval_every=100, checkpoint_every=20)
   return config
