@@ -11,6 +11,7 @@ reads texts reads music. A vocabulary turns notes (`data/midi.py`) into such tex
 """
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable, Sequence
 
@@ -183,7 +184,11 @@ class Performance(Vocabulary):
     return -int(keys.min(initial=self.keys)), self.keys - 1 - int(keys.max(initial=-1))
 
   def stretch(self, ids: np.ndarray, factor: float) -> np.ndarray:
-    """The ids with all times multiplied by a factor, each rounded to 10 ms: there may be more of them, or fewer."""
+    """The ids with all times multiplied by a factor, each rounded to 10 ms: there may be more of them, or fewer.
+
+    What falls into one step of 10 ms keeps its order, which need not be that of `from_notes`; a note that begins and
+    ends in one step is none.
+    """
     shift = FIRST + self.shift
     is_shift = (ids >= shift) & (ids < shift + SHIFTS)
     now = np.floor(np.cumsum(np.where(is_shift, ids - shift + 1, 0)) * factor + 0.5).astype(np.int64)
@@ -223,12 +228,17 @@ class Chorales(Vocabulary):
     return to_text(np.asarray(grid).reshape(-1) + 1)
 
   def from_notes(self, notes: np.ndarray) -> str:
-    """The text of what sounds in the middle of each sixteenth: the highest four, the highest of them as soprano."""
+    """The text of what sounds in the middle of each sixteenth: the highest four, the highest of them as soprano.
+
+    Of three pitches alto and tenor have the middle one, since notes do not tell a unison: the lowest stays the bass.
+    """
     length = int(np.ceil(notes[:, 1].max(initial=0) / SIXTEENTH - 1e-6))
     grid = np.full((length, VOICES), REST)
     for i in range(length):
       now = (i + 0.5) * SIXTEENTH
       sounding = np.unique(notes[(notes[:, 0] <= now) & (now < notes[:, 1]), 2])[::-1][:VOICES]
+      if len(sounding) == VOICES - 1:
+        sounding = sounding[[0, 1, 1, 2]]
       grid[i, : len(sounding)] = sounding
     return self.from_grid(grid)
 
@@ -238,7 +248,8 @@ class Chorales(Vocabulary):
     return np.concatenate([events, np.full(-len(events) % VOICES, REST)]).reshape(-1, VOICES)
 
   def to_notes(self, text: str) -> np.ndarray:
-    """The notes of a text; a pitch that a voice has in several sixteenths on end is one note."""
+    """The notes of a text; a pitch that a voice has in several sixteenths on end is one note. Where another voice takes
+    up the pitch meanwhile, that note sounds for as long as either has it."""
     found = []
     for voice in self.grid(text).T:
       bounds = np.concatenate([[0], np.flatnonzero(np.diff(voice)) + 1, [len(voice)]])
@@ -247,7 +258,11 @@ class Chorales(Vocabulary):
         for start, end in zip(bounds[:-1], bounds[1:], strict=True)
         if end > start and voice[start] != REST
       ]
-    return midi.separate(np.array(found, np.float64).reshape(-1, 4))
+    notes = np.array(sorted(found, key=lambda note: (note[2], *note[:2])), np.float64).reshape(-1, 4)
+    for before, after in itertools.pairwise(notes):
+      if before[2] == after[2] and after[0] < before[1]:
+        after[1] = max(before[1], after[1])
+    return midi.separate(notes)
 
   def times(self, text: str) -> np.ndarray:
     """The second at which each event begins."""

@@ -25,7 +25,9 @@ _MOST_FILES = 10_000_000
 
 
 class ImageFolder:
-  """A folder of `data/images.py`'s source images."""
+  """A folder of `data/images.py`'s source images. told: whether its classes are asked for."""
+
+  told = True
 
   def __init__(self, roles, directory, size, *, bad, **options):
     if not directory:
@@ -41,7 +43,7 @@ class ImageFolder:
       return found.classes
 
   def pictures(self, split: str):
-    classes, labels, skipped = self.classes, [], []
+    classes, labels, skipped = self.classes if self.told else (), [], []
     with self._open(split) as found:
       own = found.classes
       if classes and (missing := {*own} - {*classes}):
@@ -178,7 +180,9 @@ class _Zip:
 
 
 class ImageRecords:
-  """A data set of TensorFlow Datasets with images in a field."""
+  """A data set of TensorFlow Datasets with images in a field. told: whether its classes are asked for."""
+
+  told = True
 
   def __init__(self, roles, directory, size, *, name, image, label, bad, **options):
     from attention_zoo.data.sources import TensorFlowDatasets
@@ -192,8 +196,10 @@ class ImageRecords:
   def pictures(self, split: str):
     kept, labels, skipped, number = [], [], [], 0
     for number, (pixels, *label) in enumerate(self._records.values(split), 1):
+      picture.check_memory(2 * number, self._size, self._name)  # in the end they are there twice
       try:
-        picture.check_memory(number, self._size, self._name)
+        if label and self.told and not 0 <= label[0] < len(self.classes):
+          raise UserError(f"{self._name}, record {number} has no class: its label is {label[0]}")
         kept.append(picture.of_array(pixels, f"{self._name}, record {number}", self._size, **self._options))
         labels.append(int(label[0]) if label else 0)
       except UserError as error:

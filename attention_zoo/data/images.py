@@ -35,11 +35,13 @@ def make_images(data, directory: str) -> Images:
   roles = {role: data[f"{role}_split"] for role in ROLES}
   try:
     function, options = grammar.bind(data.source, SOURCES, "source of images", num_given=3)
-    return function(roles, directory, data.size, **options)
+    source = function(roles, directory, data.size, **options)
   except ValueError as error:
     if isinstance(error, UserError):
       raise
     raise UserError(f"config.data.source: {error}") from error
+  source.told = bool(data.num_classes)  # folders are classes only where classes are asked for
+  return source
 
 
 def shapes(roles, directory, size, train: int = 20_000, dev: int = 1_000, test: int = 1_000, seed: int = 0):

@@ -119,42 +119,44 @@ def _events(file, name, quarter):
 
 def _notes(events, last) -> np.ndarray:
   """events: (seconds, kind, channel, value, other value) in their order. last: when the file ends."""
-  found, sounding, held, pedals = [], {}, {}, set()  # sounding, held: (channel, pitch) -> (start, velocity)
+  found, pedals = [], set()
+  channels = [({}, {}) for _ in range(16)]  # of each the notes that sound and that a pedal holds: (start, velocity)
   struck_again = {}  # (channel, pitch) -> when a strike closed a note whose own end may still come at that time
 
-  def close(notes, key, end):
-    if key in notes:
-      start, velocity = notes.pop(key)
-      found.append((start, end, key[1], velocity))
+  def close(notes, pitch, end):
+    if pitch in notes:
+      start, velocity = notes.pop(pitch)
+      found.append((start, end, pitch, velocity))
 
   for time, kind, channel, value, velocity in events:
-    key = channel, value
+    key, (sounding, held) = (channel, value), channels[channel]
     if kind == "note_on":
-      if key in sounding:
+      if value in sounding:
         struck_again[key] = time
-        close(sounding, key, min(time, sounding[key][0] + HANGING))
-      close(held, key, time)
-      sounding[key] = time, velocity
+        close(sounding, value, min(time, sounding[value][0] + HANGING))
+      close(held, value, time)
+      sounding[value] = time, velocity
     elif kind == "note_off" and struck_again.pop(key, None) == time:
       continue
     elif kind == "note_off":
-      if channel in pedals and key in sounding:
-        held[key] = sounding.pop(key)
-      close(sounding, key, time)
+      if channel in pedals and value in sounding:
+        held[value] = sounding.pop(value)
+      close(sounding, value, time)
     elif kind == "pedal" and value >= 64:
       pedals.add(channel)
     elif kind == "pedal" and channel not in pedals:
       continue
     else:  # the pedal is released, or all is to be silent
       pedals.discard(channel)
-      for key in [key for key in held if key[0] == channel]:
-        close(held, key, time)
-      for key in [key for key in sounding if key[0] == channel and kind == "silence"]:
-        close(sounding, key, time)
-  for key in [*held]:
-    close(held, key, last)
-  for key in [*sounding]:
-    close(sounding, key, sounding[key][0] + HANGING)
+      for pitch in [*held]:
+        close(held, pitch, time)
+      for pitch in [*sounding] if kind == "silence" else ():
+        close(sounding, pitch, time)
+  for sounding, held in channels:
+    for pitch in [*held]:
+      close(held, pitch, last)
+    for pitch in [*sounding]:
+      close(sounding, pitch, sounding[pitch][0] + HANGING)
   return np.array(found, np.float64).reshape(-1, 4)
 
 

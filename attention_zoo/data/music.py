@@ -83,7 +83,7 @@ def _digest(*parts) -> str:
 
 def _drawn(name: str, held_out: float) -> str:
   """The split of a piece, by the hash of its name: "dev" and "test" with the probability `held_out` each."""
-  chance = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) / 2**64
+  chance = int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:8]) / 2**64
   return "dev" if chance < held_out else "test" if chance < 2 * held_out else "train"
 
 
@@ -257,7 +257,7 @@ class _Chorales:
       where = f"{self._path}, {name}[{i}]"
       try:
         grid = np.array(chorale, np.float64)
-      except (ValueError, TypeError) as error:
+      except (ValueError, TypeError, OverflowError) as error:
         raise UserError(f"{where} is no grid of pitches: {error}") from error
       if grid.ndim != 2 or grid.shape[1] != VOICES or not len(grid):
         raise UserError(f"{where} has the shape {list(grid.shape)}: a chorale has {VOICES} voices at each sixteenth")
@@ -271,8 +271,8 @@ class _Chorales:
 
 def bach(roles, directory, held_out: float = 0.1):
   """The chorales of J. S. Bach in the corpus that the package music21 brings (pip install 'attention_zoo[music]'):
-  some 400 that have the parts soprano, alto, tenor and bass. No network. Split by the hash of their melodies: Bach set
-  many a melody several times, and some settings are there twice, in two keys."""
+  some 400 that have the parts soprano, alto, tenor and bass. No network. Chorales with a phrase of the soprano in
+  common are in one split: Bach set many a melody several times, and some settings are there twice, in two keys."""
   _check_held_out(held_out)
   return _Bach(roles, held_out)
 
@@ -286,8 +286,8 @@ class _Bach:
     self._roles, self._held_out = roles, held_out
 
   def pieces(self, split: str) -> Iterator[Piece]:
-    name = _check_drawn(resolve(split, self._roles))
-    yield from (piece for piece in self._all if _drawn(_melody(piece.grid), self._held_out) == name)
+    name, families = _check_drawn(resolve(split, self._roles)), _families(self._all)
+    yield from (piece for piece in self._all if _drawn(families[piece.name], self._held_out) == name)
 
   def fingerprint(self, split: str) -> str:
     return _digest(_FORMAT, [(piece.name, piece.grid.tolist()) for piece in self.pieces(split)])
@@ -301,11 +301,31 @@ class _Bach:
     return [Piece(name, grid=grid) for name, grid in grids if grid is not None]
 
 
-def _melody(grid) -> str:
-  """The first intervals of the soprano, which are the same in every key."""
-  soprano = grid[grid[:, 0] != REST, 0]
-  steps = np.diff(soprano)
-  return repr(steps[steps != 0][:12].tolist())
+_PHRASE = 14  # intervals
+
+
+def _families(pieces) -> dict[str, str]:
+  """Name -> the name of the first piece of its family: pieces with a phrase in common are one, in whatever key."""
+  family, first = {}, {}  # a piece -> one of its family, in the end the first; a phrase -> the first piece that has it
+
+  def root(name):
+    while family[name] != name:
+      name = family[name]
+    return name
+
+  for piece in pieces:
+    family[piece.name] = piece.name
+    for phrase in phrases(piece.grid, _PHRASE):
+      one, other = sorted((root(piece.name), root(first.setdefault(phrase, piece.name))))
+      family[other] = one
+  return {piece.name: root(piece.name) for piece in pieces}
+
+
+def phrases(grid, length: int) -> set[bytes]:
+  """All runs of so many intervals of the soprano, which are the same in every key."""
+  steps = np.diff(grid[grid[:, 0] != REST, 0])
+  steps = steps[steps != 0].astype(np.int8)
+  return {steps[i : i + length].tobytes() for i in range(len(steps) - length + 1)}
 
 
 _PARTS = ("Soprano", "Alto", "Tenor", "Bass")

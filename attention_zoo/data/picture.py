@@ -89,7 +89,7 @@ def _webp_size(content) -> tuple[int, int]:
 
 def _check(image, content, name):
   _check_size(*image.size, name)
-  if getattr(image, "is_animated", False):
+  if image.format != "MPO" and getattr(image, "is_animated", False):  # MPO: a camera's JPEG with a preview
     raise UserError(f"{name} is an animation: it is several images")
   # Of deep colours Pillow would drop the lower half.
   deep = (image.format == "PNG" and content[24:25] == b"\x10") or (image.format == "PPM" and _maxval(content) > 255)
@@ -128,7 +128,7 @@ def _sized(Image, image, name, size, resize, enlarge):
   if resize == "none" and (width, height) != (size, size):
     raise UserError(f"{name} has {width} x {height} pixels, not {size} x {size}: set resize='crop' to cut it to size")
   side = min(width, height)
-  if side < (2 if enlarge else size):
+  if side < (min(2, size) if enlarge else size):
     raise UserError(f"{name} has {width} x {height} pixels, fewer than {size} x {size}")
   if (width, height) != (size, size):
     # The square first: a line of a million pixels would become many times as large.

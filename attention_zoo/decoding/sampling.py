@@ -3,7 +3,8 @@
 A row's tokens are a function of its prompt, its seed and the options: token t is drawn with `fold_in(key(seed), t)`, so
 that neither the rows beside it nor the pieces in which `advance` is called change it.
 
-Letters: B rows, V vocabulary, P positions of a prompt that may be padded, L positions that there is room for.
+Letters: B rows, V vocabulary, P positions of a prompt that may be padded, L positions that there is room for, N parts
+of a prompt.
 """
 
 from typing import NamedTuple
@@ -13,6 +14,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from attention_zoo.protocols import Decoding
+
+# Positions of a prompt that are read in one step: its attention weights are an array of these by all there is room for.
+_MOST = 1024
 
 
 class Options(NamedTuple):
@@ -53,7 +57,7 @@ class State(NamedTuple):
 
 
 def begin(decoding: Decoding, prompt_BP, length, seeds_B, *, room: int, pad: int) -> State:
-  """Feeds the prompts, all in one step. To be called under `jax.jit`.
+  """Feeds the prompts, in steps of at most _MOST positions. To be called under `jax.jit`.
 
   prompt_BP: token ids, at least one; only the first `length` (a traced scalar) count, the same for all rows. seeds_B:
   int of each row. room: L, positions of prompt and continuation together. Raises ValueError where they do not fit.
@@ -64,8 +68,7 @@ def begin(decoding: Decoding, prompt_BP, length, seeds_B, *, room: int, pad: int
   if decoding.max_length is not None and room > decoding.max_length:
     raise ValueError(f"{room} positions are more than the model's {decoding.max_length}")
   cache = decoding.grow(decoding.cache, room) if decoding.grow else decoding.cache
-  logits_B1PV, cache = decoding.step(prompt_BP[:, None], jnp.int32(0), cache)
-  logits_BV = lax.dynamic_index_in_dim(logits_B1PV[:, 0], length - 1, 1, keepdims=False)
+  logits_BV, cache = _read(decoding.step, prompt_BP, length, cache)
   counts_BP = jnp.broadcast_to(jnp.arange(P)[None] < length, (B, P))
   tokens_BP = jnp.where(counts_BP, prompt_BP, pad)
   seen_BV = jax.vmap(lambda seen_V, tokens_P, counts_P: seen_V.at[tokens_P].max(counts_P))(
@@ -82,6 +85,29 @@ def begin(decoding: Decoding, prompt_BP, length, seeds_B, *, room: int, pad: int
     keys_B=jax.vmap(jax.random.key)(seeds_B),
     cache=cache,
   )
+
+
+def _read(step, prompt_BP, length, cache):
+  """(logits_BV behind `length` tokens of the prompt, the cache). Positions behind them are fed too, and written anew
+  later."""
+  parts, at = [], 0
+  whole = prompt_BP.shape[1] // _MOST if prompt_BP.shape[1] > _MOST else 0
+
+  def feed(cache, part):
+    start, tokens_BP = part
+    logits_B1PV, cache = step(tokens_BP[:, None], start, cache)
+    last = jnp.clip(length - 1 - start, 0, tokens_BP.shape[1] - 1)
+    return cache, lax.dynamic_index_in_dim(logits_B1PV[:, 0], last, 1, keepdims=False)
+
+  if whole:
+    at = whole * _MOST
+    tokens_NBP = jnp.moveaxis(prompt_BP[:, :at].reshape(len(prompt_BP), whole, _MOST), 1, 0)
+    cache, logits_NBV = lax.scan(feed, cache, (jnp.arange(0, at, _MOST, dtype=jnp.int32), tokens_NBP))
+    parts = [logits_NBV]
+  if at < prompt_BP.shape[1]:
+    cache, logits_BV = feed(cache, (jnp.int32(at), prompt_BP[:, at:]))
+    parts.append(logits_BV[None])
+  return lax.dynamic_index_in_dim(jnp.concatenate(parts), (length - 1) // _MOST, 0, keepdims=False), cache
 
 
 def advance(step, state: State, until, options: Options, *, eos: int | None) -> State:

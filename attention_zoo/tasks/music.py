@@ -41,6 +41,13 @@ class Music(LanguageModeling):
       raise UserError(f"config.data.stretch = {data.stretch}, but {why}: set it to 0.0")
     if data.transpose and grammar.parse(data.source)[1].get("drums"):
       raise UserError(f"config.data.transpose = {data.transpose}, but drums have no pitch: set it to 0")
+    name, options = grammar.parse(data.source)
+    quarter = events.VOCABULARIES[data.tokenizer].quarter
+    if name == "midi" and quarter and options.get("quarter") != quarter:
+      raise UserError(
+        f"config.data.source = {data.source!r}: chorales are written in sixteenths of a quarter note of {quarter} s; "
+        f"write midi(quarter={quarter})"
+      )
     if getattr(self.model_config, "pitch_and_time", False):
       if data.tokenizer != "chorales" or data.batching != "packed" or data.row_length % self.model_config.voices:
         raise UserError(

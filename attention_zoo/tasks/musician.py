@@ -11,7 +11,7 @@ import re
 import jax
 import numpy as np
 
-from attention_zoo import files
+from attention_zoo import files, grammar
 from attention_zoo.data import midi
 from attention_zoo.data.characters import FIRST
 from attention_zoo.data.events import SIXTEENTH, VOCABULARIES
@@ -128,6 +128,12 @@ class Musician(LanguageModel):
     ids, logprobs = [i for i, _ in drawn], [logprob for _, logprob in drawn]
     return Continuation(vocabulary.kind, prompt, sample.text, ids, logprobs, sample.ended, seconds)
 
+  @property
+  def _read_as(self) -> dict:
+    """Options of `midi.read`: those that the run's own files were read with."""
+    options = grammar.parse(self.config.data.source)[1]
+    return {"quarter": self.task.tokenizer.quarter} | {k: options[k] for k in ("drums", "quarter") if k in options}
+
   def prime(self, prime) -> str:
     """A motif as the text of its events: see `sample`."""
     vocabulary = self.task.tokenizer
@@ -138,9 +144,9 @@ class Musician(LanguageModel):
         return prime.prompt + prime.events
       prime = prime.notes
     elif isinstance(prime, (str, os.PathLike)):
-      prime = midi.read(files.read_bytes(prime, midi.MOST), prime, quarter=vocabulary.quarter)
+      prime = midi.read(files.read_bytes(prime, midi.MOST), prime, **self._read_as)
     elif isinstance(prime, (bytes, bytearray)):
-      prime = midi.read(bytes(prime), "the prime", quarter=vocabulary.quarter)
+      prime = midi.read(bytes(prime), "the prime", **self._read_as)
     try:
       notes = np.asarray(prime)
     except ValueError:  # rows of several lengths
@@ -169,11 +175,14 @@ class Musician(LanguageModel):
     if not output:
       raise UserError("samples of music need --output=FILE.mid")
     stem = re.sub(r"\.midi?$", "", str(output))
-    if isinstance(prime, (str, os.PathLike)) and prime and os.path.realpath(prime) == os.path.realpath(f"{stem}.mid"):
-      raise UserError(f"--output={output} would overwrite the motif: give it another name")
+    number = arguments.whole(options.get("num_samples", 1), "num_samples", 1, 10_000)
+    stems = [stem if i == 1 else f"{stem}-{i}" for i in range(1, number + 1)]
+    if isinstance(prime, (str, os.PathLike)) and prime:
+      if os.path.realpath(prime) in (os.path.realpath(f"{stem}.mid") for stem in stems):
+        raise UserError(f"--output={output} would overwrite the motif: give it another name")
     samples = self.sample(prime, **options)
-    for number, sample in enumerate(samples, 1):
-      sample.save(stem if number == 1 else f"{stem}-{number}")
+    for stem, sample in zip(stems, samples, strict=True):
+      sample.save(stem)
     return samples
 
   # Scoring and looking
@@ -202,7 +211,9 @@ class Musician(LanguageModel):
     weights_NTS = weights[layer][:, 1:, 1:]
     pitches = vocabulary.pitches(text)
     struck = np.flatnonzero(pitches >= 0)
-    if queries is None:
+    if queries is not None:
+      queries = [arguments.whole(t, "queries", 0, len(text) - 1) for t in queries]
+    else:
       queries = sorted({int(struck[len(struck) // 2]), int(struck[-1])}) if len(struck) else []
     times, notes = vocabulary.times(text), vocabulary.to_notes(text)
     title = f"layer {layer % len(weights) + 1}: what the marked events look at"

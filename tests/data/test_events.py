@@ -87,9 +87,20 @@ def test_chorales_are_written_soprano_alto_tenor_bass():
   np.testing.assert_array_equal(CHORALES.grid(text[:-1])[-1], [74, 67, 62, -1])
   notes = CHORALES.to_notes(text)
   assert [72, 0, 0.3] in [[pitch, start, round(end, 6)] for start, end, pitch, _ in notes.tolist()]  # held
-  assert CHORALES.from_notes(notes) == CHORALES.from_grid([[72, 67, 64, 48], [72, 67, 48, -1], [74, 67, 62, 43]])
+  assert CHORALES.from_notes(notes) == CHORALES.from_grid([[72, 67, 64, 48], [72, 67, 67, 48], [74, 67, 62, 43]])
   assert CHORALES.pieces(CHORALES.encode([text])[0])[5:8] == ["G4", "rest", "C3"]
   assert CHORALES.times(text)[[3, 4]].tolist() == [0, events.SIXTEENTH]
+
+
+def test_voices_that_meet_in_a_pitch():
+  """The alto holds what the tenor touches; in a trio's place the lowest pitch stays the bass."""
+  grid = np.array([[72, 60, 55, 48], [72, 60, 60, 48], [72, 60, 57, 48], [72, 64, 60, 48]])
+  notes = CHORALES.to_notes(CHORALES.from_grid(grid))
+  same = notes[notes[:, 2] == 60]
+  assert all(((same[:, 0] <= t) & (t < same[:, 1])).any() for t in (np.arange(4) + 0.5) * events.SIXTEENTH)
+  found = CHORALES.grid(CHORALES.from_notes(notes))
+  assert found[:, 3].tolist() == [48] * 4 and found[1].tolist() == [72, 60, 60, 48]
+
 
 
 @pytest.mark.parametrize("vocabulary", VOCABULARIES.values(), ids=lambda v: v.kind)

@@ -14,7 +14,8 @@ from attention_zoo.errors import UserError
 
 
 def source(text, size, directory=""):
-  data = ConfigDict(dict(source=text, size=size, train_split="train", dev_split="dev", test_split="test"))
+  splits = dict(train_split="train", dev_split="dev", test_split="test")
+  data = ConfigDict(dict(source=text, size=size, num_classes=2, **splits))
   return images.make_images(data, str(directory))
 
 

@@ -28,8 +28,9 @@ def noise(seed, *shape):
   return np.random.default_rng(seed).integers(0, 256, shape or (SIZE, SIZE, 3)).astype(np.uint8)
 
 
-def source(text, directory="", size=SIZE):
-  data = ConfigDict(dict(source=text, size=size, train_split="train", dev_split="dev", test_split="test"))
+def source(text, directory="", size=SIZE, num_classes=2):
+  splits = dict(train_split="train", dev_split="dev", test_split="test")
+  data = ConfigDict(dict(source=text, size=size, num_classes=num_classes, **splits))
   return images.make_images(data, str(directory))
 
 
@@ -165,6 +166,23 @@ def test_what_has_another_ending_is_read_by_its_content():
 def test_one_pixel_is_not_enlarged():
   with pytest.raises(UserError, match="1 x 1 pixels"):
     read(encoded(noise(0, 1, 1, 3)), enlarge=True)
+  assert picture.read(encoded(noise(0, 1, 1, 3)), "it", 1, enlarge=True).shape == (1, 1, 3)
+
+
+def test_the_preview_in_a_cameras_file_is_no_animation():
+  photograph = Image.new("RGB", (SIZE, SIZE), (200, 10, 10))
+  content = encoded(photograph, "MPO", save_all=True, append_images=[Image.new("RGB", (4, 4))])
+  assert abs(picture.read(content, "DSC0001.JPG", SIZE).astype(int) - (200, 10, 10)).max() < 4
+
+
+def test_folders_are_no_classes_where_none_are_asked_for(tmp_path):
+  for name in ("train/00/a.png", "dev/01/b.png"):
+    (tmp_path / name).parent.mkdir(parents=True)
+    (tmp_path / name).write_bytes(encoded(noise(0)))
+  with pytest.raises(UserError, match="has the classes 01, which the training images have not"):
+    source("images", tmp_path).pictures("dev")
+  shutil.rmtree(tmp_path / "train")  # other test sets have no training images
+  assert source("images", tmp_path, num_classes=0).pictures("dev")[1].tolist() == [0]
 
 
 # Folders and zip files
@@ -298,7 +316,8 @@ def test_a_split_may_be_a_part(many):
 
 
 def test_classes_are_those_of_the_whole_split(many):
-  data = ConfigDict(dict(source="images", size=SIZE, train_split="train[:1]", dev_split="train[1:]", test_split=""))
+  splits = dict(train_split="train[:1]", dev_split="train[1:]", test_split="")
+  data = ConfigDict(dict(source="images", size=SIZE, num_classes=2, **splits))
   made = images.make_images(data, str(many))
   assert made.classes == ("cat", "dog") and len(made.pictures("train")[1]) == 1
   assert set(made.pictures("dev")[1]) == {0, 1}

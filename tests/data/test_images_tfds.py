@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from attention_zoo.data import images
+from attention_zoo.data import images, picture
 from attention_zoo.errors import UserError
 
 _PREPARE = """
@@ -32,7 +32,7 @@ class TinyImages(tfds.core.GeneratorBasedBuilder):
     for i in range(start, stop):
       buffer = io.BytesIO()
       Image.fromarray(np.full((4, 5 + i % 2, 3), 10 * i, np.uint8)).save(buffer, format="PNG")
-      yield i, {"image": io.BytesIO(buffer.getvalue()), "label": i % 2}
+      yield i, {"image": io.BytesIO(buffer.getvalue()), "label": i % 2 if i < 7 else -1}
 
 tfds.disable_progress_bar()
 TinyImages(data_dir=sys.argv[1], file_format="array_record").download_and_prepare()
@@ -46,8 +46,9 @@ def directory(tmp_path_factory):
   return str(directory)
 
 
-def source(text, directory):
-  data = ConfigDict(dict(source=text, size=4, train_split="train", dev_split="train[:2]", test_split="test"))
+def source(text, directory, num_classes=2):
+  splits = dict(train_split="train", dev_split="train[:2]", test_split="test")
+  data = ConfigDict(dict(source=text, size=4, num_classes=num_classes, **splits))
   return images.make_images(data, directory)
 
 
@@ -67,3 +68,15 @@ def test_what_does_not_fit_is_told(directory):
     source("tfds(name='tiny_images', resize='none', bad='refuse')", directory).pictures("train")
   with pytest.raises(UserError, match="tiny_images has no text in picture"):
     source("tfds(name='tiny_images', image='picture')", directory)
+
+
+def test_an_image_without_a_class_is_one_where_no_class_is_asked_for(directory):
+  with pytest.raises(UserError, match="tiny_images, record [12] has no class: its label is -1"):
+    source("tfds(name='tiny_images', bad='refuse')", directory).pictures("test")
+  assert len(source("tfds(name='tiny_images', bad='refuse')", directory, num_classes=0).pictures("test")[0]) == 2
+
+
+def test_more_than_memory_holds_is_refused_and_not_skipped(directory, monkeypatch):
+  monkeypatch.setattr(picture, "MOST_MEMORY", 4 * 48)
+  with pytest.raises(UserError, match="take fewer"):
+    source("tfds(name='tiny_images')", directory).pictures("train")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from attention_zoo.decoding import sampling
 from attention_zoo.decoding.sampling import Options, advance, begin, changed, choose
 from attention_zoo.protocols import Decoding
 
@@ -176,3 +177,16 @@ def test_what_does_not_fit_is_refused():
     begin_jit(jnp.array([[1]]), 1, jnp.array([0]), room=25)
   with pytest.raises(ValueError, match="a prompt of 3 positions does not fit into 2"):
     begin_jit(jnp.array([[1, 2, 3]]), 3, jnp.array([0]), room=2)
+
+
+@pytest.mark.parametrize("most", [3, 4, 6])  # a rest, a smaller rest, none
+def test_a_long_prompt_is_read_in_parts(monkeypatch, most):
+  prompt_BP, seeds_B = jnp.array([[2, 4, 3, 3, 2, 4, 4, 2, 3, 2, 4, 3]] * 2).at[1, 5].set(2), jnp.arange(2)
+  if most == 3:
+    prompt_BP = prompt_BP[:, :11]
+  whole = begin_jit(prompt_BP, 10, seeds_B)
+  monkeypatch.setattr(sampling, "_MOST", most)
+  in_parts = jax.jit(lambda length: begin(decoding_of(2), prompt_BP, length, seeds_B, room=20, pad=PAD))
+  np.testing.assert_array_equal(in_parts(10).cache, whole.cache)
+  for length in range(1, prompt_BP.shape[1] + 1):
+    np.testing.assert_array_equal(in_parts(length).logits_BV, begin_jit(prompt_BP, length, seeds_B).logits_BV)

@@ -113,7 +113,7 @@ def test_a_motif_is_continued_where_it_ends(run, motif):
 
 def test_it_goes_on_past_the_length_of_a_row(run, motif):
   (found,) = run.sample(motif, max_tokens=80, seed=2)
-  assert run.task.longest is None and len(found.prompt) + len(found.ids) > 32 or found.ended
+  assert run.task.longest is None and len(found.prompt) + len(found.ids) > 32
 
 
 def test_chorales_are_continued_in_whole_sixteenths(choir):
@@ -213,6 +213,27 @@ def test_wrong_primes_are_told(run, tmp_path):
     run.save_samples(None)
 
 
+def test_the_motif_is_overwritten_by_no_sample(run, motif, tmp_path):
+  prime = tmp_path / "out-2.mid"
+  prime.write_bytes(motif.read_bytes())
+  with pytest.raises(UserError, match="would overwrite the motif"):
+    run.save_samples(tmp_path / "out.mid", prime, seconds=1.0, num_samples=2)
+
+
+def test_a_motif_is_read_as_the_runs_files_were(run, motif):
+  before = run.config.data.source
+  run.config.data.source = "midi(quarter=1.0)"  # the file's own is 0.5
+  try:
+    assert run.task.tokenizer.duration(run.prime(motif)) == pytest.approx(2 * 1.6)
+  finally:
+    run.config.data.source = before
+
+
+def test_events_that_there_are_not_have_no_arcs(run, motif):
+  with pytest.raises(UserError, match="queries must be a whole number from 0 to"):
+    run.arcs(motif, queries=[10**6])
+
+
 @pytest.mark.parametrize(
   ("fields", "message"),
   [
@@ -220,6 +241,7 @@ def test_wrong_primes_are_told(run, tmp_path):
     (dict(source="chorales", batching="windows"), "rows that begin with a soprano"),
     (dict(source="chorales", row_length=30), "a multiple of 4"),
     (dict(source="midi", tokenizer="piano", vocab_size=312), 'tokenizer="chorales"'),
+    (dict(source="midi"), r"write midi\(quarter=0.6\)"),
   ],
 )
 def test_configs_that_make_no_sense(chorales, tmp_path, fields, message):

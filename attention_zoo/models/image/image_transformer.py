@@ -16,7 +16,7 @@ counted in pixels).
 | output            | a linear map to 256 logits or the        | the same; without a bias of the logits             |
 |                   | parameters of ten logistics              |                                                    |
 | normalisation     | after each residual connection           | the same; "pre"                                    |
-| dropout           | of sub-layers, 0.1 for CIFAR-10          | the same, its rate rounded to 1/65,536             |
+| dropout           | of sub-layers, 0.3 for CIFAR-10          | the same, its rate rounded to 1/65,536             |
 | likelihood (DMOL) | as PixelCNN++                            | exact at all scales: `ops/dmol.py`                 |
 
 The sizes of sub-layers, the dropout and the normalisation are from memory.

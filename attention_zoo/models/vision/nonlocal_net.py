@@ -14,6 +14,7 @@ in a residual block of 1 x 1 convolutions, which reads nothing else than its own
 | normalisation      | by batch                                    | of each position over its channels (LayerNorm): |
 |                    |                                             | nothing but the blocks mixes far positions      |
 | pooling of time    | 3, stride 2, after conv1 and res2           | 2, stride 2, there                              |
+| pooling of space   | 3 x 3, stride 2, after conv1 (from memory)  | 2 x 2, stride 2                                 |
 | end                | mean over positions, dropout 0.5, linear    | the same                                        |
 | first parameters   | of ImageNet                                 | random: Glorot-uniform                          |
 
