@@ -144,6 +144,10 @@ class Task(Protocol):
     parameters as in dev_scores."""
     return Examples([])
 
+  def claim(self) -> None:
+    """Writes down what a new run has of its own beside its parameters (a vocabulary), and holds an old one to it. For
+    training alone, at any time before the first batch; a second call changes nothing."""
+
   def check(self) -> None:
     """Raises UserError where what a trained run depends on beside its parameters (a vocabulary)
     is not as it was written."""

@@ -1,4 +1,9 @@
-"""The rows of `benchmarks.pretraining` with LSTMs: ELMo and TagLM beside their control, ULMFiT beside its own."""
+"""The rows of `benchmarks.pretraining` with LSTMs: "bilstm", words and their characters without any language model (on
+CoNLL with a CRF, as all rows of words); ELMo, TagLM and ULMFiT, each beside the same model that begins at random.
+
+"random_ulmfit" learns all layers at one rate from the first step on: discriminative rates and gradual unfreezing, which
+"ulmfit" has, are for layers that know something.
+"""
 
 
 def _words(args, data, folder, seed, name):
@@ -6,11 +11,11 @@ def _words(args, data, folder, seed, name):
   from attention_zoo.configs.pretraining import bilstm_crf_quickstart, elmo_quickstart, taglm_quickstart
   from benchmarks.pretraining import sizes, tuned
 
-  made = {"bilstm_crf": bilstm_crf_quickstart, "elmo": elmo_quickstart, "taglm": taglm_quickstart}[name].get_config()
+  made = {"bilstm": bilstm_crf_quickstart, "elmo": elmo_quickstart, "taglm": taglm_quickstart}[name].get_config()
   model = made.model.to_dict()
   config = tuned(args, data, folder, seed, model)
   config.model.num_layers = model["num_layers"]
-  if name != "bilstm_crf":
+  if name != "bilstm":
     config.model.update(lm_d_model=sizes(args)["d_model"], lm_num_layers=sizes(args)["num_layers"])
     config.train.init_map = made.train.init_map
   config.data.tokenizer = "words"
@@ -19,13 +24,18 @@ def _words(args, data, folder, seed, name):
   return config
 
 
-def bilstm_crf(args, data, folder, text, seed):
-  return _words(args, data, folder, seed, "bilstm_crf")
+def bilstm(args, data, folder, text, seed):
+  return _words(args, data, folder, seed, "bilstm")
 
 
 def random_elmo(args, data, folder, text, seed):
   """ELMo of a language model that has learnt nothing."""
   return _words(args, data, folder, seed, "elmo")
+
+
+def random_taglm(args, data, folder, text, seed):
+  """TagLM of a language model that has learnt nothing."""
+  return _words(args, data, folder, seed, "taglm")
 
 
 def _with_bilm(args, data, folder, text, seed, name):
@@ -78,6 +88,6 @@ def ulmfit(args, data, folder, text, seed):
 
 
 ROWS = {
-  "bilstm_crf": bilstm_crf, "random_elmo": random_elmo, "elmo": elmo, "taglm": taglm,
+  "bilstm": bilstm, "random_elmo": random_elmo, "elmo": elmo, "random_taglm": random_taglm, "taglm": taglm,
   "random_ulmfit": random_ulmfit, "ulmfit": ulmfit,
 }  # fmt: skip

@@ -36,9 +36,13 @@ def encode(
   """(the example of one sentence or two, whether it had to be shortened). separators: between two sentences.
   spelt: the characters of the tokens of each sentence [tokens, W], which the example then has too.
 
-  What is longer than `length` loses the ends of its sentences, of the longer one first.
+  What is longer than `length` loses the ends of its sentences, of the longer one first. Raises UserError where none has
+  room for a token.
   """
   room = length - 2 - separators * (len(sentences) - 1)
+  if room < len(sentences):
+    least = length - room + len(sentences)
+    raise UserError(f"config.data.row_length = {length} leaves no room for text: set it to {least} or more")
   sizes = [len(ids) for ids in sentences]
   while sum(sizes) > room:
     sizes[int(np.argmax(sizes))] -= 1

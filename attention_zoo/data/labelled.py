@@ -72,10 +72,17 @@ def tsv(roles, directory, text: str = "text", second: str = "", label: str = "la
   line does not hold them; what stands behind the last separator that they need is the last column's. separator=" " with
   columns=("label", "text") reads a label and the words behind it.
   """
+  _check_given(text=text, label=label, separator=separator)
   wanted = [name for name in (text, second, label) if name]
   if columns and (missing := [name for name in wanted if name not in columns]):
     raise ValueError(f"columns={columns} has no {', '.join(missing)}")
   return _Columns(roles, directory, (text, second, label), columns, separator)
+
+
+def _check_given(**options) -> None:
+  for name, value in options.items():
+    if not value:
+      raise ValueError(f"{name} must not be empty")
 
 
 class _Labelled(Files):
@@ -136,6 +143,7 @@ class _Columns(_Labelled):
 
 def json_lines(roles, directory, text: str = "text", second: str = "", label: str = "label"):
   """SPLIT.jsonl files, plain or .gz, or folders of them: a JSON object a line. A label may be a number or true."""
+  _check_given(text=text, label=label)
   return _Json(roles, directory, (".jsonl",), (text, second, label))
 
 

@@ -205,14 +205,16 @@ class SentencePairs:
 
 
 class MaskedBatches:
-  """The endless training batches of rows of one of the classes above; each epoch permutes them."""
+  """The endless batches of rows of one of the classes above, of a split; each epoch permutes them."""
 
-  def __init__(self, rows_of, vocabulary: Vocabulary, *, rows: int, length: int, rate: float, seed: int):
+  def __init__(
+    self, rows_of, vocabulary: Vocabulary, *, rows: int, length: int, rate: float, seed: int, split: str = "train"
+  ):
     self._source, self._vocabulary, self._rate = rows_of, vocabulary, rate
     self._rows, self._length, self._seed = rows, length, seed
     self.rows_per_epoch = len(rows_of.plan(0))
     if not self.rows_per_epoch:
-      raise UserError("The training split holds no sentence.")
+      raise UserError(f"The {split} split holds no sentence.")
     self._epoch = functools.lru_cache(maxsize=2)(self._epoch)
 
   @property

@@ -18,7 +18,7 @@ def pool(kind: str, x_BTD, segments_BT):
 
   "first", "last": the output at the first or last token (BERT's [CLS], GPT's extract token). "mean", "max": over all
   tokens. "concat": last, max and mean side by side (Howard & Ruder 2018, section 3.3). Padding, segment 0, is not
-  looked at; an empty row gives zeros.
+  looked at; of an empty row "mean" and "max" are zeros.
   """
   if kind not in POOLINGS:
     raise ValueError(f"there is no pooling {kind!r}; there are {', '.join(POOLINGS)}")

@@ -28,8 +28,8 @@ from attention_zoo.tasks.encoding import (
   POOLING,
   EncoderTask,
   check_labels,
+  is_causal,
   real_rows,
-  sees_both_sides,
 )
 from attention_zoo.training.config import Field
 from attention_zoo.training.loss import linear_cross_entropy, smoothed_cross_entropy
@@ -55,8 +55,7 @@ class _Pooled(EncoderTask):
     kinds = (*heads.POOLINGS, *(["pooler"] if self.has_pooler else []))
     if config.head.pooling not in kinds:
       raise UserError(f"config.head.pooling = {config.head.pooling!r} is not one of {', '.join(kinds)} of this model")
-    language_model = hasattr(self.module, "output_table") and not sees_both_sides(self.module)
-    if config.train.language_model_weight and not language_model:
+    if config.train.language_model_weight and not is_causal(self.module):
       raise UserError(
         f"config.train.language_model_weight: {config.model.name} is no causal language model; set it to 0.0"
       )

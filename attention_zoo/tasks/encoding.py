@@ -27,10 +27,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from attention_zoo import files
 from attention_zoo.data import examples as batches_lib
-from attention_zoo.data import identity, word_vectors, wordpiece, words
 from attention_zoo.data import tokenizer as tokenizers
+from attention_zoo.data import word_vectors, wordpiece, words
 from attention_zoo.data.batches import batch_rows, prefetch
 from attention_zoo.data.characters import FIRST
 from attention_zoo.errors import UserError
@@ -87,11 +86,10 @@ class EncoderTask(TextTask):
     return _Sentences(self.source)
 
   def _vocabulary_settings(self):
-    """A run that begins with another one has its vocabulary."""
     settings = super()._vocabulary_settings()
     data = self.config.data
-    if (path := self._inherited()) is not None:
-      return settings | {"inherited": hashlib.sha256(tokenizers.read_model(path)).hexdigest()}
+    if "inherited" in settings:
+      return settings
     if data.vocabulary and data.tokenizer != "wordpiece":
       raise UserError(
         f'config.data.vocabulary is a file of word pieces: set config.data.tokenizer to "wordpiece", not '
@@ -103,22 +101,12 @@ class EncoderTask(TextTask):
         settings["published"] = hashlib.sha256(tokenizers.read_model(data.vocabulary)).hexdigest()
     return settings
 
-  def _inherited(self):
-    """None too where words are read by their characters: what is taken then may know another list of words, or none."""
-    name = "" if self.spells else self.config.train.init_from
-    path = files.expand(name) / identity.MODEL if name else None
-    if path is None or path.exists():
-      return path
-    if not (files.expand(self.workdir) / identity.MODEL).exists():
-      raise UserError(
-        f"config.train.init_from = {name} has no {identity.MODEL}, which says what the rows of its embedding mean: "
-        "bring it back, or put the vocabulary into the new workdir"
-      )
-    return None
+  @property
+  def inherits(self) -> bool:
+    """Not where words are read by their characters: what is taken then may know another list of words, or none."""
+    return not self.spells
 
-  def _learn(self, tokenizer, vocab_size, inherited=None, published=None, **settings):
-    if inherited is not None:
-      return tokenizers.read_model(self._inherited(), inherited)
+  def _learn(self, tokenizer, vocab_size, published=None, **settings):
     if published is not None:
       name = self.config.data.vocabulary
       pieces, _ = wordpiece.read(tokenizers.read_model(name, published), name)
@@ -126,6 +114,15 @@ class EncoderTask(TextTask):
         raise UserError(f"{name} has {len(pieces)} pieces, but config.data.vocab_size = {vocab_size}: set it to that")
       return wordpiece.dump(pieces, settings["lower"])
     return super()._learn(tokenizer, vocab_size, **settings)
+
+  def claim(self):
+    super().claim()
+    said = self.config.data.lower
+    if (lower := getattr(self._vocabulary, "lower", said)) != said:
+      logger.warning(
+        "config.data.lower = %s, but the vocabulary that the run was given %s text lower-case, and that holds: set the "
+        "field to %s, or give it another vocabulary", said, "makes" if lower else "does not make", lower,
+      )  # fmt: skip
 
   # Batches
 
@@ -162,11 +159,12 @@ class EncoderTask(TextTask):
     return "characters" in self.module.BATCH
 
   def spelt(self, texts) -> list[np.ndarray] | None:
-    """The characters of the words of each text [words, W]; None where the model does not read them."""
+    """The characters of the words of each text [words, W]; None where the model does not read them. A text that is
+    nothing but space has one word of no characters."""
     if not self.spells:
       return None
     width, marks = self.model_config.word_length, self.tokenizer.marks
-    return [words.spelt(words.split(text, marks), width) for text in texts]
+    return [words.spelt(words.split(text, marks) or [""], width) for text in texts]
 
   def known_params(self):
     """Vectors of words out of a file. Of a word that the file lacks the row stays as it was drawn."""
@@ -285,6 +283,11 @@ def sees_both_sides(module) -> bool:
   """Whether the model is pretrained by seeing what stands behind a token: such encoders read `types`, causal language
   models do not. The tests of conformance hold both to what they see."""
   return "types" in module.BATCH
+
+
+def is_causal(module) -> bool:
+  """Whether it is a language model whose output at a token depends on that and those before it."""
+  return hasattr(module, "output_table") and not sees_both_sides(module)
 
 
 def real_rows(batch):

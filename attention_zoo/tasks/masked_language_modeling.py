@@ -93,8 +93,9 @@ class MaskedLanguageModeling(Documents, EncoderTask):
     data, kinds = self.config.data, {"full_sentences": masking.FullSentences, "sentence_pairs": masking.SentencePairs}
     source = kinds[data.batching](self.corpus(split), data.row_length, seed)
     return masking.MaskedBatches(
-      source, self.vocabulary, rows=self._rows, length=data.row_length, rate=data.mask_rate, seed=seed
-    )
+      source, self.vocabulary, rows=self._rows, length=data.row_length, rate=data.mask_rate, seed=seed,
+      split=split,
+    )  # fmt: skip
 
   @property
   def vocabulary(self) -> masking.Vocabulary:

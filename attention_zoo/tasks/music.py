@@ -24,6 +24,7 @@ class Music(LanguageModeling):
   """The task as the loop sees it, made from a config and a work directory."""
 
   unit = "events"
+  inherits = False  # nothing is learnt: config.data.tokenizer says all
   FIELDS = LanguageModeling.FIELDS | {
     "data": {
       **{name: field for name, field in LanguageModeling.FIELDS["data"].items() if name not in _OF_TEXT},

@@ -2,8 +2,9 @@
 what a user does with trained parameters.
 
 What a model for it has is what `tasks/encoding.py` asks for. A word is tagged at its first piece (Devlin et al. 2018,
-section 5.3). A head of this task is one of `HEADS`: a Flax module made with (number of tags, dropout), which makes
-scores BTO of the outputs at words BTD, and beside it
+section 5.3); by a causal model, which has not read the rest there, at its last one. A head of this task is one of
+`HEADS`: a Flax module made with (number of tags, dropout), which makes scores BTO of the outputs at words BTD, and
+beside it
 
   - loss(params, scores_BTO, tags_BT, real_BT) -> (the sum over the words of what they cost, how many of them have their
     tag in what `best` returns). params: the head's.
@@ -33,7 +34,7 @@ from attention_zoo.layers import heads
 from attention_zoo.ops import crf
 from attention_zoo.protocols import Evaluation, Examples, Loss, Score
 from attention_zoo.tasks.encoder import EncoderRun
-from attention_zoo.tasks.encoding import ENCODED, HEAD_DROPOUT, LABELS, EncoderTask, check_labels
+from attention_zoo.tasks.encoding import ENCODED, HEAD_DROPOUT, LABELS, EncoderTask, check_labels, is_causal
 from attention_zoo.training.config import Field
 from attention_zoo.training.loss import smoothed_cross_entropy
 
@@ -88,8 +89,8 @@ class Tagging(EncoderTask):
   unit = "words"
   HEAD = "tagging_head"
   MEANINGS = {"O": "data.labels"}
-  # firsts: where the first piece of each word stands; 0: no word.
-  LABEL_SHAPES = {"firsts": ("BT", jnp.int32), "tags": ("BT", jnp.int32)}
+  # words: where each word is tagged; 0: no word.
+  LABEL_SHAPES = {"words": ("BT", jnp.int32), "tags": ("BT", jnp.int32)}
   FIELDS = {
     "data": ENCODED | {"labels": LABELS},  # types of entities
     "head": {"name": Field(str, choices=tuple(HEADS), default="softmax"), "dropout": HEAD_DROPOUT},
@@ -111,19 +112,20 @@ class Tagging(EncoderTask):
     spaced = getattr(self.tokenizer, "spaces", False)  # whether a space belongs to the word behind it
     words = [" " * (spaced and i > 0) + word for example in found for i, word in enumerate(example.words)]
     pieces, spelt = iter(self.tokenizer.encode(words)), iter(self.spelt(words) or ())
-    encoded, length = [], self.config.data.row_length
+    encoded, length, causal = [], self.config.data.row_length, is_causal(self.module)
     for example in found:
-      ids, firsts, rows = [], [], []
+      ids, places, rows = [], [], []
       for _ in example.words:
-        firsts.append(1 + len(ids))  # <s> stands before
+        first = 1 + len(ids)  # <s> stands before
         ids += next(pieces) or [UNK]
+        places.append(len(ids) if causal else first)
         rows += [next(spelt)] if self.spells else []
       if len(ids) + 2 > length:
         raise UserError(
           f"{example.where} has {len(ids) + 2} tokens with <s> and </s>, more than config.data.row_length = {length}: "
           "raise that, or cut the sentence"
         )
-      labels = {"firsts": np.array(firsts)}
+      labels = {"words": np.array(places)}
       if example.tags:
         labels["tags"] = np.array([index_of(tag, self.labels, example.where) for tag in example.tags])
       whole = [np.concatenate(rows)] if self.spells else None
@@ -131,11 +133,11 @@ class Tagging(EncoderTask):
     return encoded
 
   def pooled(self, params, batch, x_BTD):
-    return jnp.take_along_axis(x_BTD, batch["firsts"][:, :, None], 1)
+    return jnp.take_along_axis(x_BTD, batch["words"][:, :, None], 1)
 
   def loss(self, params, variables, carry, batch, rng, step) -> Loss:
     scores_BTO, _, sown = self.scores(params, batch, rng)
-    real_BT = (batch["firsts"] > 0).astype(jnp.float32)
+    real_BT = (batch["words"] > 0).astype(jnp.float32)
     value, correct = self.head.loss(params[self.HEAD], scores_BTO, batch["tags"], real_BT)
     weight = real_BT.sum()
     sums = {"accuracy": (correct, weight)} | self.added(sown, weight)
@@ -172,7 +174,7 @@ class Tags:
 class Tagger(EncoderRun):
   """What `attention_zoo.load` returns for a tagger."""
 
-  _READ = ("firsts",)
+  _READ = ("words",)
 
   def tag(self, sentences: Iterable[str | Iterable[str]]) -> list[Tags]:
     """The tags of each sentence, a list of words, or a text whose words have spaces between them."""
@@ -189,7 +191,7 @@ class Tagger(EncoderRun):
     return [Tags(list(x.words), tags) for x, tags in zip(found, self.best(found), strict=True)]
 
   def best(self, examples) -> list[list[str]]:
-    """The tags found for each `data.labelled.Tagged`."""
+    """The tags found for each `data.tagged.Tagged`."""
     encoded = self.task.encode([example._replace(tags=()) for example in examples])
     numbers = self._run(encoded, self._best)
     return [
@@ -202,7 +204,7 @@ class Tagger(EncoderRun):
     task = self.task
 
     def best(params, batch):
-      return task.head.best(params[task.HEAD], task.scores(params, batch)[0], batch["firsts"] > 0)
+      return task.head.best(params[task.HEAD], task.scores(params, batch)[0], batch["words"] > 0)
 
     return jax.jit(best)
 

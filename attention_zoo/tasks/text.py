@@ -2,6 +2,7 @@
 a vocabulary and a text that belong to the run, packed rows."""
 
 import functools
+import hashlib
 
 import jax
 import numpy as np
@@ -44,6 +45,7 @@ class TextTask(ModelTask):
   """A task has `source` (with `fingerprint(split)`), `training_texts()`, and the batches of its kind."""
 
   GIVEN = ("vocab_size",)
+  inherits = True  # whether a run that begins with another one (config.train.init_from) has its vocabulary
   unit = "tokens"
   has_dev_samples = True
 
@@ -115,9 +117,26 @@ class TextTask(ModelTask):
       settings |= {"normalization": data.normalization, "split_digits": data.split_digits}
     if data.tokenizer == "words":
       settings |= {"marks": data.marks, "buckets": data.buckets}
+    if (path := self._inherited()) is not None:
+      settings["inherited"] = hashlib.sha256(tokenizers.read_model(path)).hexdigest()
     return settings
 
-  def _learn(self, tokenizer, vocab_size, **settings) -> bytes:
+  def _inherited(self):
+    """Where the vocabulary of the run lies that this one begins with; None: it has its own."""
+    name = self.config.train.init_from if self.inherits else ""
+    path = files.expand(name) / identity.MODEL if name else None
+    if path is None or path.exists():
+      return path
+    if not (files.expand(self.workdir) / identity.MODEL).exists():
+      raise UserError(
+        f"config.train.init_from = {name} has no {identity.MODEL}, which says what the rows of its embedding mean: "
+        "bring it back, or put the vocabulary into the new workdir"
+      )
+    return None
+
+  def _learn(self, tokenizer, vocab_size, inherited=None, **settings) -> bytes:
+    if inherited is not None:
+      return tokenizers.read_model(self._inherited(), inherited)
     if tokenizer == "words":
       return words.learn(self.training_texts(), vocab_size=vocab_size, **settings)
     if tokenizer == "wordpiece":

@@ -49,6 +49,7 @@ BATCH = ("source", "source_segments", "source_positions", "inputs", "targets", "
 class Translation(TextTask):
   """Translation as the loop sees it, made from a config and a work directory."""
 
+  inherits = False
   FIELDS = {
     "data": {
       **DATA,

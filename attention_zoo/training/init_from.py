@@ -87,7 +87,8 @@ def init_from(initial: Initial, config, workdir=None, meanings=None) -> tuple[In
       continue
     value = np.asarray(there[source], leaf.dtype)
     values.append(jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda at, value=value: value[at]))
-  by_token = [name for name, _ in taken if "V" in name.rpartition("_")[2]]  # has a row for each token
+  # What has a row for each token. Rows of characters are those of bytes, the same in every run.
+  by_token = [name for name, _ in taken if "V" in name.rpartition("_")[2] and "/characters/" not in f"/{name}"]
   vocabularies = [epath.Path(folder) / "tokenizer.model" for folder in (path, workdir or path)]
   differ = all(file.exists() for file in vocabularies) and len({file.read_bytes() for file in vocabularies}) > 1
   if differ and by_token:

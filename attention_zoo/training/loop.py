@@ -69,6 +69,7 @@ def train(task: Task, config, workdir, quiet=False, trackers=()) -> State:
           params = with_known(state.params, known, mesh)
           state = state._replace(params=params, ema=jax.tree.map(jnp.copy, params) if state.ema else {})
         if config.train.init_from:
+          task.claim()  # its vocabulary is held against that of the other run
           (params, variables), taken = init_from(
             Initial(state.params, state.variables), config, workdir, task.MEANINGS
           )

@@ -1,5 +1,7 @@
 """The optimizers, all from Optax: what is ours is only the choice by name."""
 
+import re
+
 import jax
 import optax
 
@@ -59,5 +61,5 @@ OPTIMIZERS = {function.__name__: function for function in (sgd, adam, adamw, ada
 
 def _decays(params):
   """True for what multiplies activations; False for what is added to them or scales them."""
-  small = lambda path: str(path[-1].key).startswith(("bias", "scale"))
+  small = lambda path: re.search("(^|_)(bias|scale)(_|$)", str(path[-1].key))
   return jax.tree_util.tree_map_with_path(lambda path, _: not small(path), params)

@@ -4,7 +4,8 @@ part of a row belongs to the first. Minutes on two CPU cores, no files, no netwo
   python -m attention_zoo.train    --config=configs/pretraining/bert_quickstart.py --workdir=PRETRAINED
   python -m attention_zoo.evaluate --workdir=PRETRAINED --split=test
 
-classification_quickstart.py and tagging_quickstart.py begin with it by --config.train.init_from=PRETRAINED.
+classification_quickstart.py and tagging_quickstart.py begin with it by --config.train.init_from=PRETRAINED; taggers
+want one that was pretrained with --config.data.lower=False.
 """
 
 import ml_collections

@@ -5,6 +5,7 @@ phrasebook: minutes on two CPU cores, no files, no network. Ours: not run.
   python -m attention_zoo.evaluate --workdir=DIR --split=test
 
 With --config.train.init_from=PRETRAINED, the work directory of bert_quickstart.py, it begins with what that has learnt.
+Names are told by their capitals, so text is not made lower-case: pretrain with --config.data.lower=False.
 """
 
 import ml_collections
@@ -19,7 +20,7 @@ def get_config():
     config.head = ml_collections.ConfigDict(dict(name="softmax", dropout=0.1))
     del config.train["language_model_weight"]
     del config.train["label_smoothing"]
-  config.data.update(source="phrasebook(most=2000)")
+  config.data.update(source="phrasebook(most=2000)", lower=False)
   config.model.pooler = False  # of a whole row: not asked for
   config.train.update(best_metric="f1")
   return config

@@ -138,7 +138,7 @@ def random_batch(task):
       value = rng.integers(0, 2, shape.shape)
     elif key in ("masked", "places"):
       value = at + 1
-    elif key == "firsts":
+    elif key == "words":
       value = (at + 1) % len(at)  # 0: no word
     elif key.endswith("segments"):
       value = np.digitize(at, [4, 7]) + 1

@@ -101,3 +101,10 @@ def test_in_batches_each_comes_once():
     seen |= dict(zip(indices, batch["label"].tolist(), strict=False))
   assert seen == {i: i for i in range(45)}
   assert examples.lengths_up_to(40) == [16, 32, 40] and examples.lengths_up_to(16) == [16]
+
+
+def test_rows_without_room():
+  assert examples.encode([[7, 8]], length=3)[0].ids.tolist() == [1, 7, 2]
+  for sentences, length, least in (([[7]], 2, 3), ([[7], [8]], 4, 5)):
+    with pytest.raises(UserError, match=f"row_length = {length} leaves no room for text: set it to {least} or more"):
+      examples.encode(sentences, length=length)

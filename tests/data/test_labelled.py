@@ -45,6 +45,13 @@ def test_the_label_first_and_then_the_words(tmp_path):
 
 
 @pytest.mark.parametrize(
+  ("spec", "name"), [("tsv(separator='')", "separator"), ("tsv(text='')", "text"), ("json_lines(text='')", "text")]
+)
+def test_options_that_are_empty(spec, name):
+  fails(f"config.data.source: .*{name} must not be empty", lambda: source(spec, "x").examples("train"))
+
+
+@pytest.mark.parametrize(
   ("content", "message"),
   [
     ("text\tclass\n", "line 1 must name the columns, but has no label: it has text, class"),

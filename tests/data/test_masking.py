@@ -210,3 +210,9 @@ def test_batches_are_functions_of_the_step_and_masked_anew(kind):
 def test_rows_too_short_for_sentences(kind):
   with pytest.raises(UserError, match="config.data.row_length = 2 leaves no room"):
     kind(corpus_of(documents()), 2, seed=1)
+
+
+def test_a_split_without_sentences_is_named():
+  empty = FullSentences(corpus_of([[]]), LENGTH, 1)
+  with pytest.raises(UserError, match="The dev split holds no sentence"):
+    MaskedBatches(empty, Vocabulary(10, 4), rows=2, length=LENGTH, rate=0.15, seed=0, split="dev")

@@ -100,7 +100,7 @@ def test_hidden_states_and_outputs_are_the_same(torch, run_of, name):
     assert run.task.labels == ("class 0", "class 1", "class 2")
     return
   if "tagger" in name:
-    batch["firsts"] = np.array([[1, 3, 4, 0]] * 2, np.int32)
+    batch["words"] = np.array([[1, 3, 4, 0]] * 2, np.int32)
     order = [KINDS[name]["tags"].index(tag) for tag in run.task.labels]
     assert set(order) == set(range(len(TAGS)))
     there = wanted.logits.numpy()[:, [1, 3, 4]][..., order]
@@ -166,7 +166,7 @@ def test_words_are_tagged_alike(torch, run_of, name):
   given = peer(" ".join(words), return_tensors="pt")
   assert rows[encoded.ids].tolist() == given.input_ids[0].tolist()
   with torch.no_grad():
-    wanted = model(**given).logits[0].argmax(-1).numpy()[encoded.labels["firsts"]]
+    wanted = model(**given).logits[0].argmax(-1).numpy()[encoded.labels["words"]]
   (found,) = run.tag([words])
   assert found.tags == [model.config.id2label[int(i)] for i in wanted] and len(set(found.tags)) > 1
 

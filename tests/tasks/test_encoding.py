@@ -110,7 +110,7 @@ def test_a_vocabulary_that_is_gone(tmp_path, monkeypatch):
   task = make(config, tmp_path / "here")
   with pytest.raises(UserError, match="there has no tokenizer.model, which says what the rows of its embedding mean"):
     task.claim()
-  (tmp_path / "there" / "tokenizer.model").write_bytes(wordpiece.dump(["[PAD]", "[UNK]"], True))
+  (tmp_path / "there" / "tokenizer.model").write_bytes(wordpiece.dump([*wordpiece.SPECIAL.values(), "a"], True))
   task.claim()
   (tmp_path / "there" / "tokenizer.model").unlink()
   monkeypatch.setattr(checkpoints, "steps", lambda workdir: [100])

@@ -67,6 +67,15 @@ def test_it_learns_and_says_so(run):
   assert found["bits_per_byte"] == found["bits_per_character"]
 
 
+def test_a_run_that_begins_with_another_has_its_vocabulary(run, tmp_path):
+  (tmp_path / "pigs.txt").write_text(TEXT.replace("c", "z"))  # as many characters, others
+  config = make_config(tmp_path / "pigs.txt")
+  config.train.init_from = str(run.task.workdir)
+  task = tasks.make(config, tmp_path / "run")
+  task.claim()
+  assert task.tokenizer.fingerprint == run.task.tokenizer.fingerprint
+
+
 def test_samples_are_functions_of_prompt_and_seed(run):
   three = run.sample("the ", num_samples=3, seed=5)
   assert [x.text for x in three[1:]] == [x.text for x in run.sample("the ", num_samples=2, seed=6)]

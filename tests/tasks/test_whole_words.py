@@ -10,6 +10,7 @@ from attention_zoo import tasks
 from attention_zoo.configs.pretraining import bilstm_crf_quickstart, tagging_quickstart
 from attention_zoo.data import words
 from attention_zoo.data.characters import FIRST
+from attention_zoo.data.tagged import Tagged
 from attention_zoo.data.tokenizer import BOS, EOS, UNK
 from attention_zoo.errors import UserError
 from attention_zoo.ops import crf
@@ -53,11 +54,17 @@ def test_batches_hold_the_characters_of_their_words(task):
     np.testing.assert_array_equal(batch["characters"][b, :7], wanted)
     assert not batch["characters"][b, 7:].any()
     ids = task.tokenizer.encode([sentence])[0]
-    assert batch["inputs"][b, :7].tolist() == [BOS, *ids, EOS] and batch["firsts"][b, :5].tolist() == [1, 2, 3, 4, 5]
+    assert batch["inputs"][b, :7].tolist() == [BOS, *ids, EOS] and batch["words"][b, :5].tolist() == [1, 2, 3, 4, 5]
   train = next(iter(task.train_batches(0, (0,), 1)))
   shapes = {name: tuple(shape) for name, shape in task.train_shapes()[0].items()}
   assert {name: x.shape for name, x in train.items()} == shapes
   assert task.batch_shapes()["characters"].shape == (4, 16, 6)
+
+
+def test_a_word_that_is_a_space_keeps_its_place(task):
+  (found,) = task.encode([Tagged(("Ulm", "\u00a0", "York"), (), "here")])
+  assert found.labels["words"].tolist() == [1, 2, 3] and found.ids[2] == UNK
+  np.testing.assert_array_equal(found.labels["characters"][1:4], words.spelt(["Ulm", "", "York"], 6))
 
 
 def test_a_run_begins_with_the_vectors_of_a_file(task):

@@ -100,3 +100,28 @@ def test_a_small_file_that_fills_the_memory(parent, tmp_path, monkeypatch):
   average_lib._write(copy / "average", zeros, {"average.json": '{"steps": [2]}'})
   with pytest.raises(UserError, match="bytes, too few for its arrays, which would take 4,000,000"):
     init_from(Initial({}), config_of(copy))
+
+
+class WithVocabulary(toy_task.ToyTask):
+  def claim(self):
+    (self.workdir / "tokenizer.model").write_bytes(b"own")
+
+
+@pytest.mark.parametrize("theirs", ["own", "other"])
+def test_a_new_run_knows_its_vocabulary_before_it_takes_parameters(parent, tmp_path, caplog, theirs):
+  there, here = shutil.copytree(parent, tmp_path / "there"), tmp_path / "here"
+  (there / "tokenizer.model").write_text(theirs)
+  task = WithVocabulary(toy_task.make_config(**{"train.init_from": str(there), "train.steps": 1}))
+  task.workdir = here
+  train(task, task.config, here, quiet=True)
+  assert ("the rows of embedding/table_VD mean other tokens" in caplog.text) == (theirs == "other")
+
+
+def test_characters_are_the_same_in_every_vocabulary(parent, tmp_path, caplog):
+  there = shutil.copytree(parent, tmp_path / "there")
+  for folder, text in ((there, "theirs"), (tmp_path, "ours")):
+    (folder / "tokenizer.model").write_text(text)
+  for name, told in (("characters", False), ("words", True)):
+    drawn = jax.device_put({name: {"table_VD": np.ones((toy_task.V, toy_task.D), np.float32)}})
+    init_from(Initial(drawn), config_of(there, (f"^{name}/", "embedding/")), tmp_path)
+    assert ("mean other tokens" in caplog.text) is told

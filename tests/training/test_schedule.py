@@ -127,10 +127,11 @@ def test_optimizers_descend(name):
 def test_weight_decay_spares_biases_and_scales():
   config = optimizer_config(name="adamw(weight_decay=0.5)", schedule="constant", warmup_steps=0, learning_rate=0.1)
   optimizer = make_optimizer(config)
-  params = {"a": {"kernel_DF": jnp.ones((2, 2)), "bias_F": jnp.ones(2)}, "norm": {"scale_D": jnp.ones(2)}}
+  small = ("bias_F", "scale_D", "bias", "scale", "output_bias_V", "content_bias_NK", "filters_0_bias_F")
+  params = {"a": {"kernel_DF": jnp.ones((2, 2))}, "b": {name: jnp.ones(2) for name in small}}
   updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
   np.testing.assert_allclose(updates["a"]["kernel_DF"], -0.05, rtol=1e-6)
-  assert not updates["a"]["bias_F"].any() and not updates["norm"]["scale_D"].any()
+  assert not any(update.any() for update in updates["b"].values())
 
 
 @pytest.mark.parametrize(

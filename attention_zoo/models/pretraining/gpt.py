@@ -1,8 +1,8 @@
 """GPT: Radford, Narasimhan, Salimans, Sutskever 2018, "Improving Language Understanding by Generative Pre-Training".
 
 It is `models/language/transformer_lm.py` with the paper's settings. It is pretrained by the task language_modeling;
-tuned by classification, regression or tagging, with config.head.pooling = "last" and the paper's auxiliary loss as
-config.train.language_model_weight = 0.5.
+tuned by classification or regression, with config.head.pooling = "last" and the paper's auxiliary loss as
+config.train.language_model_weight = 0.5, or by tagging, which has neither.
 
 | what                | GPT                                  | here                                                    |
 |---------------------|--------------------------------------|---------------------------------------------------------|

@@ -13,10 +13,18 @@ on the text of the task, classification with config.head.pooling = "concat" and 
 |                       | between layers, one mask a row            |                                                  |
 | embedding dropout     | 0.05 of the words, in all of a batch      | the same                                         |
 | output                | the embedding's table                     | the same, no bias                                |
-| discriminative rates  | each layer 1 / 2.6 of the one above it    | the same, rate_decay                             |
+| discriminative rates  | each layer 1 / 2.6 of the one above it    | the same, rate_decay; a head has learning_rate,  |
+|                       |                                           | so the last LSTM 1 / 2.6 of it. The table counts |
+|                       |                                           | as the lowest, also in a language model, whose   |
+|                       |                                           | output it is too                                 |
 | gradual unfreezing    | a layer an epoch, from the top            | a layer every unfreeze_every steps; moments of   |
 |                       |                                           | frozen ones go on                                |
 | length of a batch     | 70 words, at random more or less          | config.data.row_length                           |
+| classifier            | batch normalisation before each map       | none                                             |
+| long texts            | BPT3C: read in parts, the state kept,     | cut to config.data.row_length                    |
+|                       | gradients into the last ones              |                                                  |
+| end of a text         | -                                         | </s>: pretraining predicts it and never reads    |
+|                       |                                           | it, a classifier reads it last                   |
 | activations           | penalised, and their changes              | not                                              |
 | both directions       | a second model for the text backward      | forward alone                                    |
 

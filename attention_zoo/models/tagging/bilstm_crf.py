@@ -2,7 +2,7 @@
 Recognition" (arXiv:1603.01360); with spelling="cnn", Ma and Hovy 2016 (arXiv:1603.01354).
 
 Words are rows of a table, and what an LSTM makes of their characters, or a convolution; an LSTM reads them in both
-directions. The CRF is the head of the task: config.head.name = "crf" (`layers/crf.py`).
+directions. The CRF is the head of the task: config.head.name = "crf" (`ops/crf.py`).
 
 | what           | Lample et al.                              | here                                                   |
 |----------------|--------------------------------------------|--------------------------------------------------------|
