@@ -102,6 +102,8 @@ def read(folder: reading.Folder) -> reading.Imported:
     "vocab_size": len(pieces), "row_length": length, "separators": 2 if kind == "roberta" else 1,
     "tokenizer": "wordpiece" if kind == "bert" else "byte_bpe",
   }  # fmt: skip
+  if kind == "bert":
+    data["lower"] = wordpiece.parse(tokenizer, folder.path).lower
   decode = {"batch_tokens": max(8192, length)}
   head = {"dropout": folder.number("classifier_dropout", dropout)}
   if masks:
