@@ -60,8 +60,8 @@ def need_training(train_args):
 
 
 def list_checkpoints(workdir):
-  """The command that lists the checkpoints of a work directory in a bucket."""
-  return ["gcloud", "storage", "ls", f"{workdir.rstrip('/')}/checkpoints/"]
+  """The command that lists the marks of the complete checkpoints of a work directory in a bucket."""
+  return ["gcloud", "storage", "ls", f"{workdir.rstrip('/')}/checkpoints/*/commit_success.txt"]
 
 
 def newest_checkpoint(workdir):
@@ -73,13 +73,12 @@ def newest_checkpoint(workdir):
       listing = subprocess.run(command, check=True, **options)
     except (OSError, subprocess.SubprocessError):
       return None
-    names = [line.rstrip("/").rpartition("/")[2] for line in listing.stdout.split()]
+    names = [line.split("/")[-2] for line in listing.stdout.split() if line.endswith("/commit_success.txt")]
   else:
     folder = files.expand(workdir) / "checkpoints"
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-  return max(
-    (int(name) for name in names if name.isdecimal()), default=None
-  )  # half-written ones have other names
+  # On a disk half-written ones have other names.
+  return max((int(name) for name in names if name.isdecimal()), default=None)
 
 
 def speak_utf8():

@@ -12,7 +12,7 @@ from attention_zoo.data import classes, identity, images
 from attention_zoo.data.batches import prefetch
 from attention_zoo.errors import UserError
 from attention_zoo.tasks.model_task import ModelTask
-from attention_zoo.training import checkpoints
+from attention_zoo.training import checkpoints, distributed
 from attention_zoo.training.config import COUNT, FLAG, NATURAL, TEXT, Field
 
 DATA = {
@@ -91,10 +91,12 @@ class PictureTask(ModelTask):
     self._found("train")
     if files.is_local(directory) and directory:
       directory = str(files.expand(directory).absolute())
-    identity.claim(
-      self.workdir, train=found, directory=directory, settings={"source": data.source, "size": data.size},
+    claim = functools.partial(
+      identity.claim, self.workdir, train=found, directory=directory,
+      settings={"source": data.source, "size": data.size},
       learn=lambda: classes.learn(self.source.classes), trained=bool(checkpoints.steps(self.workdir)),
     )  # fmt: skip
+    distributed.first_then_others(claim)
     if jax.process_count() > 1:
       digest = np.frombuffer(bytes.fromhex(found), np.uint8)
       if (multihost_utils.process_allgather(digest) != digest).any():

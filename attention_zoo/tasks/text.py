@@ -14,7 +14,7 @@ from attention_zoo.data import tokenizer as tokenizers
 from attention_zoo.errors import UserError
 from attention_zoo.evaluation.perplexity import exp
 from attention_zoo.tasks.model_task import ModelTask
-from attention_zoo.training import checkpoints, sharding
+from attention_zoo.training import checkpoints, distributed, sharding
 from attention_zoo.training.config import COUNT, FLAG, NATURAL, TEXT, Field
 
 DATA = {
@@ -94,7 +94,8 @@ class TextTask(ModelTask):
       corpus.remove_remains(self.cache_dir)
     trained = bool(checkpoints.steps(self.workdir))
     settings = {} if trained else self._vocabulary_settings()  # where it came from may be gone since
-    identity.claim(
+    claim = functools.partial(
+      identity.claim,
       self.workdir,
       train=self.fingerprint(),
       directory=str(files.expand(data.dir).absolute()) if files.is_local(data.dir) and data.dir else data.dir,
@@ -102,6 +103,7 @@ class TextTask(ModelTask):
       learn=lambda: self._learn(**(settings or self._vocabulary_settings())),
       trained=trained,
     )
+    distributed.first_then_others(claim)
     if jax.process_count() > 1:
       digest = np.frombuffer(bytes.fromhex(self.fingerprint()), np.uint8)
       if (multihost_utils.process_allgather(digest) != digest).any():

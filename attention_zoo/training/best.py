@@ -9,6 +9,7 @@ from etils import epath
 from attention_zoo import files
 from attention_zoo.errors import UserError
 from attention_zoo.grammar import nearest
+from attention_zoo.training import distributed
 
 
 class Best:
@@ -28,7 +29,8 @@ class Best:
         f"there are {', '.join(sorted(names))}"
       )
     self._path = epath.Path(workdir) / "best.json"
-    self._improvements = [entry for entry in read(workdir) if entry["step"] <= start] if self.name else []
+    known = json.loads(distributed.from_first(json.dumps(read(workdir)))) if self.name else []
+    self._improvements = [entry for entry in known if entry["step"] <= start and entry["metric"] == self.name]
 
   @property
   def step(self) -> int | None:
@@ -49,7 +51,7 @@ class Best:
     return True
 
   def exhausted(self, step: int) -> bool:
-    """Whether as many evaluations as config.train.patience have brought nothing better."""
+    """Whether as many evaluations as config.train.patience have brought nothing better; asked at one of them."""
     waited = (step - (self.step or 0)) // self._train.eval_every
     return bool(self._train.patience) and waited >= self._train.patience
 

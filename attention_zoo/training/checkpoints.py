@@ -7,12 +7,12 @@ WORKDIR/damaged/; nothing else is ever moved.
 """
 
 import contextlib
+import json
 import logging
 import os
 import re
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging as absl_logging
 from etils import epath
@@ -20,9 +20,11 @@ from jax.experimental import multihost_utils
 
 from attention_zoo import files
 from attention_zoo.errors import UserError
-from attention_zoo.training import checksums, storage
+from attention_zoo.training import checksums, distributed, storage
 from attention_zoo.training import config as config_lib
 from attention_zoo.training.arrays import ITEMS
+
+_STEP = "0|[1-9][0-9]{0,17}"
 
 logger = logging.getLogger(__name__)
 # Orbax reports file operations at INFO, expected conditions at WARNING, and at ERROR what it raises anyway.
@@ -57,6 +59,8 @@ class Checkpoints:
       )
     except (OSError, ValueError) as error:  # ValueError: of folders whose names look like steps
       raise UserError(f"cannot use {self.directory}: {error}") from error
+    except Exception as error:
+      raise storage.forbidden(self.directory, error) or error from None
 
   def save(self, step: int, state) -> None:
     """Copies the state (a NamedTuple with a field params) off the devices and writes it in the background.
@@ -102,7 +106,9 @@ class Checkpoints:
       yield
     except UserError:
       raise
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:
+      if not isinstance(error, (OSError, ValueError, RuntimeError)):
+        raise storage.forbidden(self.directory, error) or error from None
       alone = jax.process_count() == 1 and files.is_local(self.directory)
       if not alone and storage.error_number(error) is None:
         raise
@@ -132,7 +138,7 @@ class Checkpoints:
     UserError when the step asked for, or every checkpoint, is damaged; when one cannot be read; and when it is of
     another run or another step than its folder says.
     """
-    found = self.steps() if step is None else [step]
+    found = json.loads(self._agreed(lambda: json.dumps(self.steps()))) if step is None else [step]
     for candidate in reversed(found):
       problem = self._agreed(lambda candidate=candidate: self._problem(candidate))
       if not problem:
@@ -163,13 +169,9 @@ class Checkpoints:
         found = look()
       except UserError as refusal:
         error = refusal
-    if jax.process_count() > 1:
-      verdict = multihost_utils.broadcast_one_to_all(np.int32(2 if error else bool(found)))
-      if jax.process_index():
-        found = "process 0 says how" if verdict == 1 else ""
-        error = UserError("the checkpoint cannot be used: process 0 says why") if verdict == 2 else None
-    if error:
-      raise error
+    found, refusal = json.loads(distributed.from_first(json.dumps([found, error and str(error)])))
+    if refusal is not None:
+      raise error or UserError(refusal)
     return found
 
   def _restore(self, abstract_state, step):
@@ -195,6 +197,8 @@ class Checkpoints:
     """Nothing is deleted, but the step can be saved anew."""
     if jax.process_index() == 0:
       self._aside.mkdir(parents=True, exist_ok=True)
+      if not files.is_local(self._aside):  # a folder of a bucket is there when something is in it
+        (self._aside / "README").write_text("Checkpoints that were not as they had been written.\n")
       taken = set(set_aside(self.directory.parent))
       names = (f"{step}.{count}" if count else str(step) for count in range(len(taken) + 1))
       target = self._aside / next(name for name in names if name not in taken)
@@ -225,10 +229,11 @@ def steps(workdir) -> list[int]:
   """The steps of all complete checkpoints of a run, ascending. Raises UserError where that cannot be read."""
   directory = epath.Path(workdir) / "checkpoints"
   try:
-    paths = [path for path in directory.iterdir() if re.fullmatch(r"0|[1-9][0-9]{0,17}", path.name)]
-    if files.is_local(directory):
-      return sorted(int(path.name) for path in paths if path.stat().is_directory)
-    return sorted(int(path.name) for path in paths if (path / "commit_success.txt").exists())
+    if not files.is_local(directory):  # whose listings epath would keep
+      found = (re.fullmatch(f"({_STEP})/commit_success.txt", name) for name in checksums.list_files(directory))
+      return sorted(int(match[1]) for match in found if match)
+    paths = [path for path in directory.iterdir() if re.fullmatch(_STEP, path.name)]
+    return sorted(int(path.name) for path in paths if path.stat().is_directory)
   except FileNotFoundError:  # also where one vanished on the way
     return steps(workdir) if files.is_local(directory) and os.path.lexists(directory) else []
   except OSError as error:

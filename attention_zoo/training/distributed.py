@@ -88,6 +88,20 @@ def from_first(text: str) -> str:
   return multihost_utils.broadcast_one_to_all(np.resize(data, length)).tobytes().decode() if length else ""
 
 
+def first_then_others(work) -> None:
+  """work() on process 0, and when that is done on the others; all must ask. A UserError there ends all."""
+  error = None
+  if is_first():
+    try:
+      work()
+    except UserError as refusal:
+      error = refusal
+  if said := from_first("" if error is None else str(error) or "process 0 says why"):
+    raise error or UserError(said)
+  if not is_first():
+    work()
+
+
 def initialize(coordinator=None, num_processes=None, process_id=None, *, timeout=300, heartbeat=60) -> None:
   """Joins this process to the others, if there are any. Call it before anything asks for devices.
 

@@ -114,7 +114,9 @@ class Lock:
       self._write_beat()
 
   def _write_beat(self):
-    with contextlib.suppress(OSError), _opened(self._path) as (content, write):  # a full disk will be told elsewhere
+    # A full disk will be told elsewhere; a bucket that is out of reach for a moment raises types of its own.
+    passing = OSError if files.is_local(self._path) else Exception
+    with contextlib.suppress(passing), _opened(self._path) as (content, write):
       record = _parse(content)
       if not record or record.get("token") == self._token:  # or somebody has deleted it
         write(self._record())

@@ -5,12 +5,13 @@ a closed terminal, with everything saved: the same command goes on; 3 when too m
 """
 
 import functools
+import json
 
 import jax
 import jax.numpy as jnp
 
 from attention_zoo.protocols import Initial, Task
-from attention_zoo.training import sharding, stopping
+from attention_zoo.training import distributed, sharding, stopping
 from attention_zoo.training.best import Best
 from attention_zoo.training.checkpoints import Checkpoints
 from attention_zoo.training.init_from import init_from, with_known
@@ -148,13 +149,16 @@ def _run(task, config, mesh, optimizer, abstract, state, start, checkpoints, met
       metrics.write(step, "dev", summary)
       if count and whole:
         metrics.show(step, "dev", functools.partial(task.dev_samples, *copies, count))
+    if best.name:  # scores that each computes by itself may differ in their last digits, but not what all do next
+      summary = json.loads(distributed.from_first(json.dumps({name: float(x) for name, x in summary.items()})))
     return best.take(step, summary)
 
   if start and start % config.train.eval_every == 0 and not metrics.has(start, "dev"):
     on_dev(start)  # told to stop at this step, the run had saved it, and left this to the next start
   checkpoints.best = best.step
   pending, stop, step = None, 0, start
-  while step < config.train.steps and not stop and not best.exhausted(step):
+  done = start % config.train.eval_every == 0 and best.exhausted(start)
+  while step < config.train.steps and not stop and not done:
     batch = sharding.put_batch(next(batches), mesh, config.train.accumulate)
     told.code = told.code or (2 if metrics.failure else 0)
     told_here = sharding.flags(mesh, told.code) if told.code else go
@@ -171,7 +175,8 @@ def _run(task, config, mesh, optimizer, abstract, state, start, checkpoints, met
       stop, pending = account(*pending) or stop, None
       improved = on_dev(step) if last or (step % config.train.eval_every == 0 and not stop) else False
       checkpoints.best = best.step
-      last |= best.exhausted(step)
+      done = (last or step % config.train.eval_every == 0) and best.exhausted(step)
+      last |= done
       if last or stop or improved or step % config.train.checkpoint_every == 0:
         lock.check(now=True)
         checkpoints.save(step, as_stored(state))
@@ -179,7 +184,7 @@ def _run(task, config, mesh, optimizer, abstract, state, start, checkpoints, met
   checkpoints.wait()
   if start >= config.train.steps:
     metrics.say(f"nothing to do: step {start} is trained already, and config.train.steps = {config.train.steps}")
-  if best.exhausted(step) and step < config.train.steps:
+  if done and step < config.train.steps:
     metrics.say(
       f"ended at step {step}: dev {best.name} has not been better than at step {best.step} for "
       f"{config.train.patience} evaluations (config.train.patience)"

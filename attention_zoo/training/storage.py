@@ -59,6 +59,16 @@ def reason(error) -> str:
   return os.strerror(number) if number else str(error).strip().splitlines()[0][:300]
 
 
+def forbidden(directory, error) -> UserError | None:
+  """What to say where a bucket refuses what Orbax asks for beside its files: the bucket's metadata."""
+  if getattr(error, "code", None) != 403:
+    return None
+  return UserError(
+    f"{directory}: the account may not do that ({str(error).strip()[:300]}). It needs roles/storage.objectAdmin and "
+    "roles/storage.legacyBucketReader on the bucket"
+  )
+
+
 @contextlib.contextmanager
 def reading(directory):
   """Around all that reads a checkpoint or an average, which another process may delete or replace meanwhile.

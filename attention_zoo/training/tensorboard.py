@@ -77,7 +77,8 @@ class EventFile:
     with files.writing(directory):
       directory.mkdir(parents=True, exist_ok=True)
     # TensorBoard reads files in the order of their names: the next number, even if the clock was set back.
-    found = [re.fullmatch(r"events\.out\.tfevents\.(\d+)\..+", path.name) for path in directory.iterdir()]
+    paths = directory.iterdir() if directory.exists() else ()  # a bucket has no empty folders
+    found = [re.fullmatch(r"events\.out\.tfevents\.(\d+)\..+", path.name) for path in paths]
     number = max([int(time.time()), *(int(match[1]) + 1 for match in found if match)])
     self._file = files.Appender(directory / f"events.out.tfevents.{number:010d}.attention_zoo")
     self._event(0, _message(3, b"brain.Event:2"))

@@ -220,12 +220,16 @@ def scp(args):
 def storage(args):
   import shutil
 
-  bucket = FOLDER / "gs" / args.source.removeprefix("gs://")
+  mark = "/*/commit_success.txt"  # which Orbax leaves in a bucket; here the name alone says that one is complete
+  bucket = FOLDER / "gs" / args.source.removeprefix("gs://").removesuffix(mark)
   if not bucket.is_dir():
     fail("One or more URLs matched no objects.")
   if args.verb == "ls":
     for path in sorted(bucket.iterdir()):
-      print(f"gs://{path.relative_to(FOLDER / 'gs')}{'/' if path.is_dir() else ''}")
+      if not args.source.endswith(mark):
+        print(f"gs://{path.relative_to(FOLDER / 'gs')}{'/' if path.is_dir() else ''}")
+      elif path.name.isdecimal():
+        print(f"gs://{path.relative_to(FOLDER / 'gs')}/{mark.rpartition('/')[2]}")
   else:
     shutil.copytree(bucket, args.target, dirs_exist_ok=True)
 

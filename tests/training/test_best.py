@@ -49,6 +49,18 @@ def test_patience_ends_training_with_everything_saved(tmp_path):
   assert int(run(tmp_path, 100, **{"train.patience": 2}).steps) == best + 4  # and again: nothing is left to do
 
 
+def test_patience_ends_training_at_an_evaluation(tmp_path):
+  run(tmp_path, 7)  # the last step, and the best
+  assert int(run(tmp_path, 100, **{"train.patience": 2}).steps) == 12 and checkpoints.steps(tmp_path) == [7, 12]
+
+
+def test_another_figure_begins_anew(tmp_path):
+  (tmp_path / "best.json").write_text(json.dumps([{"step": 2, "metric": "loss", "value": 2.1}]))
+  train_config = toy_task.make_config(**{"train.best_metric": "perplexity"}).train
+  best = Best(tmp_path, train_config, {"perplexity"}, start=6)
+  assert best.step is None and best.take(8, {"perplexity": 8.0}) and read(tmp_path)[-1]["step"] == 8
+
+
 def test_a_figure_that_there_is_not(tmp_path):
   with pytest.raises(UserError, match="best_metric = 'los' is not a figure.*did you mean 'loss'.*perplexity"):
     run(tmp_path, 4, **{"train.best_metric": "los"})

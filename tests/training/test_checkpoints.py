@@ -356,3 +356,27 @@ def test_only_the_disk_is_bad_input(tmp_path, monkeypatch):
   assert fails_with(lost) is fails_with(full) is UserError  # alone, on a local disk
   monkeypatch.setattr(jax, "process_count", lambda: 2)
   assert fails_with(lost) is RuntimeError and fails_with(full) is UserError
+
+
+def test_complete_checkpoints_of_a_bucket_are_listed_anew_each_time(tmp_path, monkeypatch):
+  monkeypatch.setattr(checkpoints_lib.files, "is_local", lambda path: False)
+  assert checkpoints_lib.steps(tmp_path) == []
+  for step in ("10", "20", "030"):
+    (tmp_path / "checkpoints" / step).mkdir(parents=True)
+    (tmp_path / "checkpoints" / step / "params").write_text("")
+  (tmp_path / "checkpoints/10/commit_success.txt").write_text("")
+  assert checkpoints_lib.steps(tmp_path) == [10]
+  (tmp_path / "checkpoints/20/commit_success.txt").write_text("")
+  assert checkpoints_lib.steps(tmp_path) == [10, 20]
+
+
+def test_a_bucket_that_refuses_is_told_with_the_roles_that_are_needed(tmp_path, monkeypatch):
+  class Forbidden(Exception):
+    code = 403
+
+  def refuse(*_, **__):
+    raise Forbidden("no storage.buckets.get")
+
+  monkeypatch.setattr(checkpoints_lib.ocp, "CheckpointManager", refuse)
+  with pytest.raises(UserError, match=r"no storage.buckets.get.*roles/storage.legacyBucketReader"):
+    checkpoints_lib.Checkpoints(tmp_path)

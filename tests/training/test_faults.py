@@ -202,6 +202,7 @@ def test_two_processes_started_by_hand(tmp_path, number_files):
   port = free_port()
   flags = (f"--config.data.dir={number_files}", "--config.train.steps=20")
   flags += ("--config.train.dev_samples=2", "--config.decode.dev_sentences=4")  # on the devices of a process alone
+  flags += ("--config.train.best_metric=bleu", "--config.train.best_mode=max")  # which process 0 says
   results = [finish(p) for p in [train_by_hand(tmp_path, port, index, *flags) for index in (0, 1)]]
   assert [code for code, _, _ in results] == [0, 0], results
   assert checkpoints.steps(tmp_path) == [10, 20]

@@ -2,6 +2,7 @@ import io
 import math
 import re
 import struct
+import types
 import warnings
 from html import unescape
 
@@ -45,6 +46,14 @@ def test_a_clock_set_back_keeps_the_order(tmp_path, monkeypatch):
   tensorboard.EventFile(tmp_path, 5).close()
   names = sorted(path.name for path in tmp_path.iterdir())
   assert [name.split(".")[3] for name in names] == ["0000002000", "0000002001"]
+
+
+def test_a_bucket_has_no_empty_folders(tmp_path, monkeypatch):
+  monkeypatch.setattr(type(tensorboard.epath.Path(tmp_path)), "mkdir", lambda *_, **__: None)
+  written = []
+  monkeypatch.setattr(tensorboard.files, "Appender", lambda path: types.SimpleNamespace(append=written.append))
+  tensorboard.EventFile(tmp_path / "tensorboard", 0)
+  assert len(written) == 2 and not (tmp_path / "tensorboard").exists()
 
 
 def test_tensorboard_reads_texts_and_pictures(tmp_path):
