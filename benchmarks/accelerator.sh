@@ -11,4 +11,11 @@ if ls "$wheels"/*.whl >/dev/null 2>&1; then
 else
   export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 fi
+python3 - <<'PYTHON' || { echo "put wheels of these, and of what they need, for this Python into $wheels" >&2; exit 2; }
+import importlib.util, sys
+needed = "ml_collections matplotlib sentencepiece grain babel num2words rich safetensors jax flax optax orbax".split()
+missing = [name for name in needed if importlib.util.find_spec(name) is None]
+print("missing: " + ", ".join(missing), file=sys.stderr) if missing else None
+sys.exit(bool(missing))
+PYTHON
 exec python3 -m benchmarks.accelerator "$@"

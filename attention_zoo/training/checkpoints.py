@@ -198,7 +198,7 @@ class Checkpoints:
     if jax.process_index() == 0:
       self._aside.mkdir(parents=True, exist_ok=True)
       if not files.is_local(self._aside):  # a folder of a bucket is there when something is in it
-        (self._aside / "README").write_text("Checkpoints that were not as they had been written.\n")
+        files.write_text(self._aside / "README", "Checkpoints that were not as they had been written.\n")
       taken = set(set_aside(self.directory.parent))
       names = (f"{step}.{count}" if count else str(step) for count in range(len(taken) + 1))
       target = self._aside / next(name for name in names if name not in taken)

@@ -34,6 +34,14 @@ def prepare() -> None:
   _listen()
 
 
+def all_or_none() -> None:
+  """Called when several processes have come together: on GPUs they time the candidates for a program in shares, so that
+  one that finds it in a cache of its own, and does not compile, would let the others wait for ever."""
+  if jax.process_count() > 1 and jax.default_backend() == "gpu" and not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()
+
+
 def leave_word_to_caller() -> None:
   """For an entry point that says itself what it compiles."""
   _told_by_caller.set()

@@ -18,6 +18,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from attention_zoo.errors import UserError
+from attention_zoo.training import compilation
 
 
 def tpu_chips() -> list[str]:
@@ -137,6 +138,7 @@ def initialize(coordinator=None, num_processes=None, process_id=None, *, timeout
         initialization_timeout=timeout + 60,
         heartbeat_timeout_seconds=heartbeat,
       )
+    compilation.all_or_none()
   except ValueError as error:
     if "coordinator_address" not in str(error):
       raise

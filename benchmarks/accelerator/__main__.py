@@ -2,9 +2,9 @@
 
   python -m benchmarks.accelerator [--minutes=12] [--out=DIR] [--only=peaks,training] [--tiny]
 
-The parts run one after the other, each in a process of its own with a time limit of its own, and the whole ends inside
---minutes. A part writes each figure when it has it: what fails or runs out of time says so, keeps what it had, and the
-next part runs.
+The parts run one after the other on the first device, each in a process of its own with a time limit of its own, and
+the whole ends inside --minutes. A part writes each figure when it has it: what fails or runs out of time says so, keeps
+what it had, and the next part runs.
 
   right      attention, a training step and beam search against the CPU's and float64; a resumed run, bit for bit
   peaks      matrix products and copies: what the ratios are of
@@ -17,9 +17,11 @@ The result is DIR/accelerator.json and .md, by default in benchmarks/results/DEV
 """
 
 import argparse
+import contextlib
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -29,7 +31,7 @@ from attention_zoo import files
 from benchmarks import common
 from benchmarks.accelerator import report
 
-# Name -> most seconds; a part's share of what is left is never more.
+# Name -> most seconds; also its share of what is left, where that is less than all parts may take.
 PARTS = {"right": 200, "peaks": 40, "training": 270, "attention": 150, "decoding": 150, "profile": 90}
 
 
@@ -79,7 +81,7 @@ def _run_all(arguments, end, argv):
       found["parts"] = before["parts"]
   for number, name in enumerate(arguments.parts, 1):
     left = end - time.monotonic()
-    limit = min(PARTS[name], left)
+    limit = PARTS[name] * min(1, left / sum(PARTS[other] for other in arguments.parts[number - 1 :]))
     print(f"{number} of {len(arguments.parts)}: {name}, {left:.0f} s left in all", flush=True)
     place = out / f"{name}.part.json"
     place.unlink(missing_ok=True)
@@ -88,6 +90,7 @@ def _run_all(arguments, end, argv):
     part = json.loads(place.read_text()) if place.exists() else {"rows": []}
     place.unlink(missing_ok=True)
     part |= {"status": status, "seconds": round(time.monotonic() - start, 1), "date": about["date"]}
+    part |= {name: about[name] for name in ("command", "python", "versions")}
     found["parts"][name] = part
     files.write_text(out / "accelerator.json", json.dumps(found, indent=1) + "\n")
     files.write_text(out / "accelerator.md", report.page(found))
@@ -104,10 +107,17 @@ def _run(name, place, limit, arguments):
     file.write(f"\n===== {name}\n".encode())
     file.flush()
     at = file.tell()
+    done = subprocess.Popen(
+      command, stdout=file, stderr=subprocess.STDOUT, env=_environment(), start_new_session=True
+    )
     try:
-      done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=_environment(), timeout=limit)
+      done.wait(limit)
     except subprocess.TimeoutExpired:
       return f"stopped after its {limit:.0f} s"
+    finally:  # with what it has started, which would run beside the next part
+      with contextlib.suppress(ProcessLookupError):
+        os.killpg(done.pid, signal.SIGKILL)
+      done.wait()
   if done.returncode == 0:
     return "done"
   with open(log, "rb") as file:
@@ -117,8 +127,13 @@ def _run(name, place, limit, arguments):
 
 
 def _environment():
-  # Memory is taken when it is asked for: PyTorch runs in the same process.
-  return os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "PYTHONUNBUFFERED": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
+  # Memory is taken when it is asked for: PyTorch runs in the same process. Of several devices the first: peaks are
+  # measured on one, and PyTorch has one.
+  return os.environ | {
+    "XLA_PYTHON_CLIENT_PREALLOCATE": "false", "PYTHONUNBUFFERED": "1", "TF_CPP_MIN_LOG_LEVEL": "2",
+    "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0],
+    "TPU_VISIBLE_CHIPS": "0", "TPU_CHIPS_PER_PROCESS_BOUNDS": "1,1,1", "TPU_PROCESS_BOUNDS": "1,1,1",
+  }  # fmt: skip
 
 
 def _ask(code):

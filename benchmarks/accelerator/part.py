@@ -42,6 +42,8 @@ class Part:
   def add(self, **row):
     print(row, flush=True)
     self.content["rows"].append(row)
+    if row.get("ok") is False and row["what"] not in self.failures:
+      self.failures.append(row["what"])
     self._write()
 
   def note(self, text):
@@ -104,7 +106,7 @@ def main():
   part._write()
   importlib.import_module(f"benchmarks.accelerator.{name}").run(part)
   if part.failures:
-    sys.exit(f"not measured: {', '.join(part.failures)}")
+    sys.exit(f"wrong, or not measured: {', '.join(part.failures)}")
 
 
 if __name__ == "__main__":

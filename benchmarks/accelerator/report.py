@@ -9,13 +9,10 @@ def page(found) -> str:
   lines = [
     f"# {about['device']}",
     "",
-    f"`{about['command']}`, {about['date']}; {about['devices']} device, {about['memory_gib']} GiB for JAX, "
+    f"The last call: `{about['command']}`, {about['date']}; {about['devices']} device, "
+    f"{about['memory_gib']} GiB for JAX, "
     f"{about['cores']} cores of {about['processor']}; Python {about['python']}, {versions}.",
-    *(
-      ["", "**The smallest sizes: to see that it works. No figure here says anything of speed.**"]
-      if found["tiny"]
-      else []
-    ),
+    *small,
   ]
   for name, part in found["parts"].items():
     lines += ["", section(name, part)]
@@ -23,7 +20,10 @@ def page(found) -> str:
 
 
 def section(name, part) -> str:
-  lines = [f"## {name.capitalize()}", "", f"{part['status']}; {part.get('seconds', 0)} s, {part.get('date', '')}"]
+  of = ", ".join(f"{package} {version}" for package, version in part.get("versions", {}).items())
+  about = f"{part['status']}; {part.get('seconds', 0)} s, {part.get('date', '')}"
+  about += of and f"; `{part['command']}`, {of}"
+  lines = [f"## {name.capitalize()}", "", about]
   groups = {}
   for row in part["rows"]:
     groups.setdefault(tuple(row), []).append(row)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from attention_zoo.training import distributed
 from benchmarks import decode, train_step
 from benchmarks.accelerator import training
 from benchmarks.accelerator.part import at_once
@@ -20,8 +21,10 @@ FLOAT32, BFLOAT16 = 1e-5, 5e-2  # largest errors, relative to 1 + the largest en
 
 
 def run(part):
-  process = resumed()  # beside the rest
+  process = resumed()  # beside the rest, but that a TPU is of one process at a time
   try:
+    if distributed.tpu_chips():
+      process.wait(max(part.left(), 1))
     attentions(part)
     fused(part)
     whole_step(part)
