@@ -15,6 +15,7 @@ import pathlib
 
 from attention_zoo import files
 from attention_zoo.errors import UserError
+from attention_zoo.training import distributed
 from benchmarks import common
 
 # Sustained TFLOPS of a GPU in float32: the footnote of "Attention Is All You Need", Table 2.
@@ -100,16 +101,17 @@ def read_run(directory) -> dict:
 
   config, record = read_config(directory), evaluated(directory)
   bleu, speed, per_step = record["bleu"][0], steps_per_second(directory), counted_flops(config)
+  step = int(record["step"])  # a text: of an average it is that of its newest checkpoint
   return {
     "model": config.model.name,
     "text": f"{config.data.source} {'-'.join(config.data.languages)}",
     "checkpoint": record["checkpoint"],
-    "steps": record["step"],
+    "steps": step,
     "bleu": bleu["score"],
     "signature": bleu["signature"],
     "flops_per_step": per_step,
-    "flops": per_step * record["step"],
-    "hours": record["step"] / speed / 3600 if speed else None,
+    "flops": per_step * step,
+    "hours": step / speed / 3600 if speed else None,
   }
 
 
@@ -212,6 +214,7 @@ def main(argv=None):
   options = common.parser(__doc__)
   options.add_argument("--runs", default="", help="NAME=DIR,..: work directories of ours, trained and evaluated")
   arguments = options.parse_args(argv)
+  distributed.hush_libtpu()
   try:
     runs = parse_runs(arguments.runs)
     results = {"systems": gather(runs)}

@@ -49,7 +49,7 @@ def run(folder, **files):
   (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in speeds))
   for name, score in files.items():
     bleu = [{"name": "sacreBLEU", "score": score, "signature": "nrefs:1"}, {"name": "other", "score": 1.0}]
-    record = {"checkpoint": name, "step": 40, "split": "test", "bleu": bleu}
+    record = {"checkpoint": name, "step": "40", "split": "test", "bleu": bleu}
     (folder / "eval" / f"test-{name}.json").write_text(json.dumps(record))
   return config
 
