@@ -1,10 +1,10 @@
 """Pictures of two far markers: what they show is their class, and one marker alone says nothing."""
 
 import collections
-import types
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from attention_zoo.data import images, markers
 from attention_zoo.errors import UserError
@@ -21,8 +21,8 @@ def colours(pixels):
 
 
 def source(text, size=24):
-  data = types.SimpleNamespace(source=text, size=size, train_split="train", dev_split="dev", test_split="test")
-  return images.make_images(type("Data", (), {"__getitem__": lambda self, k: vars(data)[k], **vars(data)})(), "")
+  splits = dict(train_split="train", dev_split="dev", test_split="test")
+  return images.make_images(ConfigDict(dict(source=text, size=size, num_classes=2, **splits)), "")
 
 
 def test_the_class_is_whether_both_have_one_colour():
