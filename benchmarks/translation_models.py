@@ -1,6 +1,6 @@
 """Every translation model on the same text with as many updates: BLEU, loss, speed, and the curves.
 
-  python -m benchmarks.translation_models --text=multi30k/tok     # on two CPU cores: ten minutes a model
+  python -m benchmarks.translation_models --text=multi30k/tok
   python -m benchmarks.translation_models                         # on the embedded phrasebook
   options: --steps=1500 --batch_tokens=2048 --only=sutskever,bahdanau --runs=DIR (where the runs are kept)
 

@@ -1,5 +1,5 @@
-"""A small BERT, not pretrained, that tells how many words a sentence of the embedded phrasebook has: a minute on two
-CPU cores, no files, no network. Ours: not run.
+"""A small BERT, not pretrained, that tells how many words a sentence of the embedded phrasebook has: no files, no
+network. Ours: not run.
 
   python -m attention_zoo.train    --config=configs/pretraining/regression_quickstart.py --workdir=DIR
   python -m attention_zoo.evaluate --workdir=DIR --split=test
