@@ -5,8 +5,9 @@
   python -m attention_zoo.sample --workdir=DIR --prime=motif.mid --seconds=20 --output=out.mid
 
 Ours: not run on today's splits (before, when some chorales stood in two of them: 0.654 nats an event on dev and 0.642
-on test after 600 steps, 6 minutes on two cores of an AMD EPYC beside other work). It needs pip install 'attention_zoo[music]'. The same data with absolute positions: quickstart_transformer.py;
-with an LSTM: quickstart_lstm.py. `python -m attention_zoo.compare` puts the three on one page.
+on test after 600 steps, 6 minutes on two cores of an AMD EPYC beside other work). It needs
+pip install 'attention_zoo[music]'. The same data with absolute positions: quickstart_transformer.py; with an LSTM:
+quickstart_lstm.py. `python -m attention_zoo.compare` puts the three on one page.
 """
 
 from attention_zoo.configs.music import chorales_relative_pitch_time
